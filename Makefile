@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target works alone on a fresh clone: it sets itself up in .venv first, and never touches the system's Python.
+
+BIN := .venv/bin
+export PYTHONPATH :=
+
+.PHONY: help demo test lint format bench lock clean
+
+help: ## Say what there is
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Sign and verify a real EXE with a software token: the whole way, in a temporary folder
+	@tools/setup.sh runtime
+	@$(BIN)/privyseal demo
+
+test: ## Run every test (ARGS="-k name" narrows it)
+	@tools/system_packages.sh
+	@tools/setup.sh dev
+	@$(BIN)/python tools/fetch_inputs.py
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: ## Check style, types, floors and changelog fragments
+	@tools/setup.sh dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/towncrier build --draft --version 0 > /dev/null
+
+format: ## Let ruff put the code into its form
+	@tools/setup.sh dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: ## Run the measurements in bench/
+	@tools/setup.sh dev
+	@set -e; for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(ARGS); done
+
+lock: ## Renew requirements/*.txt (UPGRADE=--upgrade takes the newest versions)
+	@tools/setup.sh dev
+	@tools/lock.sh $(UPGRADE)
+
+clean: ## Remove everything that make has made
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
