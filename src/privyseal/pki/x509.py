@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates and their paths at a given time, for code signing and time stamping (RFC 5280 §6).
+
+Paths are found by `cryptography.x509.verification`, which knows signatures, dates, name constraints, path
+lengths and unknown critical extensions. The extension policies here replace those of the web's PKI: a
+code-signing leaf needs no subjectAltName, a CA no key identifiers, but basicConstraints and
+extendedKeyUsage must say what Windows asks of them. No revocation is checked.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import verification
+
+from privyseal.errors import MalformedInputError, VerificationError
+from privyseal.pki import der, oids
+
+__all__ = ["MAX_CERTIFICATES", "Certificate", "build_path", "parse_certificate"]
+
+#: More certificates of a file than that are not looked at: path building grows with their number.
+MAX_CERTIFICATES: Final = 64
+_MAX_CHAIN_DEPTH: Final = 8
+_MIN_RSA_BITS: Final = 2048
+_VERSION_TAG: Final = 0xA0
+
+#: What the library raises for certificates that are broken in their depth.
+_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
+
+_PURPOSES: Final = {oids.EKU_CODE_SIGNING: "code signing", oids.EKU_TIME_STAMPING: "time stamping"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the rest of the product needs to know of an X.509 certificate.
+
+    Attributes:
+        subject: RFC 4514.
+        issuer_name: The issuer's Name, DER.
+        subject_name: The subject's Name, DER.
+        spki: SubjectPublicKeyInfo, DER.
+        subject_key_identifier: Empty if the certificate has none.
+        extended_key_usage: Dotted OIDs; empty if the extension is absent.
+    """
+
+    der: bytes
+    subject: str
+    issuer_name: bytes
+    subject_name: bytes
+    serial_number: int
+    spki: bytes
+    not_before: datetime
+    not_after: datetime
+    subject_key_identifier: bytes
+    extended_key_usage: tuple[str, ...]
+
+
+def parse_certificate(encoded: bytes) -> Certificate:
+    """Read one X.509 certificate (DER).
+
+    Raises:
+        MalformedInputError: `certificate.malformed`.
+    """
+    return _load(encoded)[1]
+
+
+def build_path(
+    leaf: bytes, intermediates: tuple[bytes, ...], anchors: tuple[bytes, ...], at: datetime, eku: str
+) -> tuple[bytes, ...]:
+    """Find a path from a certificate to a trust anchor that holds at a given time.
+
+    Args:
+        leaf: The signer's certificate, DER.
+        intermediates: Certificates that may stand between; others among them do no harm.
+        anchors: Trusted root certificates, DER; the leaf itself may be one. Those that cannot be read count for
+            nothing.
+        at: Moment at which every certificate of the path must be valid, with a time zone.
+        eku: `EKU_CODE_SIGNING` or `EKU_TIME_STAMPING`.
+
+    Returns:
+        DER certificates, leaf first, anchor last.
+
+    Raises:
+        MalformedInputError: `certificate.malformed` for the leaf.
+        VerificationError: `chain.expired`, `chain.not_yet_valid`, `chain.eku`, `chain.weak_key`,
+            `chain.untrusted`.
+    """
+    certificate, _ = _load(leaf)
+    pool = _usable(intermediates[:MAX_CERTIFICATES])
+    # Anchors are the caller's own, often a whole bundle: all of them count, and one that is odd does not spoil it.
+    roots = _usable(anchors)
+    if not roots:
+        raise _untrusted(certificate, eku, "no trusted root was given for this purpose")
+    verifier = (
+        verification.PolicyBuilder()
+        .store(verification.Store(roots))
+        .time(at.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(_MAX_CHAIN_DEPTH)
+        .extension_policies(ca_policy=_ca_policy(eku), ee_policy=_leaf_policy(eku))
+        .build_client_verifier()
+    )
+    try:
+        chain = verifier.verify(certificate, pool).chain
+    except verification.VerificationError as error:
+        raise _explained(certificate, [*pool, *roots], at, eku, str(error)) from error
+    for one in chain:
+        _check_key_size(one)
+    return tuple(one.public_bytes(Encoding.DER) for one in chain)
+
+
+def _check_key_size(certificate: x509.Certificate) -> None:
+    # The verifier asks this of issuers only.
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
+        raise VerificationError(
+            "chain.weak_key", f"{_name(certificate)} has an RSA key of {key.key_size} bits, less than {_MIN_RSA_BITS}"
+        )
+
+
+def _leaf_policy(eku: str) -> verification.ExtensionPolicy:
+    def allows_purpose(
+        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
+    ) -> None:
+        if not _leaf_allows(extension, eku):
+            raise ValueError(f"{_name(certificate)} is not for {_PURPOSES[eku]}")
+
+    def allows_signatures(
+        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.KeyUsage | None
+    ) -> None:
+        if extension is not None and not (extension.digital_signature or extension.content_commitment):
+            raise ValueError(f"{_name(certificate)} has a keyUsage without digitalSignature")
+
+    agnostic = verification.Criticality.AGNOSTIC
+    return (
+        verification.ExtensionPolicy.permit_all()
+        .may_be_present(x509.ExtendedKeyUsage, agnostic, allows_purpose)
+        .may_be_present(x509.KeyUsage, agnostic, allows_signatures)
+    )
+
+
+def _ca_policy(eku: str) -> verification.ExtensionPolicy:
+    def is_ca(_policy: verification.Policy, certificate: x509.Certificate, extension: x509.BasicConstraints) -> None:
+        if not extension.ca:
+            raise ValueError(f"{_name(certificate)} is not a certificate authority")
+
+    def allows_purpose(
+        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
+    ) -> None:
+        if not _ca_allows(extension, eku):
+            raise ValueError(f"{_name(certificate)} may not issue certificates for {_PURPOSES[eku]}")
+
+    def signs_certificates(
+        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.KeyUsage | None
+    ) -> None:
+        if extension is not None and not extension.key_cert_sign:
+            raise ValueError(f"{_name(certificate)} has a keyUsage without keyCertSign")
+
+    agnostic = verification.Criticality.AGNOSTIC
+    return (
+        verification.ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, agnostic, is_ca)
+        .may_be_present(x509.ExtendedKeyUsage, agnostic, allows_purpose)
+        .may_be_present(x509.KeyUsage, agnostic, signs_certificates)
+    )
+
+
+def _leaf_allows(extension: x509.ExtendedKeyUsage | None, eku: str) -> bool:
+    return extension is not None and any(one.dotted_string == eku for one in extension)
+
+
+def _ca_allows(extension: x509.ExtendedKeyUsage | None, eku: str) -> bool:
+    # On a CA the extension narrows what it may issue for; anyExtendedKeyUsage lifts that (RFC 5280
+    # §4.2.1.12).
+    allowed = {eku, oids.ANY_EXTENDED_KEY_USAGE}
+    return extension is None or any(one.dotted_string in allowed for one in extension)
+
+
+def _explained(
+    leaf: x509.Certificate, pool: list[x509.Certificate], at: datetime, eku: str, reason: str
+) -> VerificationError:
+    """The first date or purpose that fails on the way up by names: more useful than the verifier's words."""
+    current: x509.Certificate | None = leaf
+    seen: set[bytes] = set()
+    while current is not None and current.subject.public_bytes() not in seen:
+        seen.add(current.subject.public_bytes())
+        if at < current.not_valid_before_utc:
+            return VerificationError(
+                "chain.not_yet_valid",
+                f"{_name(current)} is valid from {current.not_valid_before_utc:%Y-%m-%d %H:%M:%SZ} on, "
+                f"after {at:%Y-%m-%d %H:%M:%SZ}",
+            )
+        if at > current.not_valid_after_utc:
+            return VerificationError(
+                "chain.expired",
+                f"{_name(current)} was valid until {current.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}, "
+                f"before {at:%Y-%m-%d %H:%M:%SZ}",
+                hint="a timestamp made while the certificate was valid keeps a signature valid",
+            )
+        extension = _extended_key_usage(current)
+        allows = _leaf_allows(extension, eku) if current is leaf else _ca_allows(extension, eku)
+        if not allows:
+            return VerificationError("chain.eku", f"{_name(current)} is not for {_PURPOSES[eku]}")
+        current = _issuer_of(current, pool)
+    return _untrusted(leaf, eku, reason)
+
+
+def _issuer_of(certificate: x509.Certificate, pool: list[x509.Certificate]) -> x509.Certificate | None:
+    if certificate.issuer == certificate.subject:
+        return None
+    return next((one for one in pool if one.subject == certificate.issuer), None)
+
+
+def _untrusted(leaf: x509.Certificate, eku: str, reason: str) -> VerificationError:
+    return VerificationError(
+        "chain.untrusted",
+        f"no path leads from {_name(leaf)} to a root that is trusted for {_PURPOSES[eku]}: {reason}",
+        hint="name its root certificate as trusted, and see that the intermediates are in the file",
+    )
+
+
+def _usable(ders: Iterable[bytes]) -> list[x509.Certificate]:
+    """Those of the certificates that can be read; the others cannot be part of a path."""
+    found = []
+    for encoded in ders:
+        try:
+            found.append(_load(encoded)[0])
+        except MalformedInputError:
+            continue
+    return found
+
+
+def _load(encoded: bytes) -> tuple[x509.Certificate, Certificate]:
+    """A certificate whose lazily parsed parts have all been parsed once: nothing later can fail."""
+    try:
+        with warnings.catch_warnings():
+            # The library talks to developers about odd names and numbers, in words that say nothing to our callers.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_der_x509_certificate(encoded)
+            facts = _facts(certificate)
+    except _UNREADABLE as error:
+        raise MalformedInputError(
+            "certificate.malformed", f"an X.509 certificate of {len(encoded)} bytes cannot be read: {error}"
+        ) from error
+    if facts.serial_number <= 0:
+        raise MalformedInputError(
+            "certificate.malformed", f"{facts.subject} has a serial number that is not positive (RFC 5280 §4.1.2.2)"
+        )
+    return certificate, facts
+
+
+def _facts(certificate: x509.Certificate) -> Certificate:
+    try:
+        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        identifier = b""
+    usage = _extended_key_usage(certificate)
+    issuer_name, subject_name = _names(certificate.tbs_certificate_bytes)
+    return Certificate(
+        der=certificate.public_bytes(Encoding.DER),
+        subject=_name(certificate),
+        issuer_name=issuer_name,
+        subject_name=subject_name,
+        serial_number=certificate.serial_number,
+        spki=certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        subject_key_identifier=identifier,
+        extended_key_usage=tuple(one.dotted_string for one in usage or ()),
+    )
+
+
+def _names(tbs_certificate: bytes) -> tuple[bytes, bytes]:
+    """Issuer and subject as they stand in the certificate: a SignerInfo must repeat the issuer byte for byte."""
+    what = "the TBSCertificate"
+    fields = der.children(der.read_single(tbs_certificate, what), what)
+    first = 1 if fields[0].tag == _VERSION_TAG else 0
+    return fields[first + 2].der, fields[first + 4].der
+
+
+def _extended_key_usage(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _name(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string() or f"certificate {certificate.serial_number:x}"
