@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Authenticode in PE images: EXE, DLL, SYS, EFI, of any machine (Windows Authenticode PE Signature Format).
+
+The file's CheckSum is always written correctly. It is not judged in `verify`: Windows asks for it in drivers
+and a few system files only, and linkers leave it at zero.
+"""
+
+from datetime import datetime
+from typing import BinaryIO, Final
+
+from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
+from privyseal.formats.authenticode import signature as authenticode
+from privyseal.formats.authenticode import spc
+from privyseal.formats.authenticode.checksum import checksum_of, word_sum
+from privyseal.formats.authenticode.layout import PeLayout, looks_like_pe, read_exactly, read_layout
+from privyseal.formats.authenticode.page_hashes import check_page_hashes
+from privyseal.formats.authenticode.scan import PeScan, authenticode_digests, scan
+from privyseal.formats.authenticode.table import (
+    MAX_TABLE_SIZE_BYTES,
+    WinCertificate,
+    encode_table,
+    parse_table,
+)
+from privyseal.formats.authenticode.verify import DataCheck, Found, find_signatures, judge, needed_digests
+from privyseal.formats.model import (
+    Binding,
+    Format,
+    Patch,
+    Preimage,
+    PreimageFacts,
+    Scan,
+    SignatureReport,
+    SignOptions,
+    TrustAnchors,
+)
+from privyseal.pki import oids
+
+__all__ = ["PE", "embed", "parse_preimage", "preimage", "verify"]
+
+_KIND: Final = authenticode.SpcData(type=oids.SPC_PE_IMAGE_DATA, data=spc.PE_IMAGE_DATA)
+
+
+def preimage(scanned: Scan, _chain: tuple[bytes, ...], options: SignOptions) -> Preimage:
+    """The signed attributes for a scanned image; certificates are not in them.
+
+    Raises:
+        UnsupportedInputError: see `signature.make_preimage`.
+    """
+    return authenticode.make_preimage(_KIND, scanned.artifact, options)
+
+
+def parse_preimage(candidate: Preimage) -> PreimageFacts:
+    """What a preimage says; refused unless `preimage` would have made the same bytes.
+
+    Raises:
+        MalformedInputError: see `signature.parse_preimage`.
+        UnsupportedInputError: see `signature.parse_preimage`.
+    """
+    return authenticode.parse_preimage(_KIND, candidate)
+
+
+def embed(
+    scanned: Scan,
+    signed_preimage: Preimage,
+    signature: bytes,
+    chain: tuple[bytes, ...],
+    *,
+    timestamp_token: bytes = b"",
+) -> Patch:
+    """How to put a signature into the image; one that is there already is replaced.
+
+    Raises:
+        MalformedInputError: `authenticode.other_image` if the preimage is not one of this image, and see
+            `signature.make_signed_data`, `signature.parse_preimage`.
+        UnsupportedInputError: `pe.too_large` if the signature does not fit, `format.wrong_scan`.
+    """
+    if not isinstance(scanned, PeScan):
+        raise UnsupportedInputError("format.wrong_scan", "the scan is not one of a PE image")
+    facts = parse_preimage(signed_preimage)
+    if facts.artifact != scanned.artifact:
+        raise MalformedInputError(
+            "authenticode.other_image", "the preimage names another image than the one that was scanned"
+        )
+    table = encode_table(authenticode.make_signed_data(facts, signed_preimage, signature, chain, timestamp_token))
+    if len(table) > MAX_TABLE_SIZE_BYTES:
+        raise UnsupportedInputError(
+            "pe.too_large",
+            f"the certificate table would have {len(table)} of at most {MAX_TABLE_SIZE_BYTES} bytes",
+        )
+    layout = scanned.layout
+    table_offset = layout.data_size_bytes + scanned.padding_size_bytes
+    directory = table_offset.to_bytes(4, "little") + len(table).to_bytes(4, "little")
+    total = scanned.data_word_sum + word_sum(directory) + word_sum(table)
+    checksum = checksum_of(total, table_offset + len(table))
+    return Patch(
+        keep_bytes=layout.data_size_bytes,
+        writes=(
+            (layout.checksum_offset, checksum.to_bytes(4, "little")),
+            (layout.directory_offset, directory),
+            (layout.data_size_bytes, bytes(scanned.padding_size_bytes) + table),
+        ),
+    )
+
+
+def verify(stream: BinaryIO, anchors: TrustAnchors, at: datetime) -> tuple[SignatureReport, ...]:
+    """Judge every signature of an image: those of all table entries, and nested ones.
+
+    The data is read once; a second time only for an image with page hashes.
+
+    Raises:
+        MalformedInputError: `pe.*` for a file whose headers or certificate table cannot be read.
+        UnsupportedInputError: `pe.*`.
+    """
+    layout, head = read_layout(stream)
+    if not layout.table_size_bytes:
+        return ()
+    if layout.table_size_bytes > MAX_TABLE_SIZE_BYTES:
+        raise UnsupportedInputError(
+            "pe.too_large",
+            f"the certificate table has {layout.table_size_bytes} of at most {MAX_TABLE_SIZE_BYTES} bytes",
+        )
+    stream.seek(layout.data_size_bytes)
+    entries = parse_table(read_exactly(stream, layout.table_size_bytes))
+    found = tuple(one for entry in entries for one in _signatures(entry))
+    stream.seek(len(head))
+    digests = authenticode_digests(stream, layout, head, needed_digests(found))
+    check_data = _data_check(stream, layout, head)
+    return tuple(judge(one, digests, check_data, anchors, at) for one in found)
+
+
+def _signatures(entry: WinCertificate) -> tuple[Found, ...]:
+    if not entry.is_signed_data:
+        problem = VerificationError(
+            "authenticode.certificate_type", "an entry of the certificate table is not a PKCS #7 SignedData"
+        )
+        return (Found(problem=problem),)
+    return find_signatures(entry.certificate + entry.padding)
+
+
+def _data_check(stream: BinaryIO, layout: PeLayout, head: bytes) -> DataCheck:
+    def check(content: spc.SpcIndirectDataContent) -> None:
+        if content.data_type != oids.SPC_PE_IMAGE_DATA or not content.data:
+            raise VerificationError(
+                "authenticode.data_type",
+                f"the signature is for a file of type {content.data_type}, not a PE image",
+            )
+        page_hashes = spc.parse_page_hashes(content.data)
+        if page_hashes is not None:
+            check_page_hashes(stream, layout, head, page_hashes)
+
+    return check
+
+
+PE: Final = Format(
+    name="authenticode-pe",
+    title="Windows programs, libraries and drivers (PE)",
+    binding=Binding.BOUND,
+    detect=looks_like_pe,
+    scan=scan,
+    preimage=preimage,
+    parse_preimage=parse_preimage,
+    embed=embed,
+    verify=verify,
+)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over a PE image: its Authenticode digest, and the sum for its CheckSum.
+
+The digest covers the file up to the certificate table in the order of the file, without the CheckSum field
+and the certificate table's data directory ("Calculating the PE Image Hash"; data between sections counts,
+too). Bytes that will pad the data to a multiple of 8 count as if they were there.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from privyseal.formats.authenticode.checksum import word_sum
+from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT, PeLayout, read_exactly, read_layout
+from privyseal.formats.model import Artifact
+from privyseal.pki.mechanism import hash_algorithm
+
+__all__ = ["PeScan", "authenticode_digests", "scan"]
+
+_BLOCK_SIZE_BYTES: Final = 1 << 18  # even, and small enough to stay in the processor's cache between its two uses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeScan:
+    """What one pass over a PE image learned.
+
+    Attributes:
+        padding_size_bytes: Zero bytes that go between data and certificate table.
+        data_word_sum: `checksum.word_sum` of the data, CheckSum and certificate directory taken as zero.
+    """
+
+    artifact: Artifact
+    layout: PeLayout
+    padding_size_bytes: int
+    data_word_sum: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file that was read."""
+        return self.layout.size_bytes
+
+
+def scan(stream: BinaryIO, digest_algorithm: str) -> PeScan:
+    """Read a PE image once, in bounded memory; a signature that it has does not count.
+
+    Raises:
+        MalformedInputError: `pe.*`; see `layout.read_layout`.
+        UnsupportedInputError: `pe.*`, or `digest.unsupported`.
+    """
+    hash_algorithm(digest_algorithm)
+    layout, head = read_layout(stream)
+    digest = hashlib.new(digest_algorithm)
+    total = 0
+    for hashed, summed in _blocks(stream, layout, head):
+        for part in hashed:
+            digest.update(part)
+        total += word_sum(summed)
+    padding_size_bytes = -layout.data_size_bytes % ENTRY_ALIGNMENT
+    digest.update(bytes(padding_size_bytes))
+    return PeScan(
+        artifact=Artifact(algorithm=digest_algorithm, digest=digest.digest()),
+        layout=layout,
+        padding_size_bytes=padding_size_bytes,
+        data_word_sum=total % 0xFFFF or (0xFFFF if total else 0),
+    )
+
+
+def authenticode_digests(
+    stream: BinaryIO, layout: PeLayout, head: bytes, digest_algorithms: frozenset[str]
+) -> dict[str, bytes]:
+    """The Authenticode digests of a PE image; the stream must stand behind `head`.
+
+    Raises:
+        MalformedInputError: `pe.truncated`.
+    """
+    digests = {name: hashlib.new(name) for name in digest_algorithms}
+    for hashed, _summed in _blocks(stream, layout, head):
+        for digest in digests.values():
+            for part in hashed:
+                digest.update(part)
+    return {name: digest.digest() for name, digest in digests.items()}
+
+
+def _blocks(stream: BinaryIO, layout: PeLayout, head: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+    """The data in blocks: what is hashed of each, and what is summed of it."""
+    checksum, directory, end = layout.checksum_offset, layout.directory_offset, layout.data_size_bytes
+    first = head[:end]
+    hashed = (first[:checksum], first[checksum + 4 : directory], first[directory + 8 :])
+    yield hashed, bytes(4).join((hashed[0], bytes(8).join(hashed[1:])))
+    position = len(first)
+    while position < end:
+        block = read_exactly(stream, min(_BLOCK_SIZE_BYTES, end - position))
+        position += len(block)
+        yield (block,), block

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attribute certificate table: WIN_CERTIFICATE entries at the end of a PE image (PE Format)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from privyseal.errors import MalformedInputError
+from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT
+
+__all__ = ["MAX_TABLE_SIZE_BYTES", "WinCertificate", "encode_table", "parse_table"]
+
+#: Larger certificate tables are not read.
+MAX_TABLE_SIZE_BYTES: Final = 16 << 20
+_MAX_ENTRIES: Final = 32
+
+_HEADER_SIZE_BYTES: Final = 8
+_REVISION_2_0: Final = 0x0200
+_PKCS_SIGNED_DATA: Final = 0x0002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WinCertificate:
+    """One entry of the table.
+
+    Attributes:
+        is_signed_data: Whether it says of itself that it is a PKCS #7 SignedData.
+        certificate: Its bytes, which may end in padding.
+        padding: What stands between it and the next entry.
+    """
+
+    is_signed_data: bool
+    certificate: bytes
+    padding: bytes
+
+
+def encode_table(signed_data: bytes) -> bytes:
+    """The table with one PKCS #7 SignedData as its only entry, padded to a multiple of 8.
+
+    The padding counts in dwLength, as signtool writes it: everything in the table then belongs to the entry.
+    """
+    padded = signed_data + bytes(-len(signed_data) % ENTRY_ALIGNMENT)
+    length = _HEADER_SIZE_BYTES + len(padded)
+    header = (
+        length.to_bytes(4, "little") + _REVISION_2_0.to_bytes(2, "little") + _PKCS_SIGNED_DATA.to_bytes(2, "little")
+    )
+    return header + padded
+
+
+def parse_table(table: bytes) -> tuple[WinCertificate, ...]:
+    """All entries of a certificate table.
+
+    Raises:
+        MalformedInputError: `pe.certificate_table`.
+    """
+    found: list[WinCertificate] = []
+    offset = 0
+    while offset < len(table):
+        length = int.from_bytes(table[offset : offset + 4], "little")
+        end = offset + length
+        if length < _HEADER_SIZE_BYTES or end > len(table) or len(found) == _MAX_ENTRIES:
+            raise MalformedInputError(
+                "pe.certificate_table",
+                f"entry {len(found) + 1} of the certificate table, at {offset}, has length {length}; "
+                f"{_HEADER_SIZE_BYTES} or more, and at most {_MAX_ENTRIES} entries, are expected",
+            )
+        following = end + -end % ENTRY_ALIGNMENT
+        found.append(
+            WinCertificate(
+                is_signed_data=int.from_bytes(table[offset + 6 : offset + 8], "little") == _PKCS_SIGNED_DATA,
+                certificate=table[offset + _HEADER_SIZE_BYTES : end],
+                padding=table[end:following],
+            )
+        )
+        offset = following
+    return tuple(found)

