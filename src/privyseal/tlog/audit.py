@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recomputing a log: every entry in its order, every root, and what entries must say of each other.
+
+Entries are fed one after the other, so memory grows with open intents and fences alone. What does not hold ends the
+check with the place where it stands.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from privyseal.errors import LogIntegrityError, MalformedInputError
+from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.tlog.entry import Admin, Entry, Intent, Result, Unknown, parse_entry
+from privyseal.tlog.tree import Frontier, leaf_hash
+
+__all__ = ["LogCheck", "LogSummary"]
+
+_OUTCOMES: Final = frozenset({"ok", "failed", "not-used"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummary:
+    """What a whole log came to.
+
+    Attributes:
+        counts: (entry type, how many), by name.
+        open_intents: Indexes of intents without result: under way, or cut off by a crash that was not resolved yet.
+    """
+
+    size: int
+    root: bytes
+    counts: tuple[tuple[str, int], ...]
+    signatures: int
+    open_intents: tuple[int, ...]
+
+
+class LogCheck:
+    """A check that is under way."""
+
+    def __init__(self) -> None:
+        self._frontier = Frontier()
+        self._size = 0
+        self._last_ms = 0
+        self._counts: dict[str, int] = {}
+        self._signatures = 0
+        self._open: dict[int, Intent] = {}
+        self._tried: set[tuple[str, int]] = set()
+        self._fences: dict[str, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many entries were fed."""
+        return self._size
+
+    def feed(self, data: bytes) -> Entry:
+        """Take the next entry.
+
+        Raises:
+            LogIntegrityError: `log.entry`, naming its index and what is wrong.
+        """
+        index = self._size
+        try:
+            entry = parse_entry(data)
+        except MalformedInputError as error:
+            raise self._broken(index, str(error)) from error
+        self._frontier = self._frontier.append(leaf_hash(data)).frontier
+        self._size += 1
+        kind = str(entry.__struct_config__.tag)
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if entry.ts < self._last_ms:
+            raise self._broken(index, f"its time is {self._last_ms - entry.ts} ms before that of an earlier entry")
+        self._last_ms = entry.ts
+        if (index == 0) != (isinstance(entry, Admin) and entry.action == "genesis"):
+            raise self._broken(index, "a log begins with its genesis entry, and has no other")
+        self._pair(index, entry)
+        return entry
+
+    def _pair(self, index: int, entry: Entry) -> None:
+        match entry:
+            case Intent():
+                if entry.fence < self._fences.get(entry.profile, 0):
+                    raise self._broken(index, f"fence {entry.fence} is lower than one before it")
+                self._fences[entry.profile] = entry.fence
+                self._open[index] = entry
+            case Result() | Unknown():
+                intent = self._open.pop(entry.intent, None)
+                if intent is None:
+                    raise self._broken(index, f"there is no open intent at index {entry.intent}")
+                for field in ("request", "item", "profile", "fence"):
+                    if getattr(entry, field) != getattr(intent, field):
+                        raise self._broken(index, f"`{field}` is not that of its intent at {entry.intent}")
+                if isinstance(entry, Result):
+                    self._check_result(index, entry, intent)
+
+    def _check_result(self, index: int, entry: Result, intent: Intent) -> None:
+        if (entry.key, entry.format, entry.artifact) != (intent.key, intent.format, intent.artifact):
+            raise self._broken(index, f"key, format or artifact is not that of its intent at {entry.intent}")
+        if entry.outcome not in _OUTCOMES or (entry.outcome == "ok") != bool(entry.signature):
+            raise self._broken(index, f"outcome {entry.outcome!r} and signature do not go together")
+        if entry.outcome == "ok":
+            if (entry.request, entry.item) in self._tried:
+                raise self._broken(index, "a second signature for the same item of a request")
+            self._tried.add((entry.request, entry.item))
+            self._signatures += 1
+
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Hold a checkpoint of exactly this size against what was recomputed.
+
+        Raises:
+            LogIntegrityError: `log.root`.
+        """
+        if checkpoint.size != self._size:
+            raise LogIntegrityError(
+                "log.root", f"a checkpoint speaks of {checkpoint.size} entries; {self._size} can be read"
+            )
+        if checkpoint.root != self._frontier.root:
+            raise LogIntegrityError(
+                "log.root", f"the checkpoint of {checkpoint.size} entries has another root than these entries"
+            )
+
+    def summary(self) -> LogSummary:
+        """What was seen so far."""
+        return LogSummary(
+            size=self._size,
+            root=self._frontier.root,
+            counts=tuple(sorted(self._counts.items())),
+            signatures=self._signatures,
+            open_intents=tuple(sorted(self._open)),
+        )
+
+    def _broken(self, index: int, reason: str) -> LogIntegrityError:
+        return LogIntegrityError("log.entry", f"entry {index}: {reason}")

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entries of the log: their types, their grammar and their one canonical form.
+
+An entry is RFC 8785 canonical JSON over a narrow grammar: ASCII keys, strings, integers below 2^53, lists, objects,
+true, false and null. Within it msgspec's sorted encoder is canonical. At most 65,535 bytes, so that an entry fits the
+uint16 length of a C2SP tlog-tiles entry bundle. Digests are lower-case hex. Names of people, machines and files never
+stand here: keys are named by hash, names by salted hash.
+"""
+
+from typing import Final
+
+import msgspec
+
+from privyseal.errors import MalformedInputError
+
+__all__ = [
+    "MAX_ENTRY_BYTES",
+    "Admin",
+    "ArtifactDigest",
+    "Claimed",
+    "Deny",
+    "Enrol",
+    "Entry",
+    "GrantEntry",
+    "Intent",
+    "KeyEntry",
+    "Result",
+    "Unknown",
+    "canonical_json",
+    "encode_entry",
+    "parse_entry",
+]
+
+MAX_ENTRY_BYTES: Final = 65_535
+_MAX_DEPTH: Final = 8
+_MAX_INTEGER: Final = 2**53 - 1
+
+
+class ArtifactDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The digest by which the format names the artifact."""
+
+    alg: str
+    digest: str
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the client says of the file; nobody else has seen it."""
+
+    sha256: str
+    size: int
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
+    """What all entries have: grammar version and time in milliseconds since the epoch."""
+
+    ts: int
+    v: int = 1
+
+
+class Intent(_Entry, frozen=True, tag="intent"):
+    """A token is about to be used: durable before the job leaves the hub (promise 1).
+
+    Attributes:
+        request: SHA-256 of the request statement.
+        item: Position in the statement.
+        key: SHA-256 of the SubjectPublicKeyInfo that will sign.
+        binding: `bound`, `whole` or `opaque`.
+        mechanism: PKCS#11 name of the signature scheme.
+        preimage: SHA-256 of the bytes that the signature covers.
+        digest: What the token gets to sign.
+        client: SHA-256 of the client's request key.
+        agent: SHA-256 of the agent's request key.
+        authority: Index of the `enrol` or `grant` entry on which the client's permission rests.
+    """
+
+    request: str
+    item: int
+    profile: str
+    key: str
+    format: str
+    binding: str
+    mechanism: str
+    preimage: str
+    digest: str
+    artifact: ArtifactDigest
+    claimed: Claimed
+    client: str
+    agent: str
+    authority: int
+    fence: int
+
+
+class Result(_Entry, frozen=True, tag="result"):
+    """What became of an intent: durable before a signature is released (promise 1).
+
+    Attributes:
+        intent: Index of the `intent` entry.
+        outcome: `ok`, `failed` or `not-used`.
+        signature: SHA-256 of the signature value; empty unless `ok`.
+        code: Why it failed; empty if `ok`.
+    """
+
+    intent: int
+    request: str
+    item: int
+    profile: str
+    key: str
+    format: str
+    artifact: ArtifactDigest
+    fence: int
+    outcome: str
+    signature: str = ""
+    code: str = ""
+
+
+class Unknown(_Entry, frozen=True, tag="unknown"):
+    """Nobody knows whether the token carried out an intent (promise 4)."""
+
+    intent: int
+    request: str
+    item: int
+    profile: str
+    fence: int
+    code: str
+
+
+class Deny(_Entry, frozen=True, tag="deny"):
+    """An authenticated caller was refused."""
+
+    client: str
+    profile: str
+    request: str
+    code: str
+
+
+class Enrol(_Entry, frozen=True, tag="enrol"):
+    """A client or agent joined, or its standing ended.
+
+    Attributes:
+        action: `join` or `revoke`.
+        name: SHA-256(salt || name); the salt is in the database, so that a name can be forgotten.
+        key: SHA-256 of its request key.
+        certificate: SHA-256 of its TLS certificate.
+        statement: SHA-256 of the authority statement on which this rests.
+    """
+
+    action: str
+    role: str
+    name: str
+    key: str
+    certificate: str
+    profiles: tuple[str, ...]
+    statement: str
+
+
+class GrantEntry(_Entry, frozen=True, tag="grant"):
+    """Authority keys granted a request key the use of a key profile."""
+
+    client: str
+    profile: str
+    statement: str
+    authorities: tuple[str, ...]
+
+
+class KeyEntry(_Entry, frozen=True, tag="key"):
+    """An agent announced a key profile, or changed what it says of it."""
+
+    profile: str
+    agent: str
+    key: str
+    certificate: str
+    level: str
+    opaque: tuple[str, ...]
+    token: str
+    hardware: bool
+
+
+class Admin(_Entry, frozen=True, tag="admin"):
+    """An act on the hub itself: `genesis` opens a log under a trust bundle."""
+
+    action: str
+    bundle: str
+
+
+Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | Admin
+
+_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+_RAW: Final = msgspec.json.Decoder()
+_TYPED: Final[msgspec.json.Decoder[Entry]] = msgspec.json.Decoder(Entry)
+
+
+def canonical_json(value: object) -> bytes:
+    """Encode a value of the entry grammar canonically (RFC 8785)."""
+    return _ENCODER.encode(value)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The canonical bytes of an entry.
+
+    Raises:
+        MalformedInputError: `entry.too_large` above 65,535 bytes.
+    """
+    data = _ENCODER.encode(entry)
+    if len(data) > MAX_ENTRY_BYTES:
+        raise MalformedInputError(
+            "entry.too_large",
+            f"a {entry.__struct_config__.tag} entry of {len(data)} bytes; at most 65,535 fit",
+        )
+    return data
+
+
+def _check_grammar(value: object, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise MalformedInputError("entry.malformed", f"the entry nests deeper than {_MAX_DEPTH} levels")
+    if isinstance(value, float) or (type(value) is int and abs(value) > _MAX_INTEGER):
+        raise MalformedInputError("entry.malformed", "the entry holds a number outside the integers below 2^53")
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if not key.isascii():
+                raise MalformedInputError("entry.malformed", "the entry has a key that is not ASCII")
+            _check_grammar(member, depth + 1)
+    elif isinstance(value, list):
+        for member in value:
+            _check_grammar(member, depth + 1)
+
+
+def parse_entry(data: bytes) -> Entry:
+    """Read an entry, refusing every form but the canonical one.
+
+    Raises:
+        MalformedInputError: `entry.too_large`, `entry.malformed`, or `entry.not_canonical`.
+    """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise MalformedInputError("entry.too_large", f"an entry of {len(data)} bytes; at most 65,535 fit")
+    try:
+        raw = _RAW.decode(data)
+        _check_grammar(raw)
+        entry: Entry = _TYPED.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedInputError("entry.malformed", f"not a log entry: {error}") from error
+    # Equality with both encodings: the first refuses whitespace and key order, the second what a default would hide.
+    if _ENCODER.encode(raw) != data or _ENCODER.encode(entry) != data:
+        raise MalformedInputError("entry.not_canonical", "the entry is not in canonical form (RFC 8785)")
+    return entry
