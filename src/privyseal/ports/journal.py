@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal port: what an agent must know after a crash, so that no token use happens twice or unseen.
+
+Before C_Sign the agent calls `begin`; when that returns, the entries that asked for the signatures, the
+checkpoint under which they were proven, and each (request, item, fence) as used are durable, in one commit.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+__all__ = ["AgentJournal", "JournalEntry", "JournalState", "Outcome", "OutcomeState"]
+
+
+class OutcomeState(StrEnum):
+    """How far a token operation is known to have come."""
+
+    BEGUN = "begun"  #: nothing is known of its end: the token may have been used
+    SIGNED = "signed"  #: ended with a signature
+    FAILED = "failed"  #: ended with an error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalState:
+    """The newest checkpoint that the agent has accepted.
+
+    Attributes:
+        checkpoint_note: The signed note, or None before the first.
+        size: Its tree size; 0 before the first.
+        root: Its root, 32 bytes; the hash of the empty tree before the first.
+    """
+
+    checkpoint_note: str | None
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """A token operation that was begun, and what the agent relied on.
+
+    Attributes:
+        entry: The INTENT entry, verbatim.
+        checkpoint_note: The signed checkpoint under which it was proven.
+    """
+
+    profile: str
+    request_id: str
+    item: int
+    fence: int
+    entry: bytes
+    checkpoint_note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a token operation.
+
+    Attributes:
+        signature: The signature; empty unless SIGNED.
+        branch, code, message: The error, as in the taxonomy; empty unless FAILED.
+    """
+
+    state: OutcomeState
+    signature: bytes = b""
+    branch: str = ""
+    code: str = ""
+    message: str = ""
+
+
+class AgentJournal(Protocol):
+    """One agent's journal. Calls are serialised.
+
+    Every call raises UnavailableError `journal.unavailable` if the database failed and nothing was written
+    (try again), `journal.closed` after `close`, and LogIntegrityError `journal.commit_unknown` if it cannot
+    be known whether something was written: then every call fails so until the agent is started again.
+    """
+
+    async def state(self) -> JournalState:
+        """The newest checkpoint that was accepted."""
+        ...
+
+    async def max_fence(self, profile: str) -> int:
+        """The highest fence under which a job of the profile was begun; 0 if none was."""
+        ...
+
+    async def begin(
+        self,
+        *,
+        checkpoint_note: str,
+        size: int,
+        root: bytes,
+        profile: str,
+        request_id: str,
+        fence: int,
+        items: tuple[tuple[int, bytes], ...],
+    ) -> None:
+        """Write down that the items of one job are about to be signed; durable when this returns.
+
+        Args:
+            checkpoint_note: The signed checkpoint under which the entries were proven; the caller has checked
+                that it extends `state()`.
+            size: Its tree size.
+            root: Its root.
+            profile: Key profile.
+            request_id: Of the request statement.
+            fence: Fence of the lease under which the hub sent the job.
+            items: (item, INTENT entry verbatim).
+
+        Raises:
+            ConflictError: `journal.used` if one of (request, item, fence) was begun before.
+            DeniedError: `journal.stale_fence` if the profile has seen a higher fence.
+            LogIntegrityError: `journal.rewound` if the checkpoint is older than the one held, or another one
+                of the same size.
+            MalformedInputError: `journal.range` for a number or an entry that cannot be stored.
+        """
+        ...
+
+    async def finish(
+        self,
+        request_id: str,
+        item: int,
+        fence: int,
+        *,
+        signature: bytes,
+        branch: str,
+        code: str,
+        message: str,
+    ) -> None:
+        """Write down how one item ended: with a signature, or (if that is empty) with an error.
+
+        A loss of power may take this back to BEGUN, and nothing else with it.
+
+        Raises:
+            ConflictError: `journal.not_begun`, or `journal.finished` if another end was written before.
+        """
+        ...
+
+    async def outcome(self, request_id: str, item: int, fence: int) -> Outcome | None:
+        """What is known of a token operation; None if it was never begun."""
+        ...
+
+    async def see_checkpoint(self, note: str, size: int, root: bytes) -> None:
+        """Hold a newer checkpoint, which the caller has checked against `state()`; durable when this returns.
+
+        Raises:
+            LogIntegrityError: `journal.rewound`, as `begin`.
+        """
+        ...
+
+    async def entries(self, start: int, count: int) -> tuple[JournalEntry, ...]:
+        """What was begun, in that order: `count` at most from the `start`-th on.
+
+        With it, what this agent signed under can be compared with the log: two signed checkpoints that
+        contradict each other prove a fork.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in and close. May be called twice."""
+        ...

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Store port: queue, enrolments and log of one hub, in one database.
+
+A service hands an operation to `Store.write`; the operation is an `async` function over a `Tx`. The embedded
+adapter runs many gathered operations in one transaction (group commit, at most 256, no timer), each inside its own
+savepoint; a server database may give each its own connection. An operation must therefore do nothing but call the
+`Tx` it was given: no other awaiting, no effects, and it may be run again if the commit could not be tried.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeVar
+
+__all__ = [
+    "Enrolment",
+    "Grant",
+    "Job",
+    "JobState",
+    "JoinCode",
+    "Lease",
+    "LogHead",
+    "ProfileRow",
+    "ReadTx",
+    "Request",
+    "Store",
+    "Tx",
+]
+
+T = TypeVar("T")
+
+
+class JobState(Enum):
+    """Where one item of a request stands."""
+
+    QUEUED = "queued"  #: durable, no token use yet
+    INTENT = "intent"  #: its INTENT entry is durable; the token may be used
+    SIGNED = "signed"  #: RESULT with a signature is durable
+    FAILED = "failed"  #: RESULT without one, or the request can no longer be served
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinCode:
+    """A one-time join code; only the hash of its secret is stored."""
+
+    secret_sha256: bytes
+    role: str  #: `client` or `agent`
+    name: str
+    profiles: tuple[str, ...]  #: key profiles that the client will be allowed; `*` for all
+    expires_ms: int
+    statement_sha256: bytes  #: of the authority statement that invited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """A client or agent that has joined.
+
+    Attributes:
+        certificate_sha256: SHA-256 of its TLS certificate (DER).
+        request_key: Its long-lived Ed25519 public key, 32 bytes.
+        salt: Random bytes that hide `name` in the log.
+        entry_index: Where its `enrol` entry stands in the log.
+        revoked_ms: When it was revoked, or None.
+    """
+
+    role: str
+    name: str
+    certificate_sha256: bytes
+    request_key: bytes
+    profiles: tuple[str, ...]
+    salt: bytes
+    entry_index: int
+    revoked_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A grant signed by authority keys: this request key may use this key profile."""
+
+    request_key: bytes
+    profile: str
+    envelope: bytes  #: the DSSE envelope, verbatim
+    entry_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileRow:
+    """A key profile as its agent last announced it.
+
+    Attributes:
+        chain: DER certificates, leaf first.
+        level: `traced` or `pinned`.
+        opaque: Names of formats that may be signed without a bound preimage; `*` for all.
+        hardware: Whether the token is hardware.
+    """
+
+    name: str
+    agent: str
+    chain: tuple[bytes, ...]
+    level: str
+    opaque: tuple[str, ...]
+    token_label: str
+    token_serial: str
+    hardware: bool
+    entry_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An accepted signing request.
+
+    Attributes:
+        id: SHA-256 of the request statement's canonical bytes, hex.
+        envelope: The client's DSSE envelope, verbatim.
+    """
+
+    id: str
+    client: str
+    idempotency_key: str
+    profile: str
+    envelope: bytes
+    created_ms: int
+    not_after_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One item of a request on its way.
+
+    Attributes:
+        seq: Place in the queue over all requests; 0 lets the store give the next one.
+        fence: Fence under which the INTENT was written; 0 while queued.
+        attempts: How many of its INTENTs ended with an unknown outcome.
+        branch, code, message: Why it failed, as in the error taxonomy; empty otherwise.
+    """
+
+    request_id: str
+    item: int
+    profile: str
+    signed: bytes
+    detail: bytes
+    seq: int = 0
+    state: JobState = JobState.QUEUED
+    fence: int = 0
+    attempts: int = 0
+    intent_index: int | None = None
+    result_index: int | None = None
+    signature: bytes = b""
+    branch: str = ""
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who may dispatch jobs of a key profile, under which fence. The fence only ever grows."""
+
+    profile: str
+    holder: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHead:
+    """The newest committed checkpoint.
+
+    Attributes:
+        size: Tree size.
+        root: 32 bytes.
+        note: The checkpoint as a signed note, as it may be shown to others.
+    """
+
+    size: int
+    root: bytes
+    note: str
+
+
+class ReadTx(Protocol):
+    """Reads of one consistent, committed state (inside a Tx: with its own writes)."""
+
+    async def enrolment(self, role: str, name: str) -> Enrolment | None:
+        """The enrolment of that name, unless it is revoked."""
+        ...
+
+    async def enrolment_by_certificate(self, certificate_sha256: bytes) -> Enrolment | None:
+        """The enrolment whose TLS certificate this is, revoked ones included."""
+        ...
+
+    async def enrolments(self) -> tuple[Enrolment, ...]:
+        """All enrolments, by role and name."""
+        ...
+
+    async def grant(self, request_key: bytes, profile: str) -> Grant | None:
+        """The newest grant for this request key and profile."""
+        ...
+
+    async def profile(self, name: str) -> ProfileRow | None:
+        """The key profile of that name."""
+        ...
+
+    async def profiles(self) -> tuple[ProfileRow, ...]:
+        """All key profiles, by name."""
+        ...
+
+    async def request(self, request_id: str) -> Request | None:
+        """The request with that id."""
+        ...
+
+    async def request_by_idempotency_key(self, client: str, idempotency_key: str) -> Request | None:
+        """The request that this client made under that key."""
+        ...
+
+    async def jobs(self, request_id: str) -> tuple[Job, ...]:
+        """The items of a request, in their order."""
+        ...
+
+    async def next_queued(self, profile: str, limit: int) -> tuple[Job, ...]:
+        """The oldest queued jobs of a profile (FIFO by `seq`)."""
+        ...
+
+    async def queued_before(self, profile: str, seq: int) -> int:
+        """How many jobs of the profile are queued or under way before `seq`."""
+        ...
+
+    async def open_jobs(self) -> tuple[Job, ...]:
+        """Jobs in state INTENT, oldest first: after a start each must be resolved."""
+        ...
+
+    async def lease(self, profile: str) -> Lease | None:
+        """The profile's lease."""
+        ...
+
+    async def entries(self, start: int, count: int) -> tuple[bytes, ...]:
+        """Committed log entries [start, start+count), fewer at the end of the log."""
+        ...
+
+    async def tile(self, level: int, index: int, width: int) -> bytes:
+        """`width` (1..256) hashes of a C2SP tlog tile, 32 bytes each.
+
+        Raises:
+            LogIntegrityError: `log.missing_hash` if the store does not hold all of them.
+        """
+        ...
+
+    async def covering_checkpoint(self, index: int) -> str:
+        """The oldest stored checkpoint whose tree holds entry `index`.
+
+        Raises:
+            LogIntegrityError: `log.missing_checkpoint` if there is none.
+        """
+        ...
+
+    async def checkpoints(self, start: int, count: int) -> tuple[str, ...]:
+        """Stored signed checkpoints in the order of their size, `count` at most from the `start`-th on."""
+        ...
+
+
+class Tx(ReadTx, Protocol):
+    """One read-write transaction."""
+
+    async def append(self, entry: bytes) -> int:
+        """Append an entry (canonical bytes, at most 65,535) to the log and answer with its index.
+
+        Indexes are handed out in the order of the calls; if the operation fails its entries are withdrawn with it.
+        """
+        ...
+
+    async def now_ms(self) -> int:
+        """The time for entries of this transaction: the clock, but never before that of an earlier commit."""
+        ...
+
+    async def log_size(self) -> int:
+        """Tree size as this transaction sees it, its own entries included."""
+        ...
+
+    async def add_join_code(self, code: JoinCode) -> None:
+        """Remember a join code.
+
+        Raises:
+            ConflictError: `join.code_reused` if a code with that hash was ever remembered, taken or not.
+        """
+        ...
+
+    async def take_join_code(self, secret_sha256: bytes) -> JoinCode | None:
+        """Mark the code with that hash as taken and answer with it; None from the second time on."""
+        ...
+
+    async def add_enrolment(self, enrolment: Enrolment) -> None:
+        """Remember an enrolment; replaces one of the same role and name."""
+        ...
+
+    async def add_grant(self, grant: Grant) -> None:
+        """Remember a grant; replaces one for the same request key and profile."""
+        ...
+
+    async def put_profile(self, profile: ProfileRow) -> None:
+        """Remember a key profile as announced; replaces one of the same name."""
+        ...
+
+    async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> None:
+        """Remember a request and its jobs, giving each job its `seq`."""
+        ...
+
+    async def put_job(self, job: Job) -> None:
+        """Replace the job of the same request and item."""
+        ...
+
+    async def put_lease(self, lease: Lease) -> None:
+        """Replace the profile's lease.
+
+        Raises:
+            LogIntegrityError: `lease.fence` if the fence would not grow or stay with its holder.
+        """
+        ...
+
+
+class Store(Protocol):
+    """One hub's database."""
+
+    async def write(self, operation: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run an operation in a transaction and answer with its value once the commit is durable.
+
+        If entries were appended, a checkpoint over them was signed in the same transaction, the head was moved by
+        compare-and-swap, and `head.checkpoint` was replaced durably, all before this returns. Calls are serialised.
+
+        Raises:
+            PrivysealError: whatever the operation raised; its writes are undone, those of others are not.
+            UnavailableError: `store.unavailable` if nothing was committed and nothing was lost (disk full, I/O error
+                before the commit).
+            LogIntegrityError: `log.head_moved` if another writer moved the head, `store.commit_unknown` if it cannot
+                be known whether the commit is durable. From then on every write fails the same way: the process must
+                be started again.
+        """
+        ...
+
+    async def read(self, operation: Callable[[ReadTx], Awaitable[T]]) -> T:
+        """Run reads on the newest committed state."""
+        ...
+
+    @property
+    def head(self) -> LogHead:
+        """The newest checkpoint whose commit is known."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for what was handed in, then close the database."""
+        ...

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Token port: a thing that holds private keys and signs digests with them (PKCS#11 words throughout)."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from privyseal.pki.mechanism import Mechanism
+
+__all__ = ["PinState", "Token", "TokenInfo", "TokenKey"]
+
+
+class PinState(Enum):
+    """What the token says of its user PIN (CKF_USER_PIN_COUNT_LOW, _FINAL_TRY, _LOCKED)."""
+
+    OK = "ok"
+    COUNT_LOW = "count-low"
+    FINAL_TRY = "final-try"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenInfo:
+    """What a token says of itself (CK_TOKEN_INFO).
+
+    Attributes:
+        hardware: False for a key in a file (the software token, SoftHSM2); shown wherever the token is shown.
+    """
+
+    label: str
+    serial: str
+    manufacturer: str
+    model: str
+    hardware: bool
+    pin_state: PinState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenKey:
+    """A private key on the token that may sign, with the certificates that the token holds for it.
+
+    Attributes:
+        key_id: CKA_ID.
+        label: CKA_LABEL.
+        spki: SubjectPublicKeyInfo, DER.
+        certificates: DER, leaf first, then whatever of its issuers the token holds; may be empty.
+    """
+
+    key_id: bytes
+    label: str
+    spki: bytes
+    certificates: tuple[bytes, ...]
+
+
+class Token(Protocol):
+    """One token. Calls are answered one at a time, in order; each call has a deadline of its own.
+
+    An adapter logs in at most once per session, and never presents a PIN that was refused or whose outcome is not
+    known (DESIGN promise 5): such a call raises TokenError `token.pin_blocked` until a person acts.
+    """
+
+    async def info(self) -> TokenInfo:
+        """What the token says of itself now. Needs no login.
+
+        Raises:
+            TokenError: `token.not_found` if the module loads but the token is absent; `token.module` if the module
+                does not load; `token.timeout` if it did not answer in time.
+        """
+        ...
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        """The signing keys, in the order of their CKA_ID. Logs in.
+
+        Raises:
+            TokenError: as `info`, and `token.pin_incorrect`, `token.pin_locked`, `token.pin_blocked`,
+                `token.pin_missing`.
+        """
+        ...
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        """Sign one digest. Logs in if needed.
+
+        Returns:
+            The RSA signature block, or a DER ECDSA-Sig-Value.
+
+        Raises:
+            TokenError: as `keys`, and `token.key_not_found`, `token.failed`. Its `begun` is True from the moment
+                that the signing operation may have run on the token; then nobody may assume that it did not.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End sessions and the worker process. Never raises; may be called twice."""
+        ...

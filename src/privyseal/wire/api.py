@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies of the HTTP API `/v1/` (JSON; `bytes` travel as base64) and RFC 9457 problem documents."""
+
+from typing import TypeVar
+
+import msgspec
+
+from privyseal.errors import MalformedInputError, PrivysealError, branch_named
+
+__all__ = [
+    "AgentStatus",
+    "CertificateState",
+    "Decreed",
+    "Health",
+    "HubStatus",
+    "ItemView",
+    "JoinRequest",
+    "JoinResponse",
+    "Problem",
+    "ProfileStatus",
+    "ProfileView",
+    "RequestView",
+    "SignatureItem",
+    "SignatureRequest",
+    "decode_body",
+    "error_from_problem",
+    "problem_from_error",
+]
+
+T = TypeVar("T")
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Problem(_Body, frozen=True, omit_defaults=True):
+    """RFC 9457 problem document; `code` is the stable name, `branch` the class of error."""
+
+    title: str
+    status: int
+    code: str
+    branch: str
+    detail: str
+    hint: str = ""
+
+
+class SignatureItem(_Body, frozen=True):
+    """The small structure that one signature covers."""
+
+    signed: bytes
+    detail: bytes = b""
+
+
+class SignatureRequest(_Body, frozen=True):
+    """POST /v1/signatures: the signed statement and the preimages of its items, in their order."""
+
+    envelope: bytes
+    preimages: tuple[SignatureItem, ...]
+
+
+class ItemView(_Body, frozen=True):
+    """What became of one item.
+
+    Attributes:
+        state: `queued`, `running`, `signed` or `failed`.
+        receipt: `c2sp.org/tlog-proof@v1` of the RESULT entry.
+    """
+
+    state: str
+    signature: bytes = b""
+    receipt: str = ""
+    branch: str = ""
+    code: str = ""
+    message: str = ""
+
+
+class RequestView(_Body, frozen=True):
+    """A request and its items.
+
+    Attributes:
+        id: Name of the request; `/v1/signatures/{id}`.
+        state: `waiting` while an item is queued or running, else `done`.
+        position: Jobs that stand before this request's first waiting item.
+        chain: Certificates of the key that signed, DER, leaf first.
+    """
+
+    id: str
+    state: str
+    position: int
+    chain: tuple[bytes, ...]
+    items: tuple[ItemView, ...]
+
+
+class ProfileView(_Body, frozen=True):
+    """GET /v1/profiles/{name}: what a client needs before it builds a preimage."""
+
+    name: str
+    level: str
+    opaque: tuple[str, ...]
+    hardware: bool
+    chain: tuple[bytes, ...]
+    online: bool
+
+
+class ProfileStatus(_Body, frozen=True):
+    """A key profile in `status`."""
+
+    name: str
+    level: str
+    hardware: bool
+    token_label: str
+    agent: str
+    online: bool
+    problem: str
+    queued: int
+    subject: str
+    not_after: str
+
+
+class AgentStatus(_Body, frozen=True):
+    """An agent in `status`."""
+
+    name: str
+    linked: bool
+
+
+class HubStatus(_Body, frozen=True):
+    """GET /v1/status."""
+
+    hub: str
+    version: str
+    client: str
+    log_size: int
+    log_root: str
+    profiles: tuple[ProfileStatus, ...]
+    agents: tuple[AgentStatus, ...]
+
+
+class Health(_Body, frozen=True):
+    """GET /livez and /readyz."""
+
+    status: str
+    reason: str = ""
+
+
+class CertificateState(_Body, frozen=True):
+    """GET /v1/certificates/{sha256}: `standing`, `revoked` or `unknown`."""
+
+    state: str
+
+
+class Decreed(_Body, frozen=True):
+    """An authority statement was carried out: its SHA-256, and the names of the keys that signed it."""
+
+    statement: str
+    authorities: tuple[str, ...]
+
+
+class JoinRequest(_Body, frozen=True):
+    """POST /v1/join.
+
+    Attributes:
+        secret: The join code's secret.
+        csr: PKCS#10 request for the TLS key, DER.
+        request_key: Raw Ed25519 public key.
+        proof: Signature by the request key over `joining.proof_message(...)`: it is held by who joins.
+    """
+
+    secret: bytes
+    csr: bytes
+    request_key: bytes
+    proof: bytes
+
+
+class JoinResponse(_Body, frozen=True):
+    """The TLS certificate (PEM), and under which name and role it stands."""
+
+    certificate: str
+    role: str
+    name: str
+    profiles: tuple[str, ...]
+    mtls_url: str
+
+
+def decode_body(data: bytes, kind: type[T]) -> T:
+    """Read a JSON body strictly.
+
+    Raises:
+        MalformedInputError: `body.malformed`, naming the field.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedInputError("body.malformed", f"the body is not a {kind.__name__}: {error}") from error
+
+
+def problem_from_error(error: PrivysealError) -> Problem:
+    """The problem document for an error."""
+    return Problem(
+        title=type(error).__name__.removesuffix("Error"),
+        status=error.http_status,
+        code=error.code,
+        branch=error.branch,
+        detail=error.message,
+        hint=error.hint,
+    )
+
+
+def error_from_problem(problem: Problem) -> PrivysealError:
+    """The error that a problem document describes, as the same class."""
+    return branch_named(problem.branch)(problem.code, problem.detail, hint=problem.hint)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of the agent link: MessagePack, one message a WebSocket frame, the agent dials in.
+
+The agent opens with `Hello` and `Announce`; from then on the hub sends `Job` and `OutcomeQuery`, the agent `ItemDone`,
+`ItemRefused` and `OutcomeReply`. WebSocket pings keep both sides sure of each other.
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from privyseal.errors import MalformedInputError
+
+__all__ = [
+    "LINK_VERSION",
+    "MAX_MESSAGE_BYTES",
+    "AgentMessage",
+    "Announce",
+    "Hello",
+    "HubMessage",
+    "ItemDone",
+    "ItemRefused",
+    "Job",
+    "JobItem",
+    "Membership",
+    "OutcomeQuery",
+    "OutcomeReply",
+    "ProfileAnnouncement",
+    "Refused",
+    "Welcome",
+    "decode_agent",
+    "decode_hub",
+    "encode",
+]
+
+LINK_VERSION: Final = 1
+MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
+    pass
+
+
+class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key profile that this agent serves; the agent's own configuration decides level and opaque formats."""
+
+    name: str
+    chain: tuple[bytes, ...]
+    level: str
+    opaque: tuple[str, ...]
+    token_label: str
+    token_serial: str
+    hardware: bool
+    problem_code: str = ""
+    problem: str = ""
+    problem_hint: str = ""
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """The agent's first message: the newest checkpoint that it holds (size 0 if none)."""
+
+    version: int
+    checkpoint_size: int
+    checkpoint_root: bytes
+
+
+class Announce(_Message, frozen=True, tag="announce"):
+    """What the agent serves now; replaces what it announced before. A profile with a problem takes no jobs."""
+
+    profiles: tuple[ProfileAnnouncement, ...]
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """The hub accepts the agent."""
+
+    name: str
+
+
+class Refused(_Message, frozen=True, tag="refused"):
+    """The hub does not accept the agent; the link ends."""
+
+    code: str
+    message: str
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why the client may ask: its `enrol` entry with proof, and for a pinned profile the signed grant."""
+
+    entry: bytes
+    index: int
+    inclusion: tuple[bytes, ...]
+    request_key: bytes
+    grant: bytes = b""
+
+
+class JobItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One signature to make: the preimage, and the INTENT entry with its inclusion proof."""
+
+    item: int
+    signed: bytes
+    detail: bytes
+    entry: bytes
+    index: int
+    inclusion: tuple[bytes, ...]
+
+
+class Job(_Message, frozen=True, tag="job"):
+    """Work for a token with everything that the agent needs to check it by itself (DESIGN §4).
+
+    Attributes:
+        envelope: The client's signed request statement.
+        checkpoint: Signed note over a tree that holds every INTENT of this job.
+        old_size: Size of the checkpoint that the hub believes the agent to hold; `consistency` starts there.
+    """
+
+    profile: str
+    fence: int
+    envelope: bytes
+    membership: Membership
+    checkpoint: str
+    old_size: int
+    consistency: tuple[bytes, ...]
+    items: tuple[JobItem, ...]
+
+
+class ItemDone(_Message, frozen=True, tag="done"):
+    """The token signed."""
+
+    request: str
+    item: int
+    fence: int
+    signature: bytes
+
+
+class ItemRefused(_Message, frozen=True, tag="item-refused"):
+    """No signature.
+
+    Attributes:
+        branch: Branch of the error taxonomy, so that the client can raise the same class.
+        unknown: The token may have signed, and nobody will ever know.
+    """
+
+    request: str
+    item: int
+    fence: int
+    branch: str
+    code: str
+    message: str
+    unknown: bool = False
+
+
+class OutcomeQuery(_Message, frozen=True, tag="outcome?"):
+    """What became of this (request, item, fence)?"""
+
+    request: str
+    item: int
+    fence: int
+
+
+class OutcomeReply(_Message, frozen=True, tag="outcome"):
+    """`never` begun, `running`, `done` (with signature), `failed` (with branch and code) or `unknown`."""
+
+    request: str
+    item: int
+    fence: int
+    state: str
+    signature: bytes = b""
+    branch: str = ""
+    code: str = ""
+    message: str = ""
+
+
+AgentMessage = Hello | Announce | ItemDone | ItemRefused | OutcomeReply
+HubMessage = Welcome | Refused | Job | OutcomeQuery
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_AGENT: Final[msgspec.msgpack.Decoder[AgentMessage]] = msgspec.msgpack.Decoder(AgentMessage)
+_HUB: Final[msgspec.msgpack.Decoder[HubMessage]] = msgspec.msgpack.Decoder(HubMessage)
+T = TypeVar("T")
+
+
+def encode(message: AgentMessage | HubMessage) -> bytes:
+    """One frame."""
+    return _ENCODER.encode(message)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        message: T = decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedInputError("link.malformed", f"not a message of the agent link: {error}") from error
+    return message
+
+
+def decode_agent(data: bytes) -> AgentMessage:
+    """Read what an agent sent.
+
+    Raises:
+        MalformedInputError: `link.malformed`.
+    """
+    return _decode(_AGENT, data)
+
+
+def decode_hub(data: bytes) -> HubMessage:
+    """Read what a hub sent.
+
+    Raises:
+        MalformedInputError: `link.malformed`.
+    """
+    return _decode(_HUB, data)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The request statement: what a client asks to have signed, under its long-lived request key (DESIGN §4)."""
+
+import hashlib
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.errors import MalformedInputError
+from privyseal.tlog.entry import ArtifactDigest, canonical_json
+from privyseal.wire.dsse import open_envelope, parse_envelope, seal
+
+__all__ = [
+    "MAX_ITEMS",
+    "REQUEST_TYPE",
+    "ClaimedFile",
+    "RequestItem",
+    "RequestStatement",
+    "accepted_statement",
+    "open_request",
+    "seal_request",
+    "statement_id",
+]
+
+REQUEST_TYPE: Final = "application/vnd.privyseal.request+json"
+MAX_ITEMS: Final = 10_000
+_MAX_TEXT: Final = 4096
+
+
+class ClaimedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The client's own words about the file: nobody else has seen it."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class RequestItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One signature that is asked for.
+
+    Attributes:
+        preimage: SHA-256 (hex) of the bytes that the signature will cover.
+        artifact: The digest that the preimage names.
+    """
+
+    preimage: str
+    artifact: ArtifactDigest
+    claimed: ClaimedFile
+
+
+class RequestStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request for signatures; times are milliseconds since the epoch.
+
+    Attributes:
+        hub: Log origin of the hub it is meant for.
+        created: Judged with `not_after` by every reader, whatever TLS certificates say.
+    """
+
+    v: int = 1
+    hub: str
+    profile: str
+    format: str
+    items: tuple[RequestItem, ...]
+    idempotency_key: str
+    created: int
+    not_after: int
+
+
+def statement_id(payload: bytes) -> str:
+    """The name of a request: SHA-256 of its statement's bytes, hex."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def seal_request(statement: RequestStatement, key: Ed25519PrivateKey) -> bytes:
+    """The signed envelope of a statement."""
+    return seal(REQUEST_TYPE, canonical_json(statement), (key,))
+
+
+def open_request(envelope: bytes, key: bytes) -> tuple[RequestStatement, str]:
+    """The statement in an envelope that this raw request key signed, and its id.
+
+    Raises:
+        MalformedInputError: `envelope.malformed`, or `request.malformed` if it is not a canonical statement.
+        VerificationError: `envelope.signature`.
+    """
+    payload = open_envelope(envelope, REQUEST_TYPE, key)
+    statement = _parse(payload)
+    texts = [statement.hub, statement.profile, statement.format, statement.idempotency_key]
+    texts += [item.claimed.name for item in statement.items]
+    if any(len(text) > _MAX_TEXT for text in texts):
+        raise MalformedInputError("request.malformed", f"a name in the request is longer than {_MAX_TEXT} characters")
+    return statement, statement_id(payload)
+
+
+def accepted_statement(envelope: bytes) -> RequestStatement:
+    """The statement of an envelope that was opened, and so judged, when it was accepted."""
+    return _parse(parse_envelope(envelope, REQUEST_TYPE).payload)
+
+
+def _parse(payload: bytes) -> RequestStatement:
+    try:
+        statement = msgspec.json.decode(payload, type=RequestStatement)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedInputError("request.malformed", f"not a request statement: {error}") from error
+    if canonical_json(statement) != payload:
+        raise MalformedInputError("request.malformed", "the request statement is not in canonical form (RFC 8785)")
+    if statement.v != 1 or not 1 <= len(statement.items) <= MAX_ITEMS:
+        raise MalformedInputError(
+            "request.malformed",
+            f"a request statement holds 1 to {MAX_ITEMS} items, this one {len(statement.items)}",
+        )
+    return statement
