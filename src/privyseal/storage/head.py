@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log's head in the database: signed, moved by compare-and-swap, checked against the tree at start."""
+
+import sqlite3
+from typing import Final
+
+from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError
+from privyseal.ports.clock import Clock
+from privyseal.ports.store import LogHead
+from privyseal.storage.log_tables import LogTables
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from privyseal.tlog.note import NoteSigner
+from privyseal.tlog.tree import EMPTY_ROOT, Frontier
+
+__all__ = ["LogSeal"]
+
+_CREATE: Final = "INSERT INTO log_head (id, origin, size, root, note) VALUES (1, ?, 0, ?, ?)"
+_READ: Final = "SELECT origin, size, root, note FROM log_head"
+_GUARD: Final = "SELECT 1 FROM log_head WHERE size = ? AND root = ?"
+_MOVE: Final = "UPDATE log_head SET size = ?, root = ?, note = ? WHERE size = ? AND root = ?"
+_LAST_MS: Final = "SELECT created_ms FROM log_checkpoint ORDER BY number DESC LIMIT 1"
+_KEEP: Final = "INSERT INTO log_checkpoint (size, root, note, created_ms) VALUES (?, ?, ?, ?)"
+
+
+class LogSeal:
+    """Signs checkpoints of one log and keeps its head row."""
+
+    def __init__(self, *, origin: str, signer: NoteSigner, clock: Clock) -> None:
+        self._origin: Final = origin
+        self._signer: Final = signer
+        self._clock: Final = clock
+        self._last_ms = 0
+
+    def now_ms(self) -> int:
+        """The clock, but never before what was told or stored earlier: entries are in the order of their times."""
+        self._last_ms = max(self._clock(), self._last_ms)
+        return self._last_ms
+
+    def load(self, connection: sqlite3.Connection, log: LogTables) -> LogHead:
+        """The head, once it is known to fit the stored tree; an empty log gets its first.
+
+        Raises:
+            ConfigError: `log.origin` for the database of another log, `log.key` for another key.
+            LogIntegrityError: `log.corrupt` or `log.missing_hash` if head and tree do not fit.
+        """
+        row = connection.execute(_READ).fetchone()
+        if row is None:
+            note = self._sign(0, EMPTY_ROOT)
+            connection.execute(_CREATE, (self._origin, EMPTY_ROOT, note))
+            return LogHead(size=0, root=EMPTY_ROOT, note=note)
+        origin, size, root, note = row
+        if origin != self._origin:
+            raise ConfigError("log.origin", f"the database holds log {origin!r}; expected {self._origin!r}")
+        head = LogHead(size=size, root=root, note=note)
+        self._check_note(head)
+        last = connection.execute(_LAST_MS).fetchone()
+        self._last_ms = 0 if last is None else last[0]
+        log.frontier = log.stored_frontier(size)
+        if log.stored_size() != size or log.frontier.root != root:
+            raise LogIntegrityError(
+                "log.corrupt",
+                f"the stored entries do not give the log's head at size {size}",
+                hint="keep this database for inspection and bring back an undamaged copy of the newest one",
+            )
+        return head
+
+    def _check_note(self, head: LogHead) -> None:
+        try:
+            checkpoint = open_checkpoint(head.note, origin=self._origin, verifiers=(self._signer.verifier,))
+        except PrivysealError as error:
+            raise ConfigError(
+                "log.key",
+                f"the head of log {self._origin!r} is not signed by the given log key: {error.message}",
+                hint="bring back the log key that this database was written with",
+            ) from error
+        if (checkpoint.size, checkpoint.root) != (head.size, head.root):
+            raise LogIntegrityError("log.corrupt", "the log's head and its signed checkpoint differ")
+
+    def guard(self, connection: sqlite3.Connection, head: LogHead) -> None:
+        """Check, inside a transaction that excludes other writers, that the head is still ours.
+
+        Raises:
+            LogIntegrityError: `log.head_moved`.
+        """
+        if connection.execute(_GUARD, (head.size, head.root)).fetchone() is None:
+            raise head_moved(head)
+
+    def move(self, connection: sqlite3.Connection, head: LogHead, frontier: Frontier) -> LogHead:
+        """Sign a checkpoint over the grown tree and move the head to it, by compare-and-swap.
+
+        Raises:
+            LogIntegrityError: `log.head_moved`.
+        """
+        root = frontier.root
+        note = self._sign(frontier.size, root)
+        moved = connection.execute(_MOVE, (frontier.size, root, note, head.size, head.root)).rowcount
+        if moved != 1:
+            raise head_moved(head)
+        connection.execute(_KEEP, (frontier.size, root, note, self.now_ms()))
+        return LogHead(size=frontier.size, root=root, note=note)
+
+    def _sign(self, size: int, root: bytes) -> str:
+        return sign_checkpoint(Checkpoint(origin=self._origin, size=size, root=root), self._signer)
+
+
+def head_moved(head: LogHead) -> LogIntegrityError:
+    """The error for a head that another writer moved."""
+    return LogIntegrityError(
+        "log.head_moved",
+        f"another writer moved the log's head from size {head.size}",
+        hint="only one process may write to this database: find the other one, then start again",
+    )

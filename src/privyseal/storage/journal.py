@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's journal in SQLite; `ports/journal.py` says what each call promises."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from privyseal.errors import LogIntegrityError, MalformedInputError, UnavailableError
+from privyseal.ports.journal import JournalEntry, JournalState, Outcome
+from privyseal.storage.connection import Connect, configure, connect, prepare
+from privyseal.storage.journal_tables import JOURNAL_SCHEMA, Checkpointed, JournalTables
+from privyseal.tlog.tile import MAX_ENTRY_BYTES
+from privyseal.tlog.tree import HASH_BYTES
+
+__all__ = ["SqliteJournal"]
+
+T = TypeVar("T")
+
+_MAX_INTEGER: Final = 2**63 - 1
+
+
+class SqliteJournal:
+    """One agent's journal. Made by `open`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection: Final = connection
+        self._tables: Final = JournalTables(connection)
+        self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="privyseal-journal")
+        self._doubt: sqlite3.Error | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: str | Path, *, connect: Connect = connect) -> "SqliteJournal":
+        """Open or create the journal.
+
+        Args:
+            path: File, or `:memory:`.
+            connect: Opens the connection.
+
+        Raises:
+            ConfigError: `store.foreign`, `store.schema`, `store.no_wal`.
+            UnavailableError: `journal.unavailable` if the file cannot be opened.
+        """
+        return cls(await asyncio.to_thread(_start, str(path), connect))
+
+    async def state(self) -> JournalState:
+        """The newest checkpoint that was accepted."""
+        return await self._run(self._tables.state)
+
+    async def max_fence(self, profile: str) -> int:
+        """The highest fence under which a job of the profile was begun; 0 if none was."""
+        return await self._run(lambda: self._tables.max_fence(profile))
+
+    async def begin(
+        self,
+        *,
+        checkpoint_note: str,
+        size: int,
+        root: bytes,
+        profile: str,
+        request_id: str,
+        fence: int,
+        items: tuple[tuple[int, bytes], ...],
+    ) -> None:
+        """Write down that the items of one job are about to be signed; durable when this returns.
+
+        Raises:
+            ConflictError: `journal.used`.
+            DeniedError: `journal.stale_fence`.
+            LogIntegrityError: `journal.rewound`, `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        _check_range(size, fence, *(item for item, _ in items))
+        _check_root(root)
+        if any(len(entry) > MAX_ENTRY_BYTES for _, entry in items):
+            raise MalformedInputError("journal.range", f"an entry is longer than {MAX_ENTRY_BYTES} bytes")
+        checkpoint = Checkpointed(note=checkpoint_note, size=size, root=root)
+
+        def write() -> None:
+            self._tables.hold(checkpoint)
+            self._tables.raise_fence(profile, fence)
+            for item, entry in items:
+                self._tables.begin(checkpoint, profile, (request_id, item, fence), entry)
+
+        await self._run(lambda: self._commit(write, durable=True))
+
+    async def finish(
+        self,
+        request_id: str,
+        item: int,
+        fence: int,
+        *,
+        signature: bytes,
+        branch: str,
+        code: str,
+        message: str,
+    ) -> None:
+        """Write down how one item ended: with a signature, or (if that is empty) with an error.
+
+        Raises:
+            ConflictError: `journal.not_begun`, `journal.finished`.
+            LogIntegrityError: `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        _check_range(item, fence)
+        key = (request_id, item, fence)
+        end = (signature, branch, code, message)
+        await self._run(lambda: self._commit(lambda: self._tables.finish(key, end), durable=False))
+
+    async def outcome(self, request_id: str, item: int, fence: int) -> Outcome | None:
+        """What is known of a token operation; None if it was never begun.
+
+        Raises:
+            MalformedInputError: `journal.range`.
+        """
+        _check_range(item, fence)
+        return await self._run(lambda: self._tables.outcome((request_id, item, fence)))
+
+    async def see_checkpoint(self, note: str, size: int, root: bytes) -> None:
+        """Hold a newer checkpoint; durable when this returns.
+
+        Raises:
+            LogIntegrityError: `journal.rewound`, `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        _check_range(size)
+        _check_root(root)
+        checkpoint = Checkpointed(note=note, size=size, root=root)
+        await self._run(lambda: self._commit(lambda: self._tables.hold(checkpoint), durable=True))
+
+    async def entries(self, start: int, count: int) -> tuple[JournalEntry, ...]:
+        """What was begun, in that order: `count` at most from the `start`-th on.
+
+        Raises:
+            MalformedInputError: `journal.range`.
+        """
+        _check_range(start, count)
+        return await self._run(lambda: self._tables.entries(start, count))
+
+    async def close(self) -> None:
+        """Finish what was handed in and close. May be called twice."""
+        self._closed = True
+        await asyncio.to_thread(self._thread.shutdown)
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        """Run a call on the journal's thread, where it stays also if the caller is cancelled."""
+        if self._closed:
+            raise UnavailableError("journal.closed", "the journal was closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, call)
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        if self._doubt is not None:
+            raise _commit_unknown(self._doubt) from self._doubt
+        try:
+            self._reset()
+            return call()
+        except sqlite3.Error as error:
+            if self._doubt is not None:
+                raise _commit_unknown(error) from error
+            raise UnavailableError(
+                "journal.unavailable",
+                f"the journal's database failed: {error}",
+                hint="check free space and the medium, then try again",
+            ) from error
+
+    def _commit(self, write: Callable[[], None], *, durable: bool) -> None:
+        """Run `write` in a transaction, with an fsync behind it or without one.
+
+        In WAL mode synchronous=NORMAL leaves out the fsync of the commit; the next commit under FULL syncs
+        the whole WAL. Whatever a loss of power takes is thus the end of the journal, never its middle.
+        """
+        self._connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+        self._connection.execute("BEGIN IMMEDIATE")
+        with ExitStack() as undo:
+            undo.callback(self._roll_back)
+            write()
+            undo.pop_all()
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._doubt = error
+            self._roll_back()
+            raise
+
+    def _reset(self) -> None:
+        """End the transaction that a failed rollback left open."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._reset()
+
+
+def _start(path: str, connect: Connect) -> sqlite3.Connection:
+    try:
+        with ExitStack() as undo:
+            connection = connect(path)
+            undo.callback(connection.close)
+            configure(connection, path)
+            connection.execute("BEGIN IMMEDIATE")
+            prepare(connection, JOURNAL_SCHEMA)
+            connection.execute("COMMIT")
+            undo.pop_all()
+            return connection
+    except (sqlite3.Error, OSError) as error:
+        raise UnavailableError(
+            "journal.unavailable",
+            f"the journal {path} could not be opened: {error}",
+            hint="check path, permissions and free space",
+        ) from error
+
+
+def _check_range(*values: int) -> None:
+    for value in values:
+        if not 0 <= value <= _MAX_INTEGER:
+            raise MalformedInputError("journal.range", f"{value} is not in 0..2^63-1")
+
+
+def _check_root(root: bytes) -> None:
+    if len(root) != HASH_BYTES:
+        raise MalformedInputError("journal.range", f"a root has {HASH_BYTES} bytes, not {len(root)}")
+
+
+def _commit_unknown(cause: sqlite3.Error) -> LogIntegrityError:
+    return LogIntegrityError(
+        "journal.commit_unknown",
+        f"it is not known whether the journal's last commit is durable: {cause}",
+        hint="start the agent again: it reads from the journal what became of it",
+    )

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a hub's database as the values of the Store port, and back."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Request
+
+__all__ = [
+    "ENROLMENT_COLUMNS",
+    "GRANT_COLUMNS",
+    "JOB_COLUMNS",
+    "JOIN_CODE_COLUMNS",
+    "LEASE_COLUMNS",
+    "PROFILE_COLUMNS",
+    "REQUEST_COLUMNS",
+    "enrolment_from",
+    "enrolment_row",
+    "grant_from",
+    "grant_row",
+    "job_from",
+    "job_row",
+    "join_code_from",
+    "join_code_row",
+    "lease_from",
+    "profile_from",
+    "profile_row",
+    "request_from",
+    "request_row",
+]
+
+Row = Sequence[Any]
+
+JOIN_CODE_COLUMNS: Final = "secret_sha256, role, name, profiles, expires_ms, statement_sha256"
+ENROLMENT_COLUMNS: Final = "role, name, certificate_sha256, request_key, profiles, salt, entry_index, revoked_ms"
+GRANT_COLUMNS: Final = "request_key, profile, envelope, entry_index"
+PROFILE_COLUMNS: Final = "name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index"
+REQUEST_COLUMNS: Final = "id, client, idempotency_key, profile, envelope, created_ms, not_after_ms"
+JOB_COLUMNS: Final = (
+    "seq, request_id, item, profile, state, fence, attempts, intent_index, result_index,"
+    " signature, branch, code, message"
+)
+LEASE_COLUMNS: Final = "profile, holder, fence"
+
+
+def _names_text(names: tuple[str, ...]) -> str:
+    return msgspec.json.encode(names).decode()
+
+
+def _names_from(text: str) -> tuple[str, ...]:
+    return msgspec.json.decode(text, type=tuple[str, ...])
+
+
+def join_code_row(code: JoinCode) -> Row:
+    """In the order of JOIN_CODE_COLUMNS."""
+    return (
+        code.secret_sha256,
+        code.role,
+        code.name,
+        _names_text(code.profiles),
+        code.expires_ms,
+        code.statement_sha256,
+    )
+
+
+def join_code_from(row: Row) -> JoinCode:
+    """From JOIN_CODE_COLUMNS."""
+    secret_sha256, role, name, profiles, expires_ms, statement_sha256 = row
+    return JoinCode(
+        secret_sha256=secret_sha256,
+        role=role,
+        name=name,
+        profiles=_names_from(profiles),
+        expires_ms=expires_ms,
+        statement_sha256=statement_sha256,
+    )
+
+
+def enrolment_row(enrolment: Enrolment) -> Row:
+    """In the order of ENROLMENT_COLUMNS."""
+    return (
+        enrolment.role,
+        enrolment.name,
+        enrolment.certificate_sha256,
+        enrolment.request_key,
+        _names_text(enrolment.profiles),
+        enrolment.salt,
+        enrolment.entry_index,
+        enrolment.revoked_ms,
+    )
+
+
+def enrolment_from(row: Row) -> Enrolment:
+    """From ENROLMENT_COLUMNS."""
+    role, name, certificate_sha256, request_key, profiles, salt, entry_index, revoked_ms = row
+    return Enrolment(
+        role=role,
+        name=name,
+        certificate_sha256=certificate_sha256,
+        request_key=request_key,
+        profiles=_names_from(profiles),
+        salt=salt,
+        entry_index=entry_index,
+        revoked_ms=revoked_ms,
+    )
+
+
+def grant_row(grant: Grant) -> Row:
+    """In the order of GRANT_COLUMNS."""
+    return grant.request_key, grant.profile, grant.envelope, grant.entry_index
+
+
+def grant_from(row: Row) -> Grant:
+    """From GRANT_COLUMNS."""
+    request_key, profile, envelope, entry_index = row
+    return Grant(request_key=request_key, profile=profile, envelope=envelope, entry_index=entry_index)
+
+
+def profile_row(profile: ProfileRow) -> Row:
+    """In the order of PROFILE_COLUMNS."""
+    return (
+        profile.name,
+        profile.agent,
+        msgspec.json.encode(profile.chain).decode(),
+        profile.level,
+        _names_text(profile.opaque),
+        profile.token_label,
+        profile.token_serial,
+        int(profile.hardware),
+        profile.entry_index,
+    )
+
+
+def profile_from(row: Row) -> ProfileRow:
+    """From PROFILE_COLUMNS."""
+    name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index = row
+    return ProfileRow(
+        name=name,
+        agent=agent,
+        chain=msgspec.json.decode(chain, type=tuple[bytes, ...]),
+        level=level,
+        opaque=_names_from(opaque),
+        token_label=token_label,
+        token_serial=token_serial,
+        hardware=bool(hardware),
+        entry_index=entry_index,
+    )
+
+
+def request_row(request: Request) -> Row:
+    """In the order of REQUEST_COLUMNS."""
+    return (
+        request.id,
+        request.client,
+        request.idempotency_key,
+        request.profile,
+        request.envelope,
+        request.created_ms,
+        request.not_after_ms,
+    )
+
+
+def request_from(row: Row) -> Request:
+    """From REQUEST_COLUMNS."""
+    request_id, client, idempotency_key, profile, envelope, created_ms, not_after_ms = row
+    return Request(
+        id=request_id,
+        client=client,
+        idempotency_key=idempotency_key,
+        profile=profile,
+        envelope=envelope,
+        created_ms=created_ms,
+        not_after_ms=not_after_ms,
+    )
+
+
+def job_row(job: Job) -> Row:
+    """In the order of JOB_COLUMNS; NULL instead of seq 0 lets SQLite give the next one."""
+    return (
+        job.seq or None,
+        job.request_id,
+        job.item,
+        job.profile,
+        job.state.value,
+        job.fence,
+        job.attempts,
+        job.intent_index,
+        job.result_index,
+        job.signature,
+        job.branch,
+        job.code,
+        job.message,
+    )
+
+
+def job_from(row: Row) -> Job:
+    """From JOB_COLUMNS followed by `signed, detail`."""
+    seq, request_id, item, profile, state, fence, attempts, *rest = row
+    intent_index, result_index, signature, branch, code, message, signed, detail = rest
+    return Job(
+        seq=seq,
+        request_id=request_id,
+        item=item,
+        profile=profile,
+        signed=signed,
+        detail=detail,
+        state=JobState(state),
+        fence=fence,
+        attempts=attempts,
+        intent_index=intent_index,
+        result_index=result_index,
+        signature=signature,
+        branch=branch,
+        code=code,
+        message=message,
+    )
+
+
+def lease_from(row: Row) -> Lease:
+    """From LEASE_COLUMNS."""
+    profile, holder, fence = row
+    return Lease(profile=profile, holder=holder, fence=fence)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of the agent's journal (ports/journal.py), run on every adapter."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privyseal.errors import (
+    ConflictError,
+    DeniedError,
+    LogIntegrityError,
+    MalformedInputError,
+    UnavailableError,
+)
+from privyseal.ports.journal import AgentJournal, JournalEntry, JournalState, Outcome, OutcomeState
+from privyseal.storage.journal import SqliteJournal
+from privyseal.tlog.tree import EMPTY_ROOT
+
+ROOT = b"r" * 32
+
+
+@pytest.fixture(params=["sqlite file", "sqlite memory"])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AgentJournal]:
+    opened = await SqliteJournal.open(tmp_path / "journal.db" if request.param == "sqlite file" else ":memory:")
+    yield opened
+    await opened.close()
+
+
+async def begin(journal: AgentJournal, **changes: Any) -> None:
+    job: dict[str, Any] = {
+        "checkpoint_note": "note 10",
+        "size": 10,
+        "root": ROOT,
+        "profile": "demo",
+        "request_id": "request",
+        "fence": 3,
+        "items": ((0, b"intent 0"), (1, b"intent 1")),
+    }
+    await journal.begin(**{**job, **changes})
+
+
+async def finish(journal: AgentJournal, item: int = 0, fence: int = 3, **changes: Any) -> None:
+    end: dict[str, Any] = {"signature": b"signature", "branch": "", "code": "", "message": ""}
+    await journal.finish("request", item, fence, **{**end, **changes})
+
+
+async def test_a_new_journal_holds_nothing(journal: AgentJournal) -> None:
+    assert await journal.state() == JournalState(checkpoint_note=None, size=0, root=EMPTY_ROOT)
+    assert await journal.max_fence("demo") == 0
+    assert await journal.outcome("request", 0, 3) is None
+    assert await journal.entries(0, 10) == ()
+
+
+async def test_what_was_begun_is_remembered(journal: AgentJournal) -> None:
+    await begin(journal)
+
+    assert await journal.state() == JournalState(checkpoint_note="note 10", size=10, root=ROOT)
+    assert await journal.max_fence("demo") == 3
+    assert await journal.max_fence("other") == 0
+    assert await journal.outcome("request", 1, 3) == Outcome(state=OutcomeState.BEGUN)
+    assert await journal.outcome("request", 2, 3) is None
+    assert await journal.outcome("request", 1, 4) is None
+
+
+async def test_begun_operations_are_listed_in_their_order(journal: AgentJournal) -> None:
+    await begin(journal)
+    await begin(journal, checkpoint_note="note 12", size=12, fence=4, items=((1, b"again"),))
+
+    entries = await journal.entries(0, 10)
+
+    assert entries[0] == JournalEntry(
+        profile="demo",
+        request_id="request",
+        item=0,
+        fence=3,
+        entry=b"intent 0",
+        checkpoint_note="note 10",
+    )
+    assert [(entry.item, entry.fence, entry.checkpoint_note) for entry in entries] == [
+        (0, 3, "note 10"),
+        (1, 3, "note 10"),
+        (1, 4, "note 12"),
+    ]
+    assert await journal.entries(2, 10) == entries[2:]
+    assert await journal.entries(0, 1) == entries[:1]
+
+
+async def test_an_operation_is_begun_once(journal: AgentJournal) -> None:
+    await begin(journal)
+
+    with pytest.raises(ConflictError) as caught:
+        await begin(journal, size=11, items=((2, b"new"), (1, b"used")))
+
+    assert caught.value.code == "journal.used"
+    assert await journal.outcome("request", 2, 3) is None
+    assert (await journal.state()).size == 10
+
+
+async def test_the_same_item_twice_in_one_job_is_refused(journal: AgentJournal) -> None:
+    with pytest.raises(ConflictError) as caught:
+        await begin(journal, items=((0, b"one"), (0, b"two")))
+
+    assert caught.value.code == "journal.used"
+    assert await journal.outcome("request", 0, 3) is None
+
+
+async def test_a_stale_fence_is_refused(journal: AgentJournal) -> None:
+    await begin(journal)
+
+    with pytest.raises(DeniedError) as caught:
+        await begin(journal, request_id="other", fence=2)
+    await begin(journal, request_id="other", profile="other", fence=2)
+    await begin(journal, request_id="third", fence=3)
+
+    assert caught.value.code == "journal.stale_fence"
+    assert await journal.max_fence("demo") == 3
+
+
+@pytest.mark.parametrize("changes", [{"size": 9}, {"root": b"x" * 32}, {"size": 0, "root": EMPTY_ROOT}])
+async def test_a_log_that_was_wound_back_is_refused(journal: AgentJournal, changes: dict[str, Any]) -> None:
+    await begin(journal)
+
+    with pytest.raises(LogIntegrityError) as begun:
+        await begin(journal, fence=4, **changes)
+    with pytest.raises(LogIntegrityError) as seen:
+        await journal.see_checkpoint("note", changes.get("size", 10), changes.get("root", ROOT))
+
+    assert (begun.value.code, seen.value.code) == ("journal.rewound", "journal.rewound")
+    assert await journal.max_fence("demo") == 3
+    assert (await journal.state()).checkpoint_note == "note 10"
+
+
+async def test_a_newer_checkpoint_is_held_without_a_job(journal: AgentJournal) -> None:
+    await journal.see_checkpoint("note 4", 4, ROOT)
+    await journal.see_checkpoint("note 5", 5, b"s" * 32)
+    await journal.see_checkpoint("note 5 with a cosignature", 5, b"s" * 32)
+
+    assert await journal.state() == JournalState(checkpoint_note="note 5", size=5, root=b"s" * 32)
+
+
+async def test_a_checkpoint_of_the_empty_log_is_held(journal: AgentJournal) -> None:
+    await journal.see_checkpoint("note 0", 0, EMPTY_ROOT)
+
+    assert (await journal.state()).checkpoint_note == "note 0"
+
+
+async def test_the_end_of_an_operation_is_remembered(journal: AgentJournal) -> None:
+    await begin(journal)
+
+    await finish(journal)
+    await finish(journal, 1, signature=b"", branch="token", code="token.failed", message="no")
+
+    assert await journal.outcome("request", 0, 3) == Outcome(state=OutcomeState.SIGNED, signature=b"signature")
+    assert await journal.outcome("request", 1, 3) == Outcome(
+        state=OutcomeState.FAILED, branch="token", code="token.failed", message="no"
+    )
+
+
+async def test_an_operation_ends_once(journal: AgentJournal) -> None:
+    await begin(journal)
+    await finish(journal)
+    await finish(journal)
+
+    with pytest.raises(ConflictError) as other:
+        await finish(journal, signature=b"another")
+    with pytest.raises(ConflictError) as never:
+        await finish(journal, fence=4)
+
+    assert (other.value.code, never.value.code) == ("journal.finished", "journal.not_begun")
+    assert await journal.outcome("request", 0, 3) == Outcome(state=OutcomeState.SIGNED, signature=b"signature")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 2**63},
+        {"size": -1},
+        {"fence": 2**70},
+        {"items": ((-1, b""),)},
+        {"items": ((2**63, b""),)},
+        {"items": ((0, b"x" * 65_536),)},
+        {"root": b"short"},
+    ],
+)
+async def test_what_cannot_be_stored_is_refused(journal: AgentJournal, changes: dict[str, Any]) -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        await begin(journal, **changes)
+
+    assert caught.value.code == "journal.range"
+    assert (await journal.state()).size == 0
+
+
+async def test_numbers_out_of_range_are_refused_everywhere(journal: AgentJournal) -> None:
+    for call in (
+        journal.outcome("request", 2**63, 0),
+        journal.entries(-1, 1),
+        journal.entries(0, 2**64),
+        journal.see_checkpoint("note", 2**63, ROOT),
+        finish(journal, fence=-1),
+    ):
+        with pytest.raises(MalformedInputError) as caught:
+            await call
+        assert caught.value.code == "journal.range"
+
+
+async def test_a_closed_journal_says_so(journal: AgentJournal) -> None:
+    await journal.close()
+    await journal.close()
+
+    with pytest.raises(UnavailableError) as caught:
+        await journal.state()
+
+    assert caught.value.code == "journal.closed"
