@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the worker process drives: one token, synchronously, in one thread."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import TokenInfo, TokenKey
+
+__all__ = ["Driver", "Progress"]
+
+#: Told the name of a function right before it is called, for those that use up a PIN attempt or a signature.
+Progress = Callable[[str], None]
+
+
+class Driver(Protocol):
+    """One token. The contract of each method is that of the Token port, plus blocking."""
+
+    def open(self) -> None:
+        """Load what is needed; the token itself may still be absent.
+
+        Raises:
+            TokenError: `token.module`, `token.failed`.
+        """
+        ...
+
+    def info(self) -> TokenInfo:
+        """See `privyseal.ports.token.Token.info`."""
+        ...
+
+    def keys(self) -> tuple[TokenKey, ...]:
+        """See `privyseal.ports.token.Token.keys`."""
+        ...
+
+    def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        """See `privyseal.ports.token.Token.sign`."""
+        ...
+
+    def close(self) -> None:
+        """End sessions. May crash inside a vendor's module: whatever matters has been answered before."""
+        ...

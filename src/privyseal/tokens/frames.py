@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages between supervisor and worker: a big-endian u32 length, then one MessagePack map.
+
+The supervisor speaks first (`Open`), then one call at a time; the worker answers each with one answer or a
+`Failure`, and says `Progress` in between. A PIN is never inside a frame: its bytes follow `Open` as they are.
+"""
+
+import struct
+from typing import Final
+
+import msgspec
+
+from privyseal.errors import TokenError
+from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.tokens.config import TokenConfig
+
+__all__ = [
+    "HEADER_BYTES",
+    "MAX_FRAME_BYTES",
+    "Answer",
+    "Call",
+    "CloseCall",
+    "Done",
+    "Failure",
+    "InfoAnswer",
+    "InfoCall",
+    "KeysAnswer",
+    "KeysCall",
+    "Open",
+    "Progress",
+    "SignAnswer",
+    "SignCall",
+    "decode_answer",
+    "decode_call",
+    "encode",
+    "frame_length",
+]
+
+HEADER_BYTES: Final = 4
+MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
+    """The first call. `pin_bytes` bytes of PIN follow the frame; 0 if the PIN comes from a file."""
+
+    config: TokenConfig
+    pin_bytes: int
+
+
+class InfoCall(msgspec.Struct, frozen=True, tag="info"):
+    """`Token.info`."""
+
+
+class KeysCall(msgspec.Struct, frozen=True, tag="keys"):
+    """`Token.keys`."""
+
+
+class SignCall(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
+    """`Token.sign`."""
+
+    key_id: bytes
+    mechanism: Mechanism
+    digest: bytes
+
+
+class CloseCall(msgspec.Struct, frozen=True, tag="close"):
+    """The last call; the worker ends after it."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """The worker enters this function now."""
+
+    function: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Answer to `Open` and `CloseCall`."""
+
+
+class InfoAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
+    """Answer to `InfoCall`."""
+
+    info: TokenInfo
+
+
+class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
+    """Answer to `KeysCall`."""
+
+    keys: tuple[TokenKey, ...]
+
+
+class SignAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
+    """Answer to `SignCall`."""
+
+    signature: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """A TokenError, to be raised again on the other side."""
+
+    code: str
+    message: str
+    hint: str = ""
+    ckr: int | None = None
+    function: str = ""
+    begun: bool = False
+
+    @classmethod
+    def of(cls, error: TokenError) -> "Failure":
+        """The frame for an error."""
+        return cls(
+            code=error.code,
+            message=error.message,
+            hint=error.hint,
+            ckr=error.ckr,
+            function=error.function,
+            begun=error.begun,
+        )
+
+    def error(self, token: str) -> TokenError:
+        """The error again, naming the token as its configuration does."""
+        return TokenError(
+            self.code,
+            f"token {token!r}: {self.message}",
+            hint=self.hint,
+            ckr=self.ckr,
+            function=self.function,
+            begun=self.begun,
+        )
+
+
+Call = Open | InfoCall | KeysCall | SignCall | CloseCall
+Answer = Progress | Done | InfoAnswer | KeysAnswer | SignAnswer | Failure
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_calls: Final[msgspec.msgpack.Decoder[Call]] = msgspec.msgpack.Decoder(Call)
+_answers: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: Call | Answer) -> bytes:
+    """Header and frame.
+
+    Raises:
+        TokenError: `token.protocol` if it would be longer than 4 MiB.
+    """
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise TokenError("token.protocol", f"a message of {len(body)} bytes is longer than {MAX_FRAME_BYTES}")
+    return struct.pack(">I", len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    """Length of the frame behind a header of 4 bytes.
+
+    Raises:
+        TokenError: `token.protocol` if it is longer than 4 MiB.
+    """
+    length = int.from_bytes(header, "big")
+    if length > MAX_FRAME_BYTES:
+        raise TokenError("token.protocol", f"a frame announces {length} bytes; at most {MAX_FRAME_BYTES} may come")
+    return length
+
+
+def decode_call(body: bytes) -> Call:
+    """A frame as the worker reads it.
+
+    Raises:
+        TokenError: `token.protocol`.
+    """
+    try:
+        return _calls.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TokenError("token.protocol", f"the supervisor sent what is no call: {error}") from error
+
+
+def decode_answer(body: bytes) -> Answer:
+    """A frame as the supervisor reads it.
+
+    Raises:
+        TokenError: `token.protocol`.
+    """
+    try:
+        return _answers.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TokenError("token.protocol", f"the worker sent what is no answer: {error}") from error

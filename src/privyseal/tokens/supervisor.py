@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`WorkerToken`: the Token port over a worker process, started when needed and replaced when it fails."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from privyseal.errors import MalformedInputError, TokenError
+from privyseal.pki.mechanism import DIGEST_SIZES, Mechanism
+from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.tokens import frames
+from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.pin import PinBuffer
+from privyseal.tokens.process import WorkerProcess
+
+__all__ = ["WorkerToken"]
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", frames.InfoAnswer, frames.KeysAnswer, frames.SignAnswer)
+
+#: After these the worker is in a state that nobody knows, or gone.
+_FATAL_CODES: Final = frozenset({"token.timeout", "token.crashed", "token.protocol"})
+
+
+class WorkerToken:
+    """A token (see `privyseal.ports.token.Token`) whose driver lives in a worker process.
+
+    Calls run one at a time, in order. A caller that is cancelled leaves its call running: ending a login
+    half-way would make its outcome unknown. The worker is started by the first call, and again, not more
+    often than the configuration allows, by the first call after it failed.
+
+    Args:
+        config: What token it is.
+        pin: A PIN that a person typed; from then on owned, and wiped by `close`.
+    """
+
+    def __init__(self, config: TokenConfig, *, pin: PinBuffer | None = None) -> None:
+        self.config = config
+        self._pin = pin
+        self._turn = asyncio.Lock()
+        self._worker: WorkerProcess | None = None
+        self._started_s: float | None = None
+        self._is_closed = False
+        #: Calls in progress or waiting, so that none is lost to the garbage collector when its caller is
+        #: cancelled.
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def info(self) -> TokenInfo:
+        """See `Token.info`."""
+        return (await self._exchange(frames.InfoCall(), frames.InfoAnswer)).info
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        """See `Token.keys`."""
+        return (await self._exchange(frames.KeysCall(), frames.KeysAnswer)).keys
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        """See `Token.sign`.
+
+        Raises:
+            MalformedInputError: `digest.size` if the digest is not as long as the mechanism's digests are.
+        """
+        expected = DIGEST_SIZES[mechanism.digest_algorithm]
+        if len(digest) != expected:
+            raise MalformedInputError(
+                "digest.size", f"{mechanism.value} signs a digest of {expected} bytes, not of {len(digest)}"
+            )
+        call = frames.SignCall(key_id=key_id, mechanism=mechanism, digest=digest)
+        return (await self._exchange(call, frames.SignAnswer)).signature
+
+    async def unlock(self, pin: bytes | bytearray) -> None:
+        """Hand in a PIN that a person typed, in place of any other; it is presented when next needed.
+
+        The PIN journal still decides whether it may be: a person who vouches for it clears the journal as
+        well.
+
+        Raises:
+            TokenError: `token.pin_missing` or `token.pin_file` if it cannot be a PIN.
+        """
+        fresh = PinBuffer()
+        fresh.fill(pin)
+        old, self._pin = self._pin, fresh
+        if old is not None:
+            old.wipe()
+        await self.recycle()
+
+    async def recycle(self) -> None:
+        """End the worker between two calls; the next call starts another."""
+        await self._shielded(self._recycle())
+
+    async def close(self) -> None:
+        """See `Token.close`. A call in progress has `close_seconds` to end; calls that wait are refused."""
+        self._is_closed = True
+        if not await self._has_turn(self.config.close_seconds):
+            if self._worker is not None:
+                await self._worker.kill()
+            # The killed call gives its turn back, unless its process is stuck inside the kernel: then it is
+            # left.
+            if not await self._has_turn(self.config.close_seconds):
+                return
+        try:
+            await self._end_worker()
+        finally:
+            self._turn.release()
+        if self._pin is not None:
+            self._pin.wipe()
+            self._pin = None
+
+    async def _has_turn(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._turn.acquire()
+        except TimeoutError:
+            return False
+
+    async def _exchange(self, call: frames.Call, kind: type[AnswerT]) -> AnswerT:
+        answer = await self._shielded(self._call(call))
+        if not isinstance(answer, kind):
+            raise TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
+        return answer
+
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            # Retrieved here as well, as its caller may have gone.
+            task.exception()
+
+    async def _call(self, call: frames.Call) -> frames.Answer:
+        async with self._turn:
+            worker = await self._live_worker()
+            try:
+                return await worker.ask(
+                    call, call_seconds=self.config.call_seconds, sign_seconds=self.config.sign_seconds
+                )
+            except TokenError as error:
+                if error.code in _FATAL_CODES:
+                    await self._discard(worker)
+                raise
+            except asyncio.CancelledError:
+                # Callers cannot cancel this; the event loop is being shut down.
+                await self._discard(worker)
+                raise
+
+    async def _recycle(self) -> None:
+        async with self._turn:
+            await self._end_worker()
+
+    async def _end_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.close(self.config.close_seconds)
+
+    async def _live_worker(self) -> WorkerProcess:
+        if self._is_closed:
+            raise TokenError("token.closed", f"token {self.config.name!r} was closed")
+        if self._worker is not None and self._worker.is_alive:
+            return self._worker
+        now_s = asyncio.get_running_loop().time()
+        if self._started_s is not None:
+            await asyncio.sleep(max(0.0, self._started_s + self.config.respawn_seconds - now_s))
+        self._started_s = asyncio.get_running_loop().time()
+        # Known from its first moment, so that `close` can end it while it loads.
+        self._worker = worker = await WorkerProcess.spawn(self.config)
+        try:
+            await worker.open(self.config, self._pin)
+        except (TokenError, asyncio.CancelledError):
+            await self._discard(worker)
+            raise
+        return worker
+
+    async def _discard(self, worker: WorkerProcess) -> None:
+        self._worker = None
+        await worker.kill()

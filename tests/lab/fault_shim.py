@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds `pkcs11_fault_shim.c` and puts it around a SoftHSM2 token."""
+
+import asyncio
+import atexit
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from privyseal.tokens.config import TokenConfig
+from softhsm import SoftHsm, need
+
+_SOURCE = Path(__file__).with_name("pkcs11_fault_shim.c")
+
+
+@cache
+def _library() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="privyseal-shim-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    library = directory / "pkcs11_fault_shim.so"
+    subprocess.run(
+        ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, _SOURCE, "-ldl"], check=True
+    )
+    return library
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultyToken:
+    """A SoftHSM2 token behind the shim."""
+
+    hsm: SoftHsm
+    library: Path
+
+    @property
+    def _control(self) -> Path:
+        return self.hsm.directory / "shim.control"
+
+    @property
+    def _log(self) -> Path:
+        return self.hsm.directory / "shim.log"
+
+    def config(self, **changes: Any) -> TokenConfig:
+        environment = self.hsm.environment | {
+            "PRIVYSEAL_SHIM_MODULE": self.hsm.module,
+            "PRIVYSEAL_SHIM_CONTROL": str(self._control),
+            "PRIVYSEAL_SHIM_LOG": str(self._log),
+        }
+        return self.hsm.config(module=str(self.library), environment=environment, **changes)
+
+    def break_with(self, *orders: str) -> None:
+        """From now on, in whatever process: `C_Sign hang`, `C_SignInit rv b3`, ..."""
+        fresh = self._control.with_suffix(".new")
+        fresh.write_text("".join(order + "\n" for order in orders))
+        fresh.replace(self._control)
+
+    def heal(self) -> None:
+        self._control.unlink(missing_ok=True)
+
+    def calls(self, function: str) -> int:
+        """How often a function has reached the module."""
+        return self._log.read_text().split().count(function) if self._log.exists() else 0
+
+    async def until_called(self, function: str) -> None:
+        """Wait until a function has reached the module; its log is a file, which gives no event to wait for."""
+        async with asyncio.timeout(10):
+            while self.calls(function) == 0:  # noqa: ASYNC110 - another process writes the log
+                await asyncio.sleep(0.02)
+
+
+def around(hsm: SoftHsm) -> FaultyToken:
+    """The shim around a token; skips without a C compiler on a laptop, fails in CI."""
+    need(programs=("cc",))
+    return FaultyToken(hsm=hsm, library=_library())
