@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trust bundle: what an agent or client pins when it joins, and what only a quorum of authority keys changes.
+
+Its hash travels in every join code, so that first contact with a hub needs no certificate authority of the world.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.errors import ConfigError, MalformedInputError, VerificationError
+from privyseal.tlog.entry import canonical_json
+from privyseal.wire.dsse import parse_envelope, seal, signers
+
+__all__ = ["BUNDLE_TYPE", "AuthorityKey", "TrustBundle", "load_bundle", "open_bundle", "seal_bundle"]
+
+BUNDLE_TYPE: Final = "application/vnd.privyseal.bundle+json"
+
+
+class AuthorityKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An administrator's public key, made off the hub."""
+
+    name: str
+    key: bytes
+
+
+class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the authority keys sign.
+
+    Attributes:
+        serial: Grows with every change.
+        hub: The hub's name, which is also the log's origin.
+        ca: Certificate of the hub's TLS CA, PEM.
+        log_key: Verifier key of the log (C2SP signed-note `vkey`).
+        quorum: How many authority keys must sign a change, a grant or an invitation.
+    """
+
+    v: int = 1
+    serial: int
+    hub: str
+    ca: str
+    log_key: str
+    authorities: tuple[AuthorityKey, ...]
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustBundle:
+    """A checked trust bundle.
+
+    Attributes:
+        sha256: SHA-256 of the signed statement; this is what a join code carries.
+        envelope: The signed form, as it is passed on.
+    """
+
+    statement: BundleStatement
+    sha256: bytes
+    envelope: bytes
+
+    @property
+    def hub(self) -> str:
+        """The hub's name and the log's origin."""
+        return self.statement.hub
+
+    @property
+    def authority_keys(self) -> tuple[bytes, ...]:
+        """Raw public keys."""
+        return tuple(authority.key for authority in self.statement.authorities)
+
+
+def seal_bundle(statement: BundleStatement, keys: tuple[Ed25519PrivateKey, ...]) -> TrustBundle:
+    """Sign a bundle and check it as everybody else will."""
+    return open_bundle(seal(BUNDLE_TYPE, canonical_json(statement), keys))
+
+
+def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustBundle:
+    """Read a trust bundle; the first one is believed by its hash, and must be signed by its own quorum.
+
+    Raises:
+        MalformedInputError: `envelope.malformed`, `bundle.malformed`.
+        VerificationError: `bundle.hash` if it is not the expected one, `bundle.quorum` if too few authority keys
+            signed it.
+    """
+    parsed = parse_envelope(envelope, BUNDLE_TYPE)
+    digest = hashlib.sha256(parsed.payload).digest()
+    if expected_sha256 is not None and digest != expected_sha256:
+        raise VerificationError(
+            "bundle.hash",
+            "the hub's trust bundle is not the one that the join code names",
+            hint="do not join: somebody stands between you and the hub, or the join code is for another hub",
+        )
+    try:
+        statement = msgspec.json.decode(parsed.payload, type=BundleStatement)
+        x509.load_pem_x509_certificate(statement.ca.encode())
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise MalformedInputError("bundle.malformed", f"not a trust bundle: {error}") from error
+    keys = {authority.key for authority in statement.authorities}
+    if statement.v != 1 or not 1 <= statement.quorum <= len(keys) or any(len(key) != 32 for key in keys):
+        raise MalformedInputError("bundle.malformed", "the trust bundle's authority keys and quorum make no sense")
+    if len(signers(parsed, keys)) < statement.quorum:
+        raise VerificationError(
+            "bundle.quorum", f"the trust bundle is not signed by {statement.quorum} of its authority keys"
+        )
+    return TrustBundle(statement=statement, sha256=digest, envelope=envelope)
+
+
+def load_bundle(path: Path) -> TrustBundle:
+    """Read the bundle that was pinned in a file.
+
+    Raises:
+        ConfigError: `file.missing`.
+    """
+    try:
+        return open_bundle(path.read_bytes())
+    except OSError as error:
+        raise ConfigError("file.missing", f"cannot read the trust bundle {path}: {error.strerror}") from error

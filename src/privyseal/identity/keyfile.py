@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Private key files: written 0600, refused when others could read them; and the text form of public keys."""
+
+import base64
+import binascii
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.errors import ConfigError
+
+__all__ = [
+    "load_ed25519",
+    "load_tls_key",
+    "parse_public_key",
+    "public_key_text",
+    "read_private",
+    "save_private_key",
+    "write_private",
+    "write_public",
+]
+
+_PREFIX: Final = "ed25519:"
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file as a whole: temporary file beside it, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(path, data, 0o600)
+
+
+def write_public(path: Path, data: bytes) -> None:
+    """Write a file that anybody may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, data, 0o644)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a private file.
+
+    Raises:
+        ConfigError: `file.missing`, or `file.too_open` if group or others can read it (where modes mean something).
+    """
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError("file.missing", f"cannot read {path}: {error.strerror}") from error
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(
+            "file.too_open",
+            f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})",
+            hint=f"chmod 600 {path}; if others could have copied it, make a new one",
+        )
+    return data
+
+
+def save_private_key(path: Path, key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    """Store a key as unencrypted PKCS#8 PEM, mode 0600."""
+    write_private(
+        path,
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+
+
+def _load(path: Path) -> object:
+    try:
+        return serialization.load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError("file.not_a_key", f"{path} is not a PEM private key") from error
+
+
+def load_ed25519(path: Path) -> Ed25519PrivateKey:
+    """Load an Ed25519 key (log key, request key, authority key).
+
+    Raises:
+        ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
+    """
+    key = _load(path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError("file.not_a_key", f"{path} is not an Ed25519 key")
+    return key
+
+
+def load_tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Load a P-256 key.
+
+    Raises:
+        ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
+    """
+    key = _load(path)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError("file.not_a_key", f"{path} is not an elliptic-curve key")
+    return key
+
+
+def public_key_text(raw: bytes) -> str:
+    """`ed25519:` and base64, as people pass it around."""
+    return _PREFIX + base64.b64encode(raw).decode()
+
+
+def parse_public_key(text: str) -> bytes:
+    """The 32 raw bytes behind `ed25519:…`.
+
+    Raises:
+        ConfigError: `key.text`.
+    """
+    try:
+        raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not text.startswith(_PREFIX) or len(raw) != 32:
+        raise ConfigError("key.text", f"{text!r} is not a public key of the form ed25519:BASE64")
+    return raw
