@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hub.toml and the files beside it."""
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from privyseal.errors import ConfigError
+
+__all__ = ["HubConfig", "HubFiles", "load_hub_config", "split_address"]
+
+_NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-./")
+
+
+class HubFiles(msgspec.Struct, frozen=True):
+    """Where a hub keeps what it has; all in one directory."""
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        """Configuration."""
+        return self.directory / "hub.toml"
+
+    @property
+    def ca_key(self) -> Path:
+        """Key of the TLS CA."""
+        return self.directory / "ca.key"
+
+    @property
+    def log_key(self) -> Path:
+        """Key that signs checkpoints."""
+        return self.directory / "log.key"
+
+    @property
+    def bundle(self) -> Path:
+        """The trust bundle in force."""
+        return self.directory / "bundle.json"
+
+    @property
+    def database(self) -> Path:
+        """Queue, enrolments and log."""
+        return self.directory / "hub.db"
+
+    @property
+    def head(self) -> Path:
+        """The newest checkpoint; kept out of every backup, so that a restored database is noticed."""
+        return self.directory / "head.checkpoint"
+
+    @property
+    def tls_key(self) -> Path:
+        """Key of the server certificate; both are made anew at each start."""
+        return self.directory / "tls.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """Server certificate."""
+        return self.directory / "tls.pem"
+
+
+class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What hub.toml says.
+
+    Attributes:
+        name: The hub's name, which is also the log's origin; lower-case letters, digits, `-`, `.` and `/`.
+        listen_mtls, listen_web: HOST:PORT to bind.
+        mtls_url, web_url: How clients and agents reach the two listeners.
+    """
+
+    name: str
+    listen_mtls: str
+    listen_web: str
+    mtls_url: str
+    web_url: str
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """HOST:PORT as host and port.
+
+    Raises:
+        ConfigError: `config.address`.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError("config.address", f"{text!r} is not HOST:PORT, for example 127.0.0.1:8443")
+    return host.strip("[]"), int(port)
+
+
+def load_hub_config(directory: Path) -> HubConfig:
+    """Read hub.toml.
+
+    Raises:
+        ConfigError: `config.missing`, `config.malformed`, `config.address`.
+    """
+    path = HubFiles(directory).config
+    try:
+        config = msgspec.convert(tomllib.loads(path.read_text("utf-8")), HubConfig)
+    except OSError as error:
+        raise ConfigError(
+            "config.missing", f"there is no hub in {directory}", hint=f"privyseal hub init --dir {directory}"
+        ) from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError("config.malformed", f"{path}: {error}") from error
+    if not config.name or set(config.name) - _NAME_CHARACTERS:
+        raise ConfigError("config.malformed", f"{path}: name {config.name!r} may hold a-z, 0-9, '-', '.' and '/' only")
+    split_address(config.listen_mtls)
+    split_address(config.listen_web)
+    return config

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Log entries from the hub's facts. Pure, so that what the agent checks and what the hub writes cannot drift."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from privyseal.formats.model import Preimage
+from privyseal.formats.registry import format_named, read_preimage
+from privyseal.pki.mechanism import mechanism_for
+from privyseal.pki.x509 import parse_certificate
+from privyseal.ports.store import Enrolment, Job, ProfileRow
+from privyseal.tlog.entry import Claimed, Deny, Enrol, Intent, KeyEntry, Result, Unknown
+from privyseal.wire.statement import RequestStatement
+
+__all__ = [
+    "IntentFacts",
+    "deny_entry",
+    "enrol_entry",
+    "hashed_name",
+    "intent_entry",
+    "key_entry",
+    "leaf_spki",
+    "result_entry",
+    "unknown_entry",
+]
+
+
+@lru_cache(maxsize=64)
+def leaf_spki(chain: tuple[bytes, ...]) -> bytes:
+    """SubjectPublicKeyInfo (DER) of the first certificate."""
+    return parse_certificate(chain[0]).spki
+
+
+def hashed_name(salt: bytes, name: str) -> str:
+    """How a name stands in the log."""
+    return hashlib.sha256(salt + name.encode()).hexdigest()
+
+
+def _key_hash(request_key: bytes) -> str:
+    return hashlib.sha256(request_key).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentFacts:
+    """What an INTENT is made of beside the job.
+
+    Attributes:
+        authority: Index of the `enrol` or `grant` entry on which the permission rests.
+        agent_key: Raw request key of the agent.
+    """
+
+    statement: RequestStatement
+    profile: ProfileRow
+    client_key: bytes
+    agent_key: bytes
+    authority: int
+    fence: int
+    now_ms: int
+
+
+def intent_entry(job: Job, facts: IntentFacts) -> Intent:
+    """The INTENT of one job.
+
+    Raises:
+        PrivysealError: what reading the preimage raises; it was read once before, when the request was accepted.
+    """
+    item = facts.statement.items[job.item]
+    preimage = read_preimage(facts.statement.format, Preimage(signed=job.signed, detail=job.detail))
+    spki = leaf_spki(facts.profile.chain)
+    mechanism = mechanism_for(spki, preimage.digest_algorithm)
+    return Intent(
+        ts=facts.now_ms,
+        request=job.request_id,
+        item=job.item,
+        profile=job.profile,
+        key=hashlib.sha256(spki).hexdigest(),
+        format=facts.statement.format,
+        binding=format_named(facts.statement.format).binding.value,
+        mechanism=mechanism.value,
+        preimage=hashlib.sha256(job.signed).hexdigest(),
+        digest=hashlib.new(preimage.digest_algorithm, job.signed).hexdigest(),
+        artifact=item.artifact,
+        claimed=Claimed(sha256=item.claimed.sha256, size=item.claimed.size),
+        client=_key_hash(facts.client_key),
+        agent=_key_hash(facts.agent_key),
+        authority=facts.authority,
+        fence=facts.fence,
+    )
+
+
+def result_entry(
+    job: Job, intent: Intent, now_ms: int, *, signature: bytes = b"", outcome: str = "ok", code: str = ""
+) -> Result:
+    """The RESULT of one job."""
+    return Result(
+        ts=now_ms,
+        intent=job.intent_index if job.intent_index is not None else -1,
+        request=job.request_id,
+        item=job.item,
+        profile=job.profile,
+        key=intent.key,
+        format=intent.format,
+        artifact=intent.artifact,
+        fence=job.fence,
+        outcome=outcome,
+        signature=hashlib.sha256(signature).hexdigest() if signature else "",
+        code=code,
+    )
+
+
+def unknown_entry(job: Job, now_ms: int, code: str) -> Unknown:
+    """Nobody knows what became of the job's INTENT."""
+    return Unknown(
+        ts=now_ms,
+        intent=job.intent_index if job.intent_index is not None else -1,
+        request=job.request_id,
+        item=job.item,
+        profile=job.profile,
+        fence=job.fence,
+        code=code,
+    )
+
+
+def deny_entry(caller: Enrolment, profile: str, request_id: str, code: str, now_ms: int) -> Deny:
+    """A refusal of an authenticated caller."""
+    return Deny(ts=now_ms, client=_key_hash(caller.request_key), profile=profile, request=request_id, code=code)
+
+
+def enrol_entry(enrolment: Enrolment, action: str, statement_sha256: bytes, now_ms: int) -> Enrol:
+    """A join or a revocation."""
+    return Enrol(
+        ts=now_ms,
+        action=action,
+        role=enrolment.role,
+        name=hashed_name(enrolment.salt, enrolment.name),
+        key=_key_hash(enrolment.request_key),
+        certificate=enrolment.certificate_sha256.hex(),
+        profiles=enrolment.profiles,
+        statement=statement_sha256.hex(),
+    )
+
+
+def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
+    """A key profile as its agent announced it."""
+    return KeyEntry(
+        ts=now_ms,
+        profile=profile.name,
+        agent=_key_hash(agent_key),
+        key=hashlib.sha256(leaf_spki(profile.chain)).hexdigest(),
+        certificate=hashlib.sha256(profile.chain[0]).hexdigest(),
+        level=profile.level,
+        opaque=profile.opaque,
+        token=profile.token_serial,
+        hardware=profile.hardware,
+    )

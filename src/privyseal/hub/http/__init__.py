@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hub's HTTP edge: one route table, two listeners, one file per resource."""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log as C2SP tlog-tiles lays it out, under /log/, and the hub's health."""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from privyseal.hub.http.openapi import openapi_document
+from privyseal.hub.http.routes import Call, Handler, Listener, Permission, Route
+from privyseal.ports.store import ReadTx
+from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
+from privyseal.wire.api import Health
+
+__all__ = ["routes"]
+
+_TILE_WIDTH: Final = 256
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+
+
+async def _checkpoint(call: Call) -> web.Response:
+    note = call.hub.store.head.note
+    return web.Response(text=note, content_type="text/plain", headers={"Cache-Control": "no-cache"})
+
+
+async def _tile(call: Call) -> web.Response:
+    place = parse_path("tile/" + call.request.match_info["path"])
+    size = call.hub.store.head.size
+    if isinstance(place, Tile):
+        present = (size >> (8 * place.level)) - place.index * _TILE_WIDTH
+    else:
+        present = size - place.index * _TILE_WIDTH
+    if place.width > present:
+        raise web.HTTPNotFound(text=f"the log has {size} entries; this tile is not filled that far\n")
+
+    async def read(tx: ReadTx) -> bytes:
+        if isinstance(place, EntryBundle):
+            return encode_bundle(await tx.entries(place.index * _TILE_WIDTH, place.width))
+        return await tx.tile(place.level, place.index, place.width)
+
+    body = await call.hub.store.read(read)
+    return web.Response(body=body, content_type="application/octet-stream", headers={"Cache-Control": _IMMUTABLE})
+
+
+async def _livez(_call: Call) -> msgspec.Struct:
+    return Health(status="ok")
+
+
+async def _readyz(call: Call) -> msgspec.Struct:
+    reason = call.hub.unready_reason
+    if reason:
+        raise web.HTTPServiceUnavailable(
+            body=msgspec.json.encode(Health(status="unready", reason=reason)), content_type="application/json"
+        )
+    return Health(status="ok")
+
+
+def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
+    """These routes, and the OpenAPI document over them and all others."""
+
+    async def openapi(_call: Call) -> web.Response:
+        document = openapi_document((*others, *own))
+        return web.Response(body=msgspec.json.encode(document), content_type="application/json")
+
+    def public(path: str, summary: str, handler: Handler, answer: type[msgspec.Struct] | None = None) -> Route:
+        return Route(
+            method="GET",
+            path=path,
+            listener=Listener.WEB,
+            permission=Permission.ANYONE,
+            audit="none",
+            summary=summary,
+            handler=handler,
+            answer=answer,
+        )
+
+    own = (
+        public("/log/checkpoint", "The newest checkpoint, a C2SP signed note", _checkpoint),
+        public("/log/tile/{path:.+}", "Tiles and entry bundles (C2SP tlog-tiles)", _tile),
+        public("/livez", "The process answers", _livez, Health),
+        public("/readyz", "The hub can sign", _readyz, Health),
+        public("/openapi.json", "This API", openapi),
+    )
+    return own

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The web listener's part of enrolment: trust bundle, authority statements, joining, certificate state."""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from privyseal.errors import MalformedInputError
+from privyseal.hub.http.routes import Call, Listener, Permission, Route
+from privyseal.identity.authority import Revocation
+from privyseal.wire.api import CertificateState, Decreed, JoinRequest, JoinResponse
+
+__all__ = ["ROUTES"]
+
+
+async def _bundle(call: Call) -> web.Response:
+    return web.Response(body=call.hub.bundle.envelope, content_type="application/json")
+
+
+async def _decree(call: Call) -> msgspec.Struct:
+    signed = await call.hub.enrolments.decree(await call.request.read())
+    if isinstance(signed.statement, Revocation) and signed.statement.role == "agent":
+        call.hub.dispatch.drop(signed.statement.name)
+    return Decreed(statement=signed.sha256.hex(), authorities=signed.authorities)
+
+
+async def _join(call: Call) -> msgspec.Struct:
+    joined = await call.hub.enrolments.join(await call.body(JoinRequest))
+    return JoinResponse(
+        certificate=joined.certificate_pem,
+        role=joined.enrolment.role,
+        name=joined.enrolment.name,
+        profiles=joined.enrolment.profiles,
+        mtls_url=call.hub.config.mtls_url,
+    )
+
+
+async def _certificate(call: Call) -> msgspec.Struct:
+    text = call.request.match_info["sha256"]
+    try:
+        fingerprint = bytes.fromhex(text)
+    except ValueError:
+        fingerprint = b""
+    if len(fingerprint) != 32:
+        raise MalformedInputError("query.sha256", f"{text!r} is not a SHA-256 in hex")
+    return CertificateState(state=await call.hub.enrolments.certificate_state(fingerprint))
+
+
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/bundle",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="none",
+        summary="The trust bundle, signed by authority keys; believed by the hash in a join code",
+        handler=_bundle,
+    ),
+    Route(
+        method="POST",
+        path="/v1/authority",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="grant or enrol (revoke); an invitation leaves its hash in the enrol entry of who joins",
+        summary="Hand in an authority statement; its signatures are its permission",
+        handler=_decree,
+        answer=Decreed,
+    ),
+    Route(
+        method="POST",
+        path="/v1/join",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="enrol",
+        summary="Redeem a join code for a TLS certificate",
+        handler=_join,
+        body=JoinRequest,
+        answer=JoinResponse,
+    ),
+    Route(
+        method="GET",
+        path="/v1/certificates/{sha256}",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="none",
+        summary="Whether the TLS certificate with this SHA-256 stands",
+        handler=_certificate,
+        answer=CertificateState,
+    ),
+)

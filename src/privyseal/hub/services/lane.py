@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One key profile's lane: from the queue to the token and back.
+
+A lane holds the profile's lease and its fence. It claims the oldest queued items of one request, writes their INTENT
+entries in the claiming transaction, sends them with their proofs, and writes a RESULT (or UNKNOWN) for each answer
+before anybody is told. At most `WINDOW` batches are under way: one at the token, one prepared.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from privyseal.errors import PrivysealError, UnavailableError
+from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
+from privyseal.hub.links import AgentLink
+from privyseal.hub.services.audit import Audit
+from privyseal.hub.services.claiming import Batch, claim_batch
+from privyseal.pki.mechanism import Mechanism, verify_digest
+from privyseal.ports.store import Job, JobState, Lease, ProfileRow, ReadTx, Store, Tx
+from privyseal.tlog.entry import Intent, encode_entry, parse_entry
+from privyseal.wire.link import ItemDone, ItemRefused, JobItem, Membership
+from privyseal.wire.link import Job as JobMessage
+
+__all__ = ["WINDOW", "Lane", "LaneServices"]
+
+#: Batches under way for one token: one being signed, one prepared.
+WINDOW: Final = 2
+#: Unknown outcomes after which an item is given up (promise 4: repeated once).
+_MAX_UNKNOWN: Final = 2
+#: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
+_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneServices:
+    """What every lane needs of the hub."""
+
+    store: Store
+    audit: Audit
+    holder: str
+    changed: Callable[[str], None]  #: called with a request id after each durable change
+    failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
+
+
+class Lane:
+    """Dispatch for one key profile."""
+
+    def __init__(self, profile: ProfileRow, services: LaneServices) -> None:
+        self.profile = profile
+        self.problem: PrivysealError | None = None
+        self._services = services
+        self._link: AgentLink | None = None
+        self._fence = 0
+        self._free = WINDOW
+        self._resolving = False
+        self._wake = asyncio.Event()
+        self._may_be_queued = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def online(self) -> bool:
+        """Whether jobs can be sent now."""
+        return self._link is not None and self.problem is None
+
+    @property
+    def agent_name(self) -> str:
+        """Name of the agent that serves the profile."""
+        return self.profile.agent
+
+    # -- link ---------------------------------------------------------------------------------------------------
+
+    async def attach(self, link: AgentLink, profile: ProfileRow, problem: PrivysealError | None) -> None:
+        """A link to the profile's agent is live: take the lease, settle what was left open, go on."""
+        self.profile = profile
+        self.problem = problem
+        if self._link is link:
+            self.wake()
+            return
+        self._link = link
+        self._fence = await self._services.store.write(self._take_lease)
+        self._resolving = True
+        self._spawn(self._resolve_open(link))
+
+    def detach(self, link: AgentLink) -> None:
+        """The link is gone; what was under way is settled when the agent is back."""
+        if self._link is link:
+            self._link = None
+
+    async def _take_lease(self, tx: Tx) -> int:
+        lease = await tx.lease(self.profile.name)
+        if lease is not None and lease.holder == self._services.holder:
+            return lease.fence
+        fence = 1 if lease is None else lease.fence + 1
+        await tx.put_lease(Lease(profile=self.profile.name, holder=self._services.holder, fence=fence))
+        return fence
+
+    # -- claiming -----------------------------------------------------------------------------------------------
+
+    def reserve(self) -> bool:
+        """Take a place in the window; whoever gets one must `start` a batch or `release` it."""
+        if not self.online or self._resolving or self._free == 0:
+            return False
+        self._free -= 1
+        return True
+
+    def release(self) -> None:
+        """Give a place back; whatever waits for it is looked at again."""
+        self._free += 1
+        if self._may_be_queued:
+            self._wake.set()
+
+    def wake(self) -> None:
+        """There may be something in the queue."""
+        self._may_be_queued = True
+        self._wake.set()
+
+    async def claim(self, tx: Tx) -> Batch | None:
+        """Claim the oldest items of one request, in the caller's transaction."""
+        return await claim_batch(tx, self.profile, self._fence)
+
+    async def run(self) -> None:
+        """Serve the queue until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self.reserve():
+                    self._may_be_queued = False
+                    batch = await self._services.store.write(self.claim)
+                    if batch is None:
+                        self._free += 1
+                        break
+                    self._may_be_queued = True
+                    self.start(batch)
+        except PrivysealError as error:
+            self._services.failed(error)
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+
+    def start(self, batch: Batch) -> None:
+        """Send a claimed batch; its place in the window is given back when every item is settled."""
+        if not batch.jobs:
+            self._services.changed(batch.request.id)
+            self.release()
+            return
+        self._spawn(self._serve(batch))
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._services.failed(error)
+
+    # -- one batch ----------------------------------------------------------------------------------------------
+
+    async def _serve(self, batch: Batch) -> None:
+        link = self._link
+        try:
+            if link is None:
+                return
+            answers = [link.expect((job.request_id, job.item, job.fence)) for job in batch.jobs]
+            await self._send(link, batch)
+            for job, intent, answer in zip(batch.jobs, batch.intents, answers, strict=True):
+                await self._settle(job, intent, await answer)
+        except UnavailableError as error:
+            if error.code != "agent.link_lost":
+                raise
+        finally:
+            self.release()
+
+    async def _send(self, link: AgentLink, batch: Batch) -> None:
+        async with link.sending:
+            indexes = [job.intent_index for job in batch.jobs if job.intent_index is not None]
+            proofs = await self._services.audit.job_proofs((batch.client.entry_index, *indexes), link.held_size)
+            items = tuple(
+                JobItem(
+                    item=job.item,
+                    signed=job.signed,
+                    detail=job.detail,
+                    entry=proofs.entries[place],
+                    index=indexes[place - 1],
+                    inclusion=proofs.inclusion[place],
+                )
+                for place, job in enumerate(batch.jobs, start=1)
+            )
+            await link.send(
+                JobMessage(
+                    profile=self.profile.name,
+                    fence=batch.jobs[0].fence,
+                    envelope=batch.request.envelope,
+                    membership=Membership(
+                        entry=proofs.entries[0],
+                        index=batch.client.entry_index,
+                        inclusion=proofs.inclusion[0],
+                        request_key=batch.client.request_key,
+                        grant=batch.grant,
+                    ),
+                    checkpoint=proofs.head.note,
+                    old_size=link.held_size,
+                    consistency=proofs.consistency,
+                    items=items,
+                )
+            )
+            link.held_size = proofs.head.size
+
+    async def _settle(self, job: Job, intent: Intent, answer: ItemDone | ItemRefused) -> None:
+        """Write what became of an item, then tell whoever waits. Only the fence of the open intent counts."""
+        answer = self._checked(intent, answer)
+
+        async def write(tx: Tx) -> None:
+            current = (await tx.jobs(job.request_id))[job.item]
+            if current.state is not JobState.INTENT or current.fence != job.fence:
+                return
+            now_ms = await tx.now_ms()
+            if isinstance(answer, ItemDone):
+                entry = result_entry(current, intent, now_ms, signature=answer.signature)
+                index = await tx.append(encode_entry(entry))
+                signed = replace(current, state=JobState.SIGNED, result_index=index, signature=answer.signature)
+                await tx.put_job(signed)
+            elif answer.unknown:
+                await self._write_unknown(tx, current, answer, now_ms)
+            else:
+                await self._write_refused(tx, current, intent, answer, now_ms)
+
+        await self._services.store.write(write)
+        self._services.changed(job.request_id)
+        if isinstance(answer, ItemRefused):
+            self.wake()  # it may stand in the queue again
+
+    def _checked(self, intent: Intent, answer: ItemDone | ItemRefused) -> ItemDone | ItemRefused:
+        """A signature counts only if the profile's certificate verifies it."""
+        if isinstance(answer, ItemRefused):
+            return answer
+        try:
+            mechanism = Mechanism(intent.mechanism)
+            verify_digest(leaf_spki(self.profile.chain), mechanism, bytes.fromhex(intent.digest), answer.signature)
+        except PrivysealError as error:
+            return ItemRefused(
+                request=answer.request,
+                item=answer.item,
+                fence=answer.fence,
+                branch=error.branch,
+                code=error.code,
+                message=f"agent {self.profile.agent!r} answered with a signature that does not hold: {error.message}",
+            )
+        return answer
+
+    async def _write_refused(self, tx: Tx, job: Job, intent: Intent, answer: ItemRefused, now_ms: int) -> None:
+        requeue = answer.code in _REQUEUE_CODES
+        outcome = "not-used" if requeue else "failed"
+        index = await tx.append(encode_entry(result_entry(job, intent, now_ms, outcome=outcome, code=answer.code)))
+        if requeue:
+            await tx.put_job(replace(job, state=JobState.QUEUED, fence=0, intent_index=None))
+        else:
+            await tx.put_job(_failed(job, index, answer))
+
+    async def _write_unknown(self, tx: Tx, job: Job, answer: ItemRefused, now_ms: int) -> None:
+        """Repeat once, under a new fence and a new intent; then give up (promise 4)."""
+        index = await tx.append(encode_entry(unknown_entry(job, now_ms, answer.code)))
+        attempts = job.attempts + 1
+        if attempts >= _MAX_UNKNOWN:
+            await tx.put_job(_failed(replace(job, attempts=attempts), index, answer))
+            return
+        self._fence += 1
+        await tx.put_lease(Lease(profile=self.profile.name, holder=self._services.holder, fence=self._fence))
+        await tx.put_job(replace(job, state=JobState.QUEUED, attempts=attempts, fence=0, intent_index=None))
+
+    # -- after a lost link or a restart -------------------------------------------------------------------------
+
+    async def _resolve_open(self, link: AgentLink) -> None:
+        """Ask the agent for every open intent of this profile before anything new is claimed."""
+
+        async def read(tx: ReadTx) -> tuple[tuple[Job, bytes], ...]:
+            jobs = [job for job in await tx.open_jobs() if job.profile == self.profile.name]
+            return tuple([(job, (await tx.entries(job.intent_index or 0, 1))[0]) for job in jobs])
+
+        try:
+            for job, entry in await self._services.store.read(read):
+                intent = parse_entry(entry)
+                if isinstance(intent, Intent):
+                    await self._settle(job, intent, await self._ask(link, job))
+        except UnavailableError as error:
+            if error.code != "agent.link_lost":
+                raise
+            return
+        self._resolving = False
+        self.wake()
+
+    async def _ask(self, link: AgentLink, job: Job) -> ItemDone | ItemRefused:
+        key = (job.request_id, job.item, job.fence)
+        answer = link.expect(key)
+        reply = await link.outcome(key)
+        if reply.state == "running":
+            return await answer
+        if reply.state == "done":
+            return ItemDone(request=key[0], item=key[1], fence=key[2], signature=reply.signature)
+        never = reply.state == "never"
+        return ItemRefused(
+            request=key[0],
+            item=key[1],
+            fence=key[2],
+            branch=reply.branch or "token",
+            code="job.never_begun" if never else reply.code or "token.outcome_unknown",
+            message=reply.message or "the agent stopped while the token was at work",
+            unknown=reply.state == "unknown",
+        )
+
+
+def _failed(job: Job, result_index: int, answer: ItemRefused) -> Job:
+    return replace(
+        job,
+        state=JobState.FAILED,
+        result_index=result_index,
+        branch=answer.branch,
+        code=answer.code,
+        message=answer.message,
+    )

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signing requests: accepted once, answered the same way ever after."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+
+from privyseal.errors import (
+    ConfigError,
+    ConflictError,
+    DeniedError,
+    MalformedInputError,
+    PrivysealError,
+    UnavailableError,
+)
+from privyseal.formats.model import Binding, Preimage
+from privyseal.formats.registry import format_named, read_preimage
+from privyseal.hub.entries import deny_entry
+from privyseal.hub.services.audit import Audit
+from privyseal.hub.services.claiming import Batch
+from privyseal.hub.services.dispatch import Dispatch
+from privyseal.hub.services.lane import Lane
+from privyseal.identity.authority import GrantStatement, open_authority
+from privyseal.identity.bundle import TrustBundle
+from privyseal.policy.decide import Facts, decide
+from privyseal.ports.clock import Clock
+from privyseal.ports.store import Enrolment, Job, JobState, ReadTx, Request, Store, Tx
+from privyseal.tlog.entry import encode_entry
+from privyseal.wire.api import ItemView, RequestView, SignatureItem, SignatureRequest
+from privyseal.wire.statement import RequestStatement, open_request
+
+__all__ = ["Accepted", "Requests"]
+
+_CLOCK_SKEW_MS: Final = 120_000
+_STATES: Final = {
+    JobState.QUEUED: "queued",
+    JobState.INTENT: "running",
+    JobState.SIGNED: "signed",
+    JobState.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    caller: Enrolment
+    statement: RequestStatement
+    request: Request
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A request that the hub has taken; `fresh` if it is new and nothing has become of it yet."""
+
+    request_id: str
+    fresh: bool
+
+
+class Requests:
+    """Accepts requests and tells what became of them."""
+
+    def __init__(self, *, store: Store, dispatch: Dispatch, audit: Audit, bundle: TrustBundle, clock: Clock) -> None:
+        self._store = store
+        self._dispatch = dispatch
+        self._audit = audit
+        self._bundle = bundle
+        self._clock = clock
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def changed(self, request_id: str) -> None:
+        """Wake whoever waits for this request."""
+        for event in self._waiting.get(request_id, ()):
+            event.set()
+
+    async def submit(self, caller: Enrolment, body: SignatureRequest) -> Accepted:
+        """Accept a request; the same request again is the same request.
+
+        Raises:
+            DeniedError: a rule of `policy`, after a `deny` entry.
+            ConflictError: `idempotency.conflict` if the key was used for another request.
+            ConfigError: `profile.unknown`. TokenError: what the agent announced. UnavailableError: `agent.offline`.
+            MalformedInputError, VerificationError: the statement or a preimage.
+        """
+        statement, request_id = open_request(body.envelope, caller.request_key)
+        if statement.hub != self._bundle.hub:
+            raise MalformedInputError(
+                "request.hub", f"the request is for hub {statement.hub!r}, this is {self._bundle.hub!r}"
+            )
+        request = Request(
+            id=request_id,
+            client=caller.name,
+            idempotency_key=statement.idempotency_key,
+            profile=statement.profile,
+            envelope=body.envelope,
+            created_ms=statement.created,
+            not_after_ms=statement.not_after,
+        )
+        jobs = _check_items(statement, request_id, body.preimages)
+        asked = _Asked(caller=caller, statement=statement, request=request, jobs=jobs)
+        try:
+            lane = await self._admit(asked)
+        except PrivysealError as refusal:
+            # What was accepted once stays accepted, whatever stands in the way of a new request now.
+            earlier = await self._earlier(caller, statement.idempotency_key, request_id)
+            if earlier is None:
+                if isinstance(refusal, DeniedError):
+                    await self._deny(asked, refusal.code)
+                raise
+            return Accepted(request_id=earlier, fresh=False)
+        return await self._enqueue(asked, lane)
+
+    async def _earlier(self, caller: Enrolment, idempotency_key: str, request_id: str) -> str | None:
+        async def read(tx: ReadTx) -> Request | None:
+            return await tx.request_by_idempotency_key(caller.name, idempotency_key)
+
+        return _same_or_conflict(await self._store.read(read), request_id)
+
+    async def _admit(self, asked: _Asked) -> Lane:
+        statement = asked.statement
+        lane = self._dispatch.lane(statement.profile)
+        if lane is None:
+            names = [one.profile.name for one in self._dispatch.lanes]
+            raise ConfigError(
+                "profile.unknown",
+                f"there is no key profile {statement.profile!r} at hub {self._bundle.hub!r}",
+                hint=f"known key profiles: {', '.join(names) or 'none; no agent has announced one yet'}",
+            )
+        if lane.problem is not None and not lane.profile.chain:
+            raise lane.problem
+        decision = decide(await self._facts(asked, lane))
+        if not decision.allow:
+            reason = decision.reasons[0]
+            raise DeniedError(reason.code, reason.message, hint=reason.hint)
+        if lane.problem is not None:
+            raise lane.problem
+        if not lane.online:
+            raise UnavailableError(
+                "agent.offline",
+                f"agent {lane.agent_name!r}, which serves key profile {statement.profile!r}, has no link to the hub",
+                hint="start it on the token's host (privyseal agent run), or try again in a moment",
+            )
+        return lane
+
+    async def _facts(self, asked: _Asked, lane: Lane) -> Facts:
+        certificate = x509.load_der_x509_certificate(lane.profile.chain[0])
+        return Facts(
+            caller=asked.caller.name,
+            profile=asked.statement.profile,
+            allowed_profiles=asked.caller.profiles,
+            level=lane.profile.level,
+            granted_formats=await self._granted(asked) if lane.profile.level == "pinned" else None,
+            format=asked.statement.format,
+            opaque_format=format_named(asked.statement.format).binding is Binding.OPAQUE,
+            opaque_formats=lane.profile.opaque,
+            created_ms=asked.statement.created,
+            not_after_ms=asked.statement.not_after,
+            now_ms=self._clock(),
+            clock_skew_ms=_CLOCK_SKEW_MS,
+            certificate_not_before_ms=_milliseconds(certificate.not_valid_before_utc),
+            certificate_not_after_ms=_milliseconds(certificate.not_valid_after_utc),
+        )
+
+    async def _granted(self, asked: _Asked) -> tuple[str, ...] | None:
+        async def read(tx: ReadTx) -> bytes | None:
+            grant = await tx.grant(asked.caller.request_key, asked.statement.profile)
+            return None if grant is None else grant.envelope
+
+        envelope = await self._store.read(read)
+        if envelope is None:
+            return None
+        try:
+            grant = open_authority(envelope, self._bundle, self._clock()).statement
+        except PrivysealError:  # expired, or signed by a quorum that no longer stands: as if it were not there
+            return None
+        return grant.formats if isinstance(grant, GrantStatement) else None
+
+    async def _deny(self, asked: _Asked, code: str) -> None:
+        async def write(tx: Tx) -> None:
+            now_ms = await tx.now_ms()
+            entry = deny_entry(asked.caller, asked.statement.profile, asked.request.id, code, now_ms)
+            await tx.append(encode_entry(entry))
+
+        await self._store.write(write)
+
+    async def _enqueue(self, asked: _Asked, lane: Lane) -> Accepted:
+        """Queue the request; if the lane is idle, claim in the same transaction (one fsync for both)."""
+        reserved = lane.reserve()
+
+        async def write(tx: Tx) -> tuple[str | None, Batch | None]:
+            earlier = await tx.request_by_idempotency_key(asked.caller.name, asked.statement.idempotency_key)
+            if earlier is not None:
+                return _same_or_conflict(earlier, asked.request.id), None
+            await tx.add_request(asked.request, asked.jobs)
+            return None, await lane.claim(tx) if reserved else None
+
+        try:
+            earlier_id, batch = await self._store.write(write)
+        except BaseException:
+            if reserved:
+                lane.release()
+            raise
+        if batch is not None:
+            lane.start(batch)
+        elif reserved:
+            lane.release()
+        if batch is None or len(batch.jobs) < len(asked.jobs):
+            lane.wake()
+        settled = batch is not None and not batch.jobs
+        return Accepted(request_id=earlier_id or asked.request.id, fresh=earlier_id is None and not settled)
+
+    async def wait(self, caller: Enrolment, request_id: str, seconds: float, *, fresh: bool = False) -> RequestView:
+        """What became of a request, when it is done or after this time.
+
+        Args:
+            caller: Only its own requests are shown.
+            request_id: The request.
+            seconds: How long to wait.
+            fresh: It was accepted just now, with nothing awaited since: there is nothing to be seen yet.
+
+        Raises:
+            ConfigError: `request.unknown`.
+        """
+        event = asyncio.Event()
+        self._waiting.setdefault(request_id, set()).add(event)
+        try:
+            view = None if fresh else await self.view(caller, request_id)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while view is None or view.state == "waiting":
+                        await event.wait()
+                        event.clear()
+                        view = await self.view(caller, request_id)
+            if view is None:
+                view = await self.view(caller, request_id)
+        finally:
+            self._waiting[request_id].discard(event)
+            if not self._waiting[request_id]:
+                del self._waiting[request_id]
+        return view
+
+    async def view(self, caller: Enrolment, request_id: str) -> RequestView:
+        """What became of a request; only its own client may ask.
+
+        Raises:
+            ConfigError: `request.unknown`.
+        """
+        lanes = self._dispatch
+
+        async def read(tx: ReadTx) -> RequestView:
+            request = await tx.request(request_id)
+            if request is None or request.client != caller.name:
+                raise ConfigError("request.unknown", f"client {caller.name!r} has no request {request_id!r}")
+            jobs = await tx.jobs(request_id)
+            open_jobs = [job for job in jobs if job.state in (JobState.QUEUED, JobState.INTENT)]
+            lane = lanes.lane(request.profile)
+            return RequestView(
+                id=request_id,
+                state="waiting" if open_jobs else "done",
+                position=await tx.queued_before(request.profile, open_jobs[0].seq) if open_jobs else 0,
+                chain=() if lane is None else lane.profile.chain,
+                items=tuple([await self._item(tx, job) for job in jobs]),
+            )
+
+        return await self._store.read(read)
+
+    async def _item(self, tx: ReadTx, job: Job) -> ItemView:
+        receipt = ""
+        if job.state is JobState.SIGNED and job.result_index is not None:
+            receipt = await self._audit.receipt(tx, job.result_index)
+        return ItemView(
+            state=_STATES[job.state],
+            signature=job.signature,
+            receipt=receipt,
+            branch=job.branch,
+            code=job.code,
+            message=job.message,
+        )
+
+
+def _milliseconds(moment: dt.datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _same_or_conflict(earlier: Request | None, request_id: str) -> str | None:
+    if earlier is None:
+        return None
+    if earlier.id != request_id:
+        raise ConflictError(
+            "idempotency.conflict",
+            f"idempotency key {earlier.idempotency_key!r} was used for another request",
+            hint="use a new key for a new request",
+        )
+    return earlier.id
+
+
+def _check_items(statement: RequestStatement, request_id: str, preimages: tuple[SignatureItem, ...]) -> tuple[Job, ...]:
+    """Hold every preimage against the statement; the hub believes only what it has parsed itself (promise 3)."""
+    if len(preimages) != len(statement.items):
+        raise MalformedInputError(
+            "request.items",
+            f"the statement names {len(statement.items)} items, {len(preimages)} preimages came",
+        )
+    jobs = []
+    for place, (item, preimage) in enumerate(zip(statement.items, preimages, strict=True)):
+        facts = read_preimage(statement.format, Preimage(signed=preimage.signed, detail=preimage.detail))
+        artifact = (facts.artifact.algorithm, facts.artifact.digest.hex())
+        if hashlib.sha256(preimage.signed).hexdigest() != item.preimage:
+            raise MalformedInputError("request.preimage", f"item {place}: the preimage is not the one in the statement")
+        if artifact != (item.artifact.alg, item.artifact.digest):
+            raise MalformedInputError(
+                "request.artifact", f"item {place}: the preimage names another artifact than the statement"
+            )
+        jobs.append(
+            Job(
+                request_id=request_id,
+                item=place,
+                profile=statement.profile,
+                signed=preimage.signed,
+                detail=preimage.detail,
+            )
+        )
+    return tuple(jobs)
