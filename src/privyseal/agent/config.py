@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""agent.toml: tokens and key profiles of this host. It alone decides level and opaque formats of a profile."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from privyseal.errors import ConfigError
+from privyseal.tokens.config import TokenConfig
+
+__all__ = ["AgentConfig", "AgentFiles", "KeyConfig", "TokenTable", "load_agent_config", "token_config"]
+
+
+class AgentFiles(msgspec.Struct, frozen=True):
+    """Where an agent keeps what it has; all in one directory."""
+
+    directory: Path
+
+    @property
+    def config(self) -> Path:
+        """Configuration."""
+        return self.directory / "agent.toml"
+
+    @property
+    def bundle(self) -> Path:
+        """The pinned trust bundle."""
+        return self.directory / "bundle.json"
+
+    @property
+    def tls_key(self) -> Path:
+        """Key of the TLS certificate."""
+        return self.directory / "tls.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """TLS certificate."""
+        return self.directory / "tls.pem"
+
+    @property
+    def request_key(self) -> Path:
+        """The agent's own long-lived key."""
+        return self.directory / "request.key"
+
+    @property
+    def journal(self) -> Path:
+        """Jobs, checkpoints and fences."""
+        return self.directory / "journal.db"
+
+    @property
+    def pin_journal(self) -> Path:
+        """PIN attempts."""
+        return self.directory / "pin-journal"
+
+
+class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[token]]`: a software token's directory, or a PKCS#11 module and which of its tokens."""
+
+    name: str
+    kind: Literal["software", "pkcs11"]
+    path: str = ""
+    module: str = ""
+    token_label: str = ""
+    serial: str = ""
+    slot: int | None = None
+    pin_file: str = ""
+    hardware: bool | None = None
+    environment: dict[str, str] = {}
+    call_seconds: float = 30.0
+    sign_seconds: float = 60.0
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[key]]`: a key profile.
+
+    Attributes:
+        token: Name of a `[[token]]`.
+        id: CKA_ID in hex; or `label`, CKA_LABEL. Neither if the token has one signing key.
+        chain: PEM file with the certificates, leaf first, if the token does not hold them all.
+        level: `traced` or `pinned` (see SECURITY.md).
+        opaque: Formats that may be signed although the preimage shows only a digest; `*` for all.
+    """
+
+    profile: str
+    token: str
+    id: str = ""
+    label: str = ""
+    chain: str = ""
+    level: Literal["traced", "pinned"] = "traced"
+    opaque: tuple[str, ...] = ()
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What agent.toml says.
+
+    Attributes:
+        name: Under which the agent joined.
+        hub: URL of the hub's mtls listener.
+        web: URL of the hub's web listener.
+    """
+
+    name: str
+    hub: str
+    web: str
+    token: tuple[TokenTable, ...] = ()
+    key: tuple[KeyConfig, ...] = ()
+
+
+def load_agent_config(directory: Path) -> AgentConfig:
+    """Read agent.toml.
+
+    Raises:
+        ConfigError: `config.missing`, `config.malformed`.
+    """
+    path = AgentFiles(directory).config
+    try:
+        config = msgspec.convert(tomllib.loads(path.read_text("utf-8")), AgentConfig)
+    except OSError as error:
+        raise ConfigError(
+            "config.missing",
+            f"there is no agent in {directory}",
+            hint=f"privyseal agent join CODE --dir {directory}",
+        ) from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError("config.malformed", f"{path}: {error}") from error
+    for kind, names in (
+        ("token", [token.name for token in config.token]),
+        ("key profile", [key.profile for key in config.key]),
+    ):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ConfigError("config.malformed", f"{path}: two of one {kind}: {', '.join(sorted(twice))}")
+    known = {token.name for token in config.token}
+    for key in config.key:
+        if key.token not in known:
+            raise ConfigError(
+                "config.malformed",
+                f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
+            )
+    return config
+
+
+def token_config(table: TokenTable, directory: Path) -> TokenConfig:
+    """A token's configuration with its paths made absolute (they are relative to agent.toml)."""
+
+    def absolute(text: str) -> str:
+        return str((directory / text).resolve()) if text else ""
+
+    return TokenConfig(
+        name=table.name,
+        kind=table.kind,
+        journal=str(AgentFiles(directory).pin_journal.resolve()),
+        path=absolute(table.path),
+        module=absolute(table.module),
+        token_label=table.token_label,
+        serial=table.serial,
+        slot=table.slot,
+        pin_file=absolute(table.pin_file),
+        hardware=table.hardware,
+        environment=table.environment,
+        call_seconds=table.call_seconds,
+        sign_seconds=table.sign_seconds,
+    )

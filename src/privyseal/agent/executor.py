@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a job to a signature: check all of it, journal it with one fsync, sign, answer.
+
+Checks and journal run in the order in which jobs arrive, whatever the token is doing: so one job is at the token while
+the next one stands prepared. Each token signs one item at a time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
+from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
+from privyseal.formats.model import Format
+from privyseal.formats.registry import FORMATS
+from privyseal.identity.bundle import TrustBundle
+from privyseal.ports.clock import Clock
+from privyseal.ports.journal import AgentJournal, OutcomeState
+from privyseal.ports.token import Token
+from privyseal.tlog.tree import EMPTY_ROOT
+from privyseal.wire.dsse import parse_envelope
+from privyseal.wire.link import AgentMessage, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
+from privyseal.wire.statement import REQUEST_TYPE, statement_id
+
+__all__ = ["Executor", "ServedKey"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent")
+#: Journal refusals that mean "the hub's job came too late": the hub queues the item again.
+_STALE: Final = "job.stale_fence"
+_STALE_CODES: Final = frozenset({"journal.stale_fence"})
+_OUTCOME_STATES: Final = {
+    OutcomeState.BEGUN: "unknown",
+    OutcomeState.SIGNED: "done",
+    OutcomeState.FAILED: "failed",
+}
+_ItemKey = tuple[str, int, int]
+#: Sends a message to the hub, or drops it if the link is down: the hub asks again when it is back.
+Answer = Callable[[AgentMessage], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedKey:
+    """A key profile with the token that signs for it.
+
+    Attributes:
+        turn: Held while the token signs for this profile; profiles of one token share it.
+    """
+
+    profile: KeyProfile
+    token: Token
+    key_id: bytes
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Executor:
+    """Carries out jobs of one hub."""
+
+    def __init__(
+        self,
+        *,
+        bundle: TrustBundle,
+        request_key: bytes,
+        journal: AgentJournal,
+        clock: Clock,
+        formats: tuple[Format, ...] = FORMATS,
+    ) -> None:
+        self._bundle = bundle
+        self._request_key = request_key
+        self._journal = journal
+        self._clock = clock
+        self._formats = formats
+        self._keys: dict[str, ServedKey] = {}
+        self._held = Held(size=0, root=EMPTY_ROOT)
+        self._running: set[_ItemKey] = set()
+
+    async def load(self) -> Held:
+        """Read the newest checkpoint from the journal."""
+        state = await self._journal.state()
+        if state.checkpoint_note is not None:
+            self._held = Held(size=state.size, root=state.root)
+        return self._held
+
+    def serve(self, keys: tuple[ServedKey, ...]) -> None:
+        """Replace the key profiles that are served."""
+        self._keys = {key.profile.name: key for key in keys}
+
+    async def accept(self, job: Job, answer: Answer) -> Coroutine[Any, Any, None] | None:
+        """Check and journal a job; what is left, the signing itself, is returned to be run beside other things.
+
+        Called for one job after the other: each one's consistency proof starts where the one before ended. Refusals
+        are answered at once.
+        """
+        try:
+            key = self._keys.get(job.profile)
+            if key is None:
+                raise TokenError("profile.not_served", f"this agent serves no key profile {job.profile!r}")
+            checkpoint = check_checkpoint(job, self._held, self._bundle)
+            # From here on it counts as seen, whatever else is wrong with the job; the journal follows with `begin`.
+            self._held = Held(size=checkpoint.size, root=checkpoint.root)
+            items = check_job(
+                job,
+                checkpoint,
+                profile=key.profile,
+                bundle=self._bundle,
+                agent_key=self._request_key,
+                now_ms=self._clock(),
+                formats=self._formats,
+            )
+            request_id = _request_id(job)
+            await self._journal.begin(
+                checkpoint_note=job.checkpoint,
+                size=checkpoint.size,
+                root=checkpoint.root,
+                profile=job.profile,
+                request_id=request_id,
+                fence=job.fence,
+                items=tuple((item.item, item.entry) for item in items),
+            )
+        except PrivysealError as error:
+            level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
+            level("job refused", profile=job.profile, code=error.code, reason=error.message)
+            for item in job.items:
+                await answer(_refusal(_request_id(job), item.item, job.fence, error))
+            return None
+        keys = [(request_id, item.item, job.fence) for item in items]
+        self._running.update(keys)
+        return self._sign_all(key, items, keys, answer)
+
+    async def _sign_all(
+        self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[_ItemKey], answer: Answer
+    ) -> None:
+        try:
+            for item, item_key in zip(items, keys, strict=True):
+                async with key.turn:
+                    message = await self._sign(key, item, item_key)
+                self._running.discard(item_key)
+                await answer(message)
+        finally:
+            self._running.difference_update(keys)
+
+    async def _sign(self, key: ServedKey, item: CheckedItem, item_key: _ItemKey) -> ItemDone | ItemRefused:
+        request_id, _, fence = item_key
+        try:
+            signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
+        except PrivysealError as error:
+            refusal = _refusal(request_id, item.item, fence, error)
+            _LOG.warning("not signed", profile=key.profile.name, code=error.code, reason=error.message)
+            if not refusal.unknown:  # an operation whose outcome nobody knows stays open in the journal
+                await self._journal.finish(
+                    request_id,
+                    item.item,
+                    fence,
+                    signature=b"",
+                    branch=error.branch,
+                    code=error.code,
+                    message=error.message,
+                )
+            return refusal
+        await self._journal.finish(request_id, item.item, fence, signature=signature, branch="", code="", message="")
+        return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
+
+    async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
+        """What became of a (request, item, fence)."""
+        key = (query.request, query.item, query.fence)
+        if key in self._running:
+            return OutcomeReply(request=key[0], item=key[1], fence=key[2], state="running")
+        outcome = await self._journal.outcome(*key)
+        state = "never" if outcome is None else _OUTCOME_STATES[outcome.state]
+        return OutcomeReply(
+            request=key[0],
+            item=key[1],
+            fence=key[2],
+            state=state,
+            signature=b"" if outcome is None else outcome.signature,
+            branch="" if outcome is None else outcome.branch,
+            code="" if outcome is None else outcome.code,
+            message="" if outcome is None else outcome.message,
+        )
+
+
+def _request_id(job: Job) -> str:
+    """Name of the request that the job carries, even if nothing else of it holds."""
+    try:
+        return statement_id(parse_envelope(job.envelope, REQUEST_TYPE).payload)
+    except MalformedInputError:
+        return ""
+
+
+def _refusal(request_id: str, item: int, fence: int, error: PrivysealError) -> ItemRefused:
+    # A module that answered with a CKR has ended the operation; one that hung or died has left it open.
+    unknown = isinstance(error, TokenError) and error.begun and error.ckr is None
+    return ItemRefused(
+        request=request_id,
+        item=item,
+        fence=fence,
+        branch=error.branch,
+        code=_STALE if error.code in _STALE_CODES else error.code,
+        message=error.message,
+        unknown=unknown,
+    )

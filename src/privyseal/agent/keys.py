@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key profiles out of configuration and tokens: which key, which certificates, and what stands in the way."""
+
+import asyncio
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from privyseal.agent.check import KeyProfile
+from privyseal.agent.config import AgentConfig, KeyConfig
+from privyseal.agent.executor import ServedKey
+from privyseal.errors import ConfigError, PrivysealError, TokenError
+from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.wire.link import ProfileAnnouncement
+
+__all__ = ["OpenedProfile", "open_profiles"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedProfile:
+    """A key profile as announced; `served` is None if something stands in the way."""
+
+    announcement: ProfileAnnouncement
+    served: ServedKey | None
+
+
+async def open_profiles(config: AgentConfig, tokens: dict[str, Token], directory: Path) -> tuple[OpenedProfile, ...]:
+    """Look at every configured key profile; a token that fails takes only its own profiles down.
+
+    A token is asked once, however many profiles it has: a wrong PIN must not be presented for each of them.
+    """
+    opened: list[OpenedProfile] = []
+    for name, token in tokens.items():
+        wanted = [key for key in config.key if key.token == name]
+        turn = asyncio.Lock()
+        try:
+            info, keys = await token.info(), await token.keys()
+        except PrivysealError as error:
+            opened.extend(_unserved(key, error, directory) for key in wanted)
+            continue
+        for key in wanted:
+            try:
+                opened.append(_open(key, info, _find(key, keys), token=token, turn=turn, directory=directory))
+            except PrivysealError as error:
+                opened.append(_unserved(key, error, directory))
+    return tuple(opened)
+
+
+def _find(config: KeyConfig, keys: tuple[TokenKey, ...]) -> TokenKey:
+    found = [
+        key
+        for key in keys
+        if (not config.id or key.key_id == _key_id(config)) and (not config.label or key.label == config.label)
+    ]
+    if len(found) == 1:
+        return found[0]
+    which = f"id {config.id}" if config.id else f"label {config.label!r}" if config.label else "no id or label"
+    present = ", ".join(f"id {key.key_id.hex()} ({key.label})" for key in keys) or "no signing key"
+    raise TokenError(
+        "token.key_not_found" if not found else "token.key_ambiguous",
+        f"key profile {config.profile!r} asks for {which}; token {config.token!r} has {present}",
+        hint="set `id` of the [[key]] in agent.toml to one of these",
+    )
+
+
+def _key_id(config: KeyConfig) -> bytes:
+    try:
+        return bytes.fromhex(config.id)
+    except ValueError:
+        raise ConfigError(
+            "config.malformed",
+            f"key profile {config.profile!r}: id {config.id!r} is not hex",
+            hint="for example 01",
+        ) from None
+
+
+def _chain_file(config: KeyConfig, directory: Path) -> tuple[bytes, ...]:
+    path = directory / config.chain
+    try:
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            "file.missing", f"key profile {config.profile!r}: cannot read {path}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            "config.chain", f"key profile {config.profile!r}: {path} holds no PEM certificates"
+        ) from error
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
+
+
+def _leaf(config: KeyConfig, chain: tuple[bytes, ...], spki: bytes) -> x509.Certificate:
+    if not chain:
+        raise ConfigError(
+            "config.chain",
+            f"key profile {config.profile!r}: the token holds no certificate for the key, and no `chain` file is set",
+            hint="import the certificate to the token, or set `chain` of the [[key]] in agent.toml",
+        )
+    leaf = x509.load_der_x509_certificate(chain[0])
+    if leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
+        raise ConfigError(
+            "config.chain",
+            f"key profile {config.profile!r}: the first certificate ({leaf.subject.rfc4514_string()}) has another key",
+            hint="put the certificate of this key first in the chain file",
+        )
+    return leaf
+
+
+def _open(
+    config: KeyConfig, info: TokenInfo, key: TokenKey, *, token: Token, turn: asyncio.Lock, directory: Path
+) -> OpenedProfile:
+    chain = _chain_file(config, directory) if config.chain else key.certificates
+    leaf = _leaf(config, chain, key.spki)
+    profile = KeyProfile(
+        name=config.profile,
+        spki=key.spki,
+        level=config.level,
+        opaque=config.opaque,
+        not_before_ms=_milliseconds(leaf.not_valid_before_utc),
+        not_after_ms=_milliseconds(leaf.not_valid_after_utc),
+    )
+    announcement = ProfileAnnouncement(
+        name=config.profile,
+        chain=chain,
+        level=config.level,
+        opaque=config.opaque,
+        token_label=info.label,
+        token_serial=info.serial,
+        hardware=info.hardware,
+    )
+    served = ServedKey(profile=profile, token=token, key_id=key.key_id, turn=turn)
+    return OpenedProfile(announcement=announcement, served=served)
+
+
+def _unserved(config: KeyConfig, problem: PrivysealError, directory: Path) -> OpenedProfile:
+    try:
+        chain = _chain_file(config, directory) if config.chain else ()
+    except PrivysealError:  # the problem that is announced is the first one
+        chain = ()
+    announcement = ProfileAnnouncement(
+        name=config.profile,
+        chain=chain,
+        level=config.level,
+        opaque=config.opaque,
+        token_label=config.token,
+        token_serial="",
+        hardware=False,
+        problem_code=problem.code,
+        problem=problem.message,
+        problem_hint=problem.hint,
+    )
+    return OpenedProfile(announcement=announcement, served=None)
+
+
+def _milliseconds(moment: dt.datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's end of the link: dial out, say what is served, take jobs; come back after every loss.
+
+Back-off doubles from half a second to half a minute, with jitter, and starts again after a link that stood for a
+minute. WebSocket pings in both directions notice a peer that is gone.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import aiohttp
+import structlog
+
+from privyseal.agent.executor import Executor
+from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
+from privyseal.wire.link import (
+    LINK_VERSION,
+    MAX_MESSAGE_BYTES,
+    AgentMessage,
+    Announce,
+    Hello,
+    Job,
+    OutcomeQuery,
+    ProfileAnnouncement,
+    Refused,
+    Welcome,
+    decode_hub,
+    encode,
+)
+
+__all__ = ["HubLink"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent.link")
+_HEARTBEAT_SECONDS: Final = 10.0
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_MAX_BACKOFF_SECONDS: Final = 30.0
+_STEADY_SECONDS: Final = 60.0
+
+
+class HubLink:
+    """Keeps one link to one hub."""
+
+    def __init__(self, *, url: str, tls: ssl.SSLContext, executor: Executor) -> None:
+        self._url = url.rstrip("/") + "/v1/agents/link"
+        self._tls = tls
+        self._executor = executor
+        self._announcements: tuple[ProfileAnnouncement, ...] = ()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self.linked = asyncio.Event()
+
+    async def announce(self, announcements: tuple[ProfileAnnouncement, ...]) -> None:
+        """Say what is served, now and after each new link."""
+        self._announcements = announcements
+        if self.linked.is_set():
+            await self._send(Announce(profiles=announcements))
+
+    async def run(self) -> None:
+        """Stay linked until cancelled."""
+        loop = asyncio.get_running_loop()
+        backoff = _FIRST_BACKOFF_SECONDS
+        timeout = aiohttp.ClientTimeout(total=None, connect=10.0)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                started = loop.time()
+                try:
+                    await self._link(session)
+                    reason = "the hub closed the link"
+                except (aiohttp.ClientError, OSError, PrivysealError) as error:
+                    reason = str(error)
+                finally:
+                    self.linked.clear()
+                    self._socket = None
+                if loop.time() - started > _STEADY_SECONDS:
+                    backoff = _FIRST_BACKOFF_SECONDS
+                pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+                _LOG.warning("no link to the hub", url=self._url, reason=reason, again_in_seconds=round(pause, 1))
+                await asyncio.sleep(pause)
+                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+
+    async def stop(self) -> None:
+        """Let jobs that the token is at work on end; their outcome is in the journal."""
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    async def _link(self, session: aiohttp.ClientSession) -> None:
+        held = await self._executor.load()
+        async with session.ws_connect(
+            self._url,
+            ssl=self._tls,
+            heartbeat=_HEARTBEAT_SECONDS,
+            max_msg_size=MAX_MESSAGE_BYTES,
+            compress=0,
+        ) as socket:
+            self._socket = socket
+            await self._send(Hello(version=LINK_VERSION, checkpoint_size=held.size, checkpoint_root=held.root))
+            async for frame in socket:
+                if frame.type is not aiohttp.WSMsgType.BINARY:
+                    raise MalformedInputError("link.malformed", f"the hub sent a {frame.type.name} frame")
+                await self._take(frame.data)
+
+    async def _take(self, data: bytes) -> None:
+        message = decode_hub(data)
+        match message:
+            case Welcome():
+                _LOG.info("linked", hub=self._url, name=message.name)
+                await self._send(Announce(profiles=self._announcements))
+                self.linked.set()
+            case Refused():
+                raise UnavailableError(message.code, f"the hub refuses this agent: {message.message}")
+            case Job():
+                rest = await self._executor.accept(message, self._send)
+                if rest is not None:
+                    self._spawn(rest)
+            case OutcomeQuery():
+                await self._send(await self._executor.outcome(message))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _send(self, message: AgentMessage) -> None:
+        """Send, or drop if the link is down: the hub asks again when it is back."""
+        socket = self._socket
+        if socket is None or socket.closed:
+            return
+        try:
+            await socket.send_bytes(encode(message))
+        except (ConnectionError, aiohttp.ClientError) as error:
+            _LOG.warning("message to the hub dropped", reason=str(error))

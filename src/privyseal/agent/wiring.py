@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent process put together: tokens, journal, executor, link."""
+
+import asyncio
+import contextlib
+import ssl
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, token_config
+from privyseal.agent.executor import Executor
+from privyseal.agent.keys import open_profiles
+from privyseal.agent.link import HubLink
+from privyseal.errors import PrivysealError
+from privyseal.identity.bundle import TrustBundle, load_bundle
+from privyseal.identity.keyfile import load_ed25519, read_private
+from privyseal.ports.clock import Clock, system_clock
+from privyseal.ports.journal import AgentJournal
+from privyseal.ports.token import Token
+from privyseal.storage.journal import SqliteJournal
+from privyseal.tokens.factory import open_token
+
+__all__ = ["Agent", "open_agent"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent")
+#: How often a token that is absent is looked for. A token whose PIN was refused is not asked again.
+_LOOK_SECONDS: Final = 5.0
+_LOOK_AGAIN: Final = frozenset({"token.not_found", "token.module", "token.timeout", "token.crashed", "token.failed"})
+
+
+class Agent:
+    """One agent process for one hub."""
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        files: AgentFiles,
+        bundle: TrustBundle,
+        journal: AgentJournal,
+        clock: Clock,
+    ) -> None:
+        self.config = config
+        self._files = files
+        self._journal = journal
+        request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
+        self.executor = Executor(bundle=bundle, request_key=request_key, journal=journal, clock=clock)
+        self.link = HubLink(url=config.hub, tls=_tls(files, bundle), executor=self.executor)
+        self._tokens: dict[str, Token] = {
+            table.name: open_token(token_config(table, files.directory)) for table in config.token
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the tokens and dial out."""
+        again = await self._open_profiles()
+        self._tasks.append(asyncio.create_task(self.link.run(), name="agent link"))
+        if again:
+            self._tasks.append(asyncio.create_task(self._look_again(), name="agent tokens"))
+
+    async def _open_profiles(self) -> bool:
+        """Open what can be opened and announce all; True if it is worth looking again."""
+        profiles = await open_profiles(self.config, self._tokens, self._files.directory)
+        for profile in profiles:
+            found = profile.announcement
+            if profile.served is None:
+                _LOG.error(
+                    "key profile not served",
+                    profile=found.name,
+                    code=found.problem_code,
+                    reason=found.problem,
+                )
+            else:
+                _LOG.info("key profile ready", profile=found.name, level=found.level, hardware=found.hardware)
+        self.executor.serve(tuple(profile.served for profile in profiles if profile.served is not None))
+        await self.link.announce(tuple(profile.announcement for profile in profiles))
+        return any(profile.announcement.problem_code in _LOOK_AGAIN for profile in profiles)
+
+    async def _look_again(self) -> None:
+        again = True
+        while again:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                again = await self._open_profiles()
+            except PrivysealError as error:
+                _LOG.error("key profiles cannot be opened", code=error.code, reason=error.message)
+
+    async def stop(self) -> None:
+        """Hang up, let the tokens finish, close everything."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.link.stop()
+        for token in self._tokens.values():
+            await token.close()
+        await self._journal.close()
+
+
+def _tls(files: AgentFiles, bundle: TrustBundle) -> ssl.SSLContext:
+    """TLS 1.3 with the agent's certificate; only the pinned CA is believed."""
+    read_private(files.tls_key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=bundle.statement.ca)
+    context.load_cert_chain(files.tls_certificate, files.tls_key)
+    return context
+
+
+async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
+    """Open the agent in a directory; `start` makes it dial out.
+
+    Raises:
+        ConfigError: what is missing or malformed.
+    """
+    files = AgentFiles(directory)
+    config = load_agent_config(directory)
+    bundle = load_bundle(files.bundle)
+    journal = await SqliteJournal.open(files.journal)
+    return Agent(config=config, files=files, bundle=bundle, journal=journal, clock=clock)
