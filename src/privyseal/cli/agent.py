@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`privyseal agent`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from privyseal.cli.authority import AsJson
+from privyseal.cli.render import emit
+from privyseal.client.joining import join as join_hub
+from privyseal.identity.keyfile import write_private
+
+__all__ = ["join", "run"]
+
+_CONFIG_TEXT = """\
+# A Privyseal agent. Paths are relative to this file.
+name = "{name}"
+
+# The hub's two listeners; the agent dials out, it opens no port.
+hub = "{hub}"
+web = "{web}"
+
+# A token: any PKCS#11 module by path.
+# [[token]]
+# name = "etoken"
+# kind = "pkcs11"
+# module = "/usr/lib/libeToken.so"
+# token_label = "ACME"          # or serial = "…", or slot = 0; needed if the module shows several tokens
+# pin_file = "pin"              # mode 0600, nothing but the PIN
+
+# A key profile: the name that `privyseal sign --key` uses.
+# [[key]]
+# profile = "acme-ev"
+# token = "etoken"
+# id = "01"                     # CKA_ID in hex (privyseal key list shows them), or label = "…"
+# chain = "chain.pem"           # leaf first; only if the token does not hold the whole chain
+# level = "traced"              # or "pinned": only clients that an authority key has granted
+"""
+
+
+def join(code: str, /, *, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
+    """Join a hub: make this host's keys, get a certificate, pin the hub, write agent.toml to be filled in.
+
+    Parameters
+    ----------
+    code
+        The join code.
+    directory
+        Where keys and agent.toml go.
+    as_json
+        Print one JSON document.
+    """
+    member = join_hub(code, "agent", directory)
+    path = directory / "agent.toml"
+    write_private(path, _CONFIG_TEXT.format(name=member.name, hub=member.mtls_url, web=member.web_url).encode())
+    emit(
+        {"name": member.name, "hub": member.bundle.hub, "config": str(path)},
+        (
+            f"joined {member.bundle.hub} as agent {member.name}",
+            f"next: name token and key profile in {path}, then: privyseal agent run --dir {directory}",
+        ),
+        as_json=as_json,
+    )
+
+
+def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
+    """Run the agent in the foreground until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    directory
+        Where `agent join` put it.
+    """
+    from privyseal.agent.wiring import open_agent  # noqa: PLC0415 - needs the extra `agent`
+    from privyseal.cli.processes import configure_logging, until_stopped  # noqa: PLC0415
+
+    async def serve() -> None:
+        agent = await open_agent(directory)
+        try:
+            await agent.start()
+            await until_stopped()
+        finally:
+            await agent.stop()
+
+    configure_logging()
+    asyncio.run(serve())

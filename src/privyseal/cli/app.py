@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command tree. Commands are named by import path and imported when they run, so that each starts fast."""
+
+from typing import Final
+
+from cyclopts import App
+
+import privyseal
+
+__all__ = ["app"]
+
+_EXIT_CODES: Final = """\
+Exit codes: 0 ok, 1 bad input, 2 usage or configuration, 3 verification failed, 4 denied, 5 waiting for approval,
+6 not authenticated, 7 unavailable (retry), 8 token or USB, 9 some files failed, 10 log integrity, 130 interrupted.
+"""
+
+app = App(
+    name="privyseal",
+    help="One hardware signing token, every build server.\n\n" + _EXIT_CODES,
+    version=privyseal.__version__,
+    help_format="plaintext",
+)
+
+
+def _noun(name: str, text: str, commands: tuple[tuple[str, str], ...]) -> None:
+    noun = App(name=name, help=text)
+    for command, summary in commands:
+        function = command.replace("-", "_")
+        noun.command(f"privyseal.cli.{name}:{function}", name=command, help=summary)
+    app.command(noun)
+
+
+app.command("privyseal.cli.up:up", name="up", help="Run hub and agent here, with everything embedded.")
+app.command("privyseal.cli.demo:demo", name="demo", help="Sign a real EXE in a temporary installation, step by step.")
+app.command("privyseal.cli.sign:sign", name="sign", help="Sign a file.")
+app.command("privyseal.cli.verify:verify", name="verify", help="Verify a file's signatures and its receipt.")
+app.command(
+    "privyseal.cli.status:status",
+    name="status",
+    help="Key profiles, agents and the log, as the hub sees them.",
+)
+_noun(
+    "hub",
+    "The hub: policy, queue, log.",
+    (
+        ("init", "Make a new hub, and the authority key that you keep."),
+        ("run", "Run a hub in the foreground."),
+        ("invite", "Make a join code for a client or an agent (needs an authority key)."),
+        ("revoke", "End a client's or agent's standing (needs an authority key)."),
+    ),
+)
+_noun(
+    "agent",
+    "The agent beside the token.",
+    (("join", "Join a hub with a join code."), ("run", "Run an agent in the foreground.")),
+)
+_noun(
+    "client",
+    "Clients of a hub.",
+    (
+        ("join", "Join a hub with a join code; writes client.toml."),
+        ("show", "This client's name, hub and request key."),
+        ("grant", "Let a client use a key profile, also a pinned one (needs an authority key)."),
+    ),
+)
+_noun("key", "Signing keys.", (("list", "Signing keys on this host's tokens, with their certificates."),))
+_noun(
+    "token",
+    "Tokens of this host.",
+    (
+        ("list", "The configured tokens and their state."),
+        ("unlock", "Allow PIN attempts again after a refused or unknown one."),
+    ),
+)
+_noun(
+    "log",
+    "The log of one hub.",
+    (("verify", "Recompute the whole log and check all that it says."), ("show", "Print log entries.")),
+)
+_noun(
+    "config",
+    "Configuration.",
+    (("check", "Read a configuration as the programs do."), ("show", "The client configuration in force.")),
+)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`privyseal hub`."""
+
+import asyncio
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from privyseal.cli.authority import AsJson, Authority, administration
+from privyseal.cli.render import emit, say
+from privyseal.client.administration import Administration
+from privyseal.identity.bundle import load_bundle
+
+__all__ = ["init", "invite", "revoke", "run"]
+
+Directory = Annotated[Path, Parameter(name="--dir")]
+
+
+def init(
+    *,
+    directory: Directory,
+    name: str,
+    authority: Path,
+    host: str = "localhost",
+    listen: str = "0.0.0.0",  # noqa: S104 - a hub is there to be reached; both listeners ask for TLS 1.3
+    port: int = 8443,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new hub: CA, log key, trust bundle, configuration; and the authority key, which you keep elsewhere.
+
+    Parameters
+    ----------
+    directory
+        New directory for the hub.
+    name
+        The hub's name, which is also the log's origin; it cannot be changed later.
+    authority
+        Where to write the authority key: a USB stick, another machine; not the hub.
+    host
+        Name or address by which clients and agents reach the hub.
+    listen
+        Address to bind.
+    port
+        Port for signing; joining, log and health are at the next one.
+    as_json
+        Print one JSON document.
+    """
+    from privyseal.hub.config import HubConfig  # noqa: PLC0415 - needs the extra `hub`
+    from privyseal.hub.setup import NewHub, init_hub  # noqa: PLC0415
+
+    config = HubConfig(
+        name=name,
+        listen_mtls=f"{listen}:{port}",
+        listen_web=f"{listen}:{port + 1}",
+        mtls_url=f"https://{host}:{port}",
+        web_url=f"https://{host}:{port + 1}",
+    )
+    init_hub(NewHub(directory=directory, authority_path=authority, config=config), dt.datetime.now(dt.UTC))
+    emit(
+        {
+            "directory": str(directory),
+            "name": name,
+            "authority_key": str(authority),
+            "web_url": config.web_url,
+        },
+        (
+            f"made hub {name} in {directory}",
+            f"authority key: {authority} (whoever has it decides who may join and sign; keep it off the hub)",
+            f"next: privyseal hub run --dir {directory}",
+            f"then: privyseal hub invite agent NAME --dir {directory} --authority {authority}",
+        ),
+        as_json=as_json,
+    )
+
+
+def _desk(directory: Path | None, authority: tuple[Path, ...], config: str) -> Administration:
+    """The administrator's tools, with the hub's own directory or from a client's desk."""
+    if directory is None:
+        return administration(authority, config)
+    from privyseal.hub.config import HubFiles, load_hub_config  # noqa: PLC0415 - needs the extra `hub`
+
+    web_url = load_hub_config(directory).web_url
+    bundle = load_bundle(HubFiles(directory).bundle)
+    return Administration(bundle=bundle, web_url=web_url, authority_paths=authority)
+
+
+def invite(
+    role: Literal["client", "agent"],
+    name: str,
+    /,
+    *,
+    key: tuple[str, ...] = ("*",),
+    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
+    authority: Authority = (),
+    as_json: AsJson = False,
+    config: str = "",
+) -> None:
+    """Make a join code: for one machine, once, within 15 minutes. The hub must be running.
+
+    Parameters
+    ----------
+    role
+        client or agent.
+    name
+        Name under which it will stand.
+    key
+        Key profile that a client may use; may be repeated. Default: all.
+    directory
+        The hub's directory, if this is the hub's machine.
+    authority
+        Authority key file (default: authority.key beside the client configuration).
+    as_json
+        Print one JSON document.
+    config
+        Client configuration that knows the hub, if this is another machine.
+    """
+    desk = _desk(directory, authority, config)
+    code = desk.invite(role, name, key if role == "client" else ())
+    emit({"role": role, "name": name, "code": code}, (code,), as_json=as_json)
+    if not as_json:
+        where = " --dir DIR" if role == "agent" else ""
+        say(f"on {name}, within 15 minutes (the code works once):\n  privyseal {role} join CODE{where}")
+
+
+def revoke(
+    role: Literal["client", "agent"],
+    name: str,
+    /,
+    *,
+    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
+    authority: Authority = (),
+    as_json: AsJson = False,
+    config: str = "",
+) -> None:
+    """End the standing of a client or agent at once. The hub must be running.
+
+    Parameters
+    ----------
+    role
+        client or agent.
+    name
+        Its name.
+    directory
+        The hub's directory, if this is the hub's machine.
+    authority
+        Authority key file (default: authority.key beside the client configuration).
+    as_json
+        Print one JSON document.
+    config
+        Client configuration that knows the hub, if this is another machine.
+    """
+    _desk(directory, authority, config).revoke(role, name)
+    emit({"revoked": name, "role": role}, (f"{role} {name} has no standing any more",), as_json=as_json)
+
+
+def run(*, directory: Directory) -> None:
+    """Run the hub in the foreground until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    directory
+        Where `hub init` made it.
+    """
+    from privyseal.cli.processes import configure_logging, until_stopped  # noqa: PLC0415 - needs the extra `hub`
+    from privyseal.hub.wiring import open_hub  # noqa: PLC0415
+
+    async def serve() -> None:
+        hub = await open_hub(directory)
+        try:
+            await hub.start()
+            await until_stopped()
+        finally:
+            await hub.stop()
+
+    configure_logging()
+    asyncio.run(serve())

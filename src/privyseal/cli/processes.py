@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the long-running commands share: logs on stderr, a clean end on SIGINT and SIGTERM."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import structlog
+
+__all__ = ["configure_logging", "until_stopped"]
+
+
+def configure_logging() -> None:
+    """Structured logs to stderr: readable on a terminal, JSON Lines otherwise.
+
+    Tracebacks are plain: those that show local variables would show join secrets and preimages.
+    """
+    renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def until_stopped() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

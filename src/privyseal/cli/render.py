@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print: data on stdout, talk on stderr; for people, or with --json one JSON document."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from privyseal.errors import PrivysealError
+
+__all__ = ["emit", "emit_error", "say", "table"]
+
+
+def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result: `data` for programs, `lines` for people."""
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False))  # noqa: T201
+    else:
+        for line in lines:
+            print(line)  # noqa: T201
+
+
+def say(message: str) -> None:
+    """Talk: to stderr, so that stdout stays data."""
+    print(message, file=sys.stderr)  # noqa: T201
+
+
+def emit_error(error: PrivysealError, *, as_json: bool) -> None:
+    """Say what happened, to which object, and what to do next."""
+    if as_json:
+        problem = {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "exit": error.exit_status,
+            "retryable": error.retryable,
+        }
+        print(json.dumps({"error": problem}, ensure_ascii=False))  # noqa: T201
+    say(f"privyseal: {printable(error.message)} [{error.code}]")
+    if error.hint:
+        say(f"  next: {printable(error.hint)}")
+
+
+def printable(text: str) -> str:
+    """Text that cannot move a terminal's cursor: file names are somebody else's words."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    """Rows as aligned columns; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`privyseal status`."""
+
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from privyseal.cli.render import emit, table
+from privyseal.client.config import load_client_config
+from privyseal.client.hub import HubClient
+from privyseal.wire.api import HubStatus
+
+__all__ = ["status"]
+
+
+def status(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, config: str = "") -> None:
+    """Key profiles, agents, queues and the log's head, as the hub sees them.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON document.
+    config
+        Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
+    """
+    found = HubClient(load_client_config(config)).status()
+    emit(msgspec.to_builtins(found), _lines(found), as_json=as_json)
+
+
+def _lines(found: HubStatus) -> list[str]:
+    lines = [
+        f"hub     {found.hub} (version {found.version}), asked as client {found.client}",
+        f"log     {found.log_size} entries, root {found.log_root[:16]}…",
+        f"agents  {', '.join(f'{one.name} ({_linked(linked=one.linked)})' for one in found.agents) or 'none'}",
+        "",
+    ]
+    rows = [("KEY PROFILE", "STATE", "LEVEL", "TOKEN", "QUEUE", "CERTIFICATE")]
+    rows += [
+        (
+            one.name,
+            "ready" if one.online else one.problem or "agent offline",
+            one.level,
+            one.token_label + ("" if one.hardware else " (not hardware)"),
+            str(one.queued),
+            f"{one.subject}, until {one.not_after[:10]}" if one.subject else "none",
+        )
+        for one in found.profiles
+    ]
+    lines.extend(table(rows) if len(rows) > 1 else ["no key profiles: no agent has announced one yet"])
+    if any(one.level == "traced" for one in found.profiles):
+        lines += [
+            "",
+            "traced: a hub that was taken over could use the token, and every use would stay provable.",
+        ]
+    return lines
+
+
+def _linked(*, linked: bool) -> str:
+    return "linked" if linked else "no link"

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an administrator does with authority keys: invite, grant, revoke. The hub only takes note."""
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Final
+
+from privyseal.client.transport import WebTransport, web_context
+from privyseal.errors import ConfigError
+from privyseal.identity.authority import (
+    AuthorityStatement,
+    GrantStatement,
+    Invitation,
+    Revocation,
+    open_authority,
+    seal_authority,
+)
+from privyseal.identity.bundle import TrustBundle
+from privyseal.identity.joining import JoinCodeText, format_join_code
+from privyseal.identity.keyfile import load_ed25519
+from privyseal.ports.clock import Clock, system_clock
+
+__all__ = ["Administration"]
+
+_INVITATION_MS: Final = 15 * 60_000
+_DECREE_MS: Final = 15 * 60_000
+_NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+class Administration:
+    """Acts for one hub with these authority keys."""
+
+    def __init__(
+        self,
+        *,
+        bundle: TrustBundle,
+        web_url: str,
+        authority_paths: tuple[Path, ...],
+        clock: Clock = system_clock,
+    ) -> None:
+        self._bundle = bundle
+        self._web_url = web_url
+        self._web = WebTransport(web_url, web_context(bundle.statement.ca))
+        self._keys = tuple(load_ed25519(path) for path in authority_paths)
+        self._clock = clock
+
+    def _decree(self, statement: AuthorityStatement) -> bytes:
+        envelope = seal_authority(statement, self._keys)
+        open_authority(envelope, self._bundle, self._clock())  # a wrong key is noticed here, not at the hub
+        self._web.request("POST", "/v1/authority", envelope)
+        return envelope
+
+    def invite(self, role: str, name: str, profiles: tuple[str, ...]) -> str:
+        """A join code for one machine, good once and for 15 minutes.
+
+        Raises:
+            ConfigError: `member.name`. VerificationError: `authority.quorum`.
+        """
+        if not name or set(name) - _NAME_CHARACTERS or len(name) > 60:
+            raise ConfigError(
+                "member.name", f"{name!r} cannot be a name; letters, digits, '-', '_' and '.', at most 60"
+            )
+        secret = secrets.token_bytes(16)
+        now_ms = self._clock()
+        invitation = Invitation(
+            hub=self._bundle.hub,
+            issued=now_ms,
+            not_after=now_ms + _INVITATION_MS,
+            role=role,
+            name=name,
+            profiles=profiles,
+            secret_sha256=hashlib.sha256(secret).hexdigest(),
+        )
+        self._decree(invitation)
+        return format_join_code(
+            JoinCodeText(role=role, web_url=self._web_url, bundle_sha256=self._bundle.sha256, secret=secret)
+        )
+
+    def grant(self, request_key: bytes, profile: str, formats: tuple[str, ...], days: int) -> None:
+        """Let a request key use a key profile, also a pinned one, for some days."""
+        now_ms = self._clock()
+        self._decree(
+            GrantStatement(
+                hub=self._bundle.hub,
+                issued=now_ms,
+                not_after=now_ms + days * 86_400_000,
+                request_key=request_key,
+                profile=profile,
+                formats=formats,
+            )
+        )
+
+    def revoke(self, role: str, name: str) -> None:
+        """End a standing at once."""
+        now_ms = self._clock()
+        self._decree(
+            Revocation(hub=self._bundle.hub, issued=now_ms, not_after=now_ms + _DECREE_MS, role=role, name=name)
+        )

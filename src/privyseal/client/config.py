@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""client.toml, and where it is looked for: flag, PRIVYSEAL_CONFIG, ./privyseal.toml, XDG, /etc/privyseal."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from privyseal.errors import ConfigError
+from privyseal.identity.bundle import TrustBundle, load_bundle
+
+__all__ = ["ClientConfig", "ClientIdentity", "client_config_text", "find_client_config", "load_client_config"]
+
+
+class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    hub: str
+    web: str
+    identity: str
+    trust: tuple[str, ...] = ()
+    wait_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientIdentity:
+    """Directory with the client's keys, certificate, pinned bundle and journal."""
+
+    directory: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The pinned trust bundle."""
+        return self.directory / "bundle.json"
+
+    @property
+    def tls_key(self) -> Path:
+        """Key of the TLS certificate."""
+        return self.directory / "tls.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """TLS certificate."""
+        return self.directory / "tls.pem"
+
+    @property
+    def request_key(self) -> Path:
+        """The long-lived request key."""
+        return self.directory / "request.key"
+
+    @property
+    def journal(self) -> Path:
+        """Requests that were sent and not yet answered."""
+        return self.directory / "journal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """What client.toml says, with paths made absolute.
+
+    Attributes:
+        path: The file itself.
+        hub_url, web_url: The hub's two listeners.
+        trust: PEM files with roots that `verify` may end at, beside those of the system.
+        wait_seconds: How long `sign` waits for a signature before it gives up (exit 7).
+    """
+
+    path: Path
+    name: str
+    hub_url: str
+    web_url: str
+    identity: ClientIdentity
+    trust: tuple[Path, ...]
+    wait_seconds: float
+
+    def load_bundle(self) -> TrustBundle:
+        """The pinned trust bundle.
+
+        Raises:
+            ConfigError: `file.missing`.
+        """
+        return load_bundle(self.identity.bundle)
+
+
+_TEXT = """\
+# A Privyseal client. Paths are relative to this file.
+name = "{name}"
+
+# The hub: signing with a client certificate, and joining, log and health without one.
+hub = "{hub}"
+web = "{web}"
+
+# Keys, certificate and pinned trust bundle.
+identity = "{identity}"
+
+# Roots (PEM) that `privyseal verify` may end at, beside those of the system.
+trust = [{trust}]
+
+# How long `privyseal sign` waits for a signature.
+wait_seconds = 300.0
+"""
+
+
+def client_config_text(*, name: str, hub: str, web: str, identity: str, trust: tuple[str, ...] = ()) -> str:
+    """An annotated client.toml."""
+    return _TEXT.format(name=name, hub=hub, web=web, identity=identity, trust=", ".join(f'"{path}"' for path in trust))
+
+
+def find_client_config(explicit: str = "") -> Path:
+    """The configuration file in force.
+
+    Raises:
+        ConfigError: `config.missing`, naming where it was looked for.
+    """
+    named = explicit or os.environ.get("PRIVYSEAL_CONFIG", "")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            origin = "--config" if explicit else "PRIVYSEAL_CONFIG"
+            raise ConfigError("config.missing", f"{origin} names {named}, which is not a file")
+        return path
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = (Path("privyseal.toml"), xdg / "privyseal" / "client.toml", Path("/etc/privyseal/client.toml"))
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        "config.missing",
+        "no client configuration found (looked for " + ", ".join(str(place) for place in places) + ")",
+        hint="privyseal client join CODE makes one; to try everything here: privyseal up --dir DIR",
+    )
+
+
+def load_client_config(explicit: str = "") -> ClientConfig:
+    """Read the configuration in force.
+
+    Raises:
+        ConfigError: `config.missing`, `config.malformed`.
+    """
+    path = find_client_config(explicit)
+    try:
+        table = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ClientTable)
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError("config.malformed", f"{path}: {error}") from error
+    base = path.resolve().parent
+    return ClientConfig(
+        path=path,
+        name=table.name,
+        hub_url=table.hub.rstrip("/"),
+        web_url=table.web.rstrip("/"),
+        identity=ClientIdentity(directory=base / table.identity),
+        trust=tuple(base / trusted for trusted in table.trust),
+        wait_seconds=table.wait_seconds,
+    )

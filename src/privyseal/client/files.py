@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of the person who signs: read once, written beside the target, renamed over it only when verified.
+
+On any failure the original is untouched and no temporary file stays.
+"""
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from privyseal.errors import MalformedInputError, UnsupportedInputError
+from privyseal.formats.model import Patch
+
+__all__ = ["SourceFile", "open_source", "write_patched"]
+
+_COPY_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """An open file and what it looked like when it was opened."""
+
+    path: Path
+    stream: BinaryIO
+    status: os.stat_result
+
+    def check_unchanged(self) -> None:
+        """Notice a file that somebody wrote to while it was being signed.
+
+        Raises:
+            MalformedInputError: `file.changed`.
+        """
+        try:
+            at_path = self.path.stat()
+        except OSError as error:
+            raise self._changed() from error
+        for now in (os.fstat(self.stream.fileno()), at_path):
+            before = self.status
+            if (now.st_ino, now.st_dev, now.st_size, now.st_mtime_ns) != (
+                before.st_ino,
+                before.st_dev,
+                before.st_size,
+                before.st_mtime_ns,
+            ):
+                raise self._changed()
+
+    def _changed(self) -> MalformedInputError:
+        return MalformedInputError(
+            "file.changed",
+            f"{self.path} changed while it was being signed; nothing was written",
+            hint="sign after the build step that writes it has ended",
+        )
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[SourceFile]:
+    """Open a regular file for reading.
+
+    Raises:
+        MalformedInputError: `file.unreadable`. UnsupportedInputError: `file.not_regular`.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise UnsupportedInputError("file.not_regular", f"{path} is {kind}", hint="name the file to sign")
+        stream = path.open("rb")
+    except OSError as error:
+        raise MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror}") from error
+    with stream:
+        yield SourceFile(path=path, stream=stream, status=os.fstat(stream.fileno()))
+
+
+@contextlib.contextmanager
+def write_patched(source: SourceFile, patch: Patch, target: Path) -> Iterator[Path]:
+    """Write the patched copy to a temporary file beside `target`; when the block ends well, rename it over.
+
+    Yields:
+        The temporary file, complete and on disk, to be verified inside the block.
+
+    Raises:
+        MalformedInputError: `file.unwritable` (also for a full disk), `file.changed`.
+    """
+    real = target.resolve()  # a symbolic link stays, what it points to is replaced
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", suffix=".privyseal", dir=real.parent)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    temporary = Path(name)
+    try:
+        try:
+            with os.fdopen(descriptor, "r+b") as stream:
+                _copy_prefix(source.stream, stream, patch.keep_bytes)
+                for offset, data in patch.writes:
+                    stream.seek(offset)
+                    stream.write(data)
+                stream.flush()
+                _keep_mode(stream.fileno(), source, real)
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        yield temporary
+        source.check_unchanged()
+        try:
+            temporary.replace(real)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_prefix(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    """Copy the first bytes; inside the kernel where it can (a copy-on-write file system shares the blocks)."""
+    done = 0
+    if hasattr(os, "copy_file_range"):
+        try:
+            while done < count:
+                copied = os.copy_file_range(source.fileno(), target.fileno(), count - done, done, done)
+                if copied == 0:
+                    break
+                done += copied
+        except OSError:  # another file system, or one that cannot: copy the rest by hand
+            pass
+    source.seek(done)
+    target.seek(done)
+    while done < count:
+        block = source.read(min(_COPY_BYTES, count - done))
+        if not block:
+            break
+        target.write(block)
+        done += len(block)
+    if done != count:
+        raise MalformedInputError("file.changed", "the file became shorter while it was being signed")
+
+
+def _keep_mode(descriptor: int, source: SourceFile, target: Path) -> None:
+    """The output gets the mode of the file it replaces, else of the input."""
+    if hasattr(os, "fchmod"):
+        try:
+            mode = target.stat().st_mode
+        except OSError:
+            mode = source.status.st_mode
+        os.fchmod(descriptor, stat.S_IMODE(mode))
+
+
+def _unwritable(target: Path, error: OSError) -> MalformedInputError:
+    return MalformedInputError(
+        "file.unwritable",
+        f"cannot write {target}: {error.strerror}",
+        hint="the original is untouched; make room or choose another place with -o",
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joining a hub with a join code: pin the bundle by its hash, make keys here, get a certificate for them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.client.transport import WebTransport, fetch_unpinned, web_context
+from privyseal.errors import ConfigError
+from privyseal.identity.bundle import TrustBundle, open_bundle
+from privyseal.identity.ca import make_csr, new_tls_key
+from privyseal.identity.joining import parse_join_code, proof_message
+from privyseal.identity.keyfile import save_private_key, write_public
+from privyseal.wire.api import JoinRequest, JoinResponse, decode_body
+
+__all__ = ["Membership", "join"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What joining brought."""
+
+    name: str
+    role: str
+    profiles: tuple[str, ...]
+    bundle: TrustBundle
+    mtls_url: str
+    web_url: str
+    request_key: bytes
+
+
+def join(code_text: str, role: str, directory: Path) -> Membership:
+    """Join and leave keys, certificate and bundle in `directory`.
+
+    Raises:
+        ConfigError: `join.code`, `join.role`, `join.exists`.
+        VerificationError: `bundle.hash` if the hub is not the one that the code names.
+        IdentityError: `join.refused`. UnavailableError: the hub cannot be reached.
+    """
+    code = parse_join_code(code_text, role)
+    request_path = directory / "request.key"
+    if request_path.exists():
+        raise ConfigError(
+            "join.exists",
+            f"{directory} holds the keys of a {role} already",
+            hint="give another directory, or move the old one away",
+        )
+    # The first fetch believes nobody: the bundle is judged by the hash in the code, and the rest goes by its CA.
+    bundle = open_bundle(fetch_unpinned(code.web_url, "/v1/bundle"), code.bundle_sha256)
+    tls_key, request_key = new_tls_key(), Ed25519PrivateKey.generate()
+    csr = make_csr(tls_key, role)
+    public = request_key.public_key().public_bytes_raw()
+    body = JoinRequest(
+        secret=code.secret,
+        csr=csr,
+        request_key=public,
+        proof=request_key.sign(proof_message(code.secret, csr)),
+    )
+    web = WebTransport(code.web_url, web_context(bundle.statement.ca))
+    answer = decode_body(web.request("POST", "/v1/join", msgspec.json.encode(body)), JoinResponse)
+    save_private_key(directory / "tls.key", tls_key)
+    save_private_key(request_path, request_key)
+    write_public(directory / "tls.pem", answer.certificate.encode())
+    write_public(directory / "bundle.json", bundle.envelope)
+    return Membership(
+        name=answer.name,
+        role=answer.role,
+        profiles=answer.profiles,
+        bundle=bundle,
+        mtls_url=answer.mtls_url,
+        web_url=code.web_url,
+        request_key=public,
+    )
