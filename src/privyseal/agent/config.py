@@ -120,7 +120,7 @@ def load_agent_config(directory: Path) -> AgentConfig:
         raise ConfigError(
             "config.missing",
             f"there is no agent in {directory}",
-            hint=f"privyseal agent join CODE --dir {directory}",
+            hint=f"privyseal agent join --dir {directory}",
         ) from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ConfigError("config.malformed", f"{path}: {error}") from error

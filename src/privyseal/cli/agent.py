@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson
+from privyseal.cli.prompts import read_join_code
 from privyseal.cli.render import emit
 from privyseal.client.joining import join as join_hub
 from privyseal.identity.keyfile import write_private
@@ -40,19 +41,19 @@ web = "{web}"
 """
 
 
-def join(code: str, /, *, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
+def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
     """Join a hub: make this host's keys, get a certificate, pin the hub, write agent.toml to be filled in.
+
+    The join code is asked for on a terminal, and read from standard input otherwise.
 
     Parameters
     ----------
-    code
-        The join code.
     directory
         Where keys and agent.toml go.
     as_json
         Print one JSON document.
     """
-    member = join_hub(code, "agent", directory)
+    member = join_hub(read_join_code(), "agent", directory)
     path = directory / "agent.toml"
     write_private(path, _CONFIG_TEXT.format(name=member.name, hub=member.mtls_url, web=member.web_url).encode())
     emit(

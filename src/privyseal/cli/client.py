@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson, Authority, administration
+from privyseal.cli.prompts import read_join_code
 from privyseal.cli.render import emit
 from privyseal.client.config import client_config_text, find_client_config, load_client_config
 from privyseal.client.joining import join as join_hub
@@ -16,26 +17,20 @@ from privyseal.wire.dsse import key_id
 __all__ = ["grant", "join", "show"]
 
 
-def join(
-    code: str,
-    /,
-    *,
-    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
-    as_json: AsJson = False,
-) -> None:
+def join(*, directory: Annotated[Path | None, Parameter(name="--dir")] = None, as_json: AsJson = False) -> None:
     """Join a hub: make this machine's keys, get a certificate, pin the hub, write client.toml.
+
+    The join code is asked for on a terminal, and read from standard input otherwise.
 
     Parameters
     ----------
-    code
-        The join code.
     directory
         Where keys and client.toml go (default: ~/.config/privyseal).
     as_json
         Print one JSON document.
     """
     home = directory if directory is not None else Path.home() / ".config" / "privyseal"
-    member = join_hub(code, "client", home / "client")
+    member = join_hub(read_join_code(), "client", home / "client")
     path = home / "client.toml"
     text = client_config_text(name=member.name, hub=member.mtls_url, web=member.web_url, identity="client")
     write_public(path, text.encode())

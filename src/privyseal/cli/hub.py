@@ -121,7 +121,7 @@ def invite(
     emit({"role": role, "name": name, "code": code}, (code,), as_json=as_json)
     if not as_json:
         where = " --dir DIR" if role == "agent" else ""
-        say(f"on {name}, within 15 minutes (the code works once):\n  privyseal {role} join CODE{where}")
+        say(f"on {name}, within 15 minutes (the code works once): privyseal {role} join{where}, and paste it")
 
 
 def revoke(

@@ -17,7 +17,7 @@ def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
         print(json.dumps(data, ensure_ascii=False))  # noqa: T201
     else:
         for line in lines:
-            print(line)  # noqa: T201
+            print(printable(line).replace("\n", "?"))  # noqa: T201
 
 
 def say(message: str) -> None:

@@ -128,7 +128,7 @@ def find_client_config(explicit: str = "") -> Path:
     raise ConfigError(
         "config.missing",
         "no client configuration found (looked for " + ", ".join(str(place) for place in places) + ")",
-        hint="privyseal client join CODE makes one; to try everything here: privyseal up --dir DIR",
+        hint="privyseal client join makes one; to try everything here: privyseal up --dir DIR",
     )
 
 

@@ -175,5 +175,5 @@ class MtlsTransport(WebTransport):
         return IdentityError(
             f"identity.{state.state}",
             f"the hub does not take this client's certificate: {state.state}",
-            hint="ask an administrator for a new join code, then: privyseal client join CODE",
+            hint="ask an administrator for a new join code, then: privyseal client join",
         )

@@ -60,7 +60,7 @@ def parse_join_code(text: str, role: str) -> JoinCodeText:
         raise ConfigError(
             "join.role",
             f"this join code is for a{'n' * (ROLES[body[0]] == 'agent')} {ROLES[body[0]]}, not for a {role}",
-            hint=f"privyseal {ROLES[body[0]]} join CODE",
+            hint=f"privyseal {ROLES[body[0]]} join",
         )
     return JoinCodeText(role=role, web_url=url, bundle_sha256=body[1:33], secret=body[33 : 33 + _SECRET_BYTES])
 

@@ -46,7 +46,7 @@ class Certificate:
         subject_name: The subject's Name, DER.
         spki: SubjectPublicKeyInfo, DER.
         subject_key_identifier: Empty if the certificate has none.
-        extended_key_usage: Dotted OIDs; empty if the extension is absent.
+        extended_key_usage: Dotted OIDs; None if the extension is absent.
     """
 
     der: bytes
@@ -58,7 +58,7 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     subject_key_identifier: bytes
-    extended_key_usage: tuple[str, ...]
+    extended_key_usage: tuple[str, ...] | None
 
 
 def parse_certificate(encoded: bytes) -> Certificate:
@@ -91,24 +91,24 @@ def build_path(
         VerificationError: `chain.expired`, `chain.not_yet_valid`, `chain.eku`, `chain.weak_key`,
             `chain.untrusted`.
     """
-    certificate, _ = _load(leaf)
+    certificate, facts = _load(leaf)
     pool = _usable(intermediates[:MAX_CERTIFICATES])
     # Anchors are the caller's own, often a whole bundle: all of them count, and one that is odd does not spoil it.
     roots = _usable(anchors)
     if not roots:
-        raise _untrusted(certificate, eku, "no trusted root was given for this purpose")
+        raise _untrusted(facts, eku, "no trusted root was given for this purpose")
     verifier = (
         verification.PolicyBuilder()
-        .store(verification.Store(roots))
+        .store(verification.Store([one for one, _ in roots]))
         .time(at.astimezone(UTC).replace(tzinfo=None))
         .max_chain_depth(_MAX_CHAIN_DEPTH)
         .extension_policies(ca_policy=_ca_policy(eku), ee_policy=_leaf_policy(eku))
         .build_client_verifier()
     )
     try:
-        chain = verifier.verify(certificate, pool).chain
+        chain = verifier.verify(certificate, [one for one, _ in pool]).chain
     except verification.VerificationError as error:
-        raise _explained(certificate, [*pool, *roots], at, eku, str(error)) from error
+        raise _explained(facts, [one for _, one in (*pool, *roots)], at, eku, str(error)) from error
     for one in chain:
         _check_key_size(one)
     return tuple(one.public_bytes(Encoding.DER) for one in chain)
@@ -125,16 +125,16 @@ def _check_key_size(certificate: x509.Certificate) -> None:
 
 def _leaf_policy(eku: str) -> verification.ExtensionPolicy:
     def allows_purpose(
-        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
+        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
     ) -> None:
-        if not _leaf_allows(extension, eku):
-            raise ValueError(f"{_name(certificate)} is not for {_PURPOSES[eku]}")
+        if not _leaf_allows(_dotted(extension), eku):
+            raise ValueError(f"it is not for {_PURPOSES[eku]}")
 
     def allows_signatures(
-        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.KeyUsage | None
+        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.KeyUsage | None
     ) -> None:
         if extension is not None and not (extension.digital_signature or extension.content_commitment):
-            raise ValueError(f"{_name(certificate)} has a keyUsage without digitalSignature")
+            raise ValueError("its keyUsage lacks digitalSignature")
 
     agnostic = verification.Criticality.AGNOSTIC
     return (
@@ -145,21 +145,21 @@ def _leaf_policy(eku: str) -> verification.ExtensionPolicy:
 
 
 def _ca_policy(eku: str) -> verification.ExtensionPolicy:
-    def is_ca(_policy: verification.Policy, certificate: x509.Certificate, extension: x509.BasicConstraints) -> None:
+    def is_ca(_policy: verification.Policy, _certificate: x509.Certificate, extension: x509.BasicConstraints) -> None:
         if not extension.ca:
-            raise ValueError(f"{_name(certificate)} is not a certificate authority")
+            raise ValueError("it is not a certificate authority")
 
     def allows_purpose(
-        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
+        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
     ) -> None:
-        if not _ca_allows(extension, eku):
-            raise ValueError(f"{_name(certificate)} may not issue certificates for {_PURPOSES[eku]}")
+        if not _ca_allows(_dotted(extension), eku):
+            raise ValueError(f"it may not issue certificates for {_PURPOSES[eku]}")
 
     def signs_certificates(
-        _policy: verification.Policy, certificate: x509.Certificate, extension: x509.KeyUsage | None
+        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.KeyUsage | None
     ) -> None:
         if extension is not None and not extension.key_cert_sign:
-            raise ValueError(f"{_name(certificate)} has a keyUsage without keyCertSign")
+            raise ValueError("its keyUsage lacks keyCertSign")
 
     agnostic = verification.Criticality.AGNOSTIC
     return (
@@ -170,66 +170,61 @@ def _ca_policy(eku: str) -> verification.ExtensionPolicy:
     )
 
 
-def _leaf_allows(extension: x509.ExtendedKeyUsage | None, eku: str) -> bool:
-    return extension is not None and any(one.dotted_string == eku for one in extension)
+def _leaf_allows(purposes: tuple[str, ...] | None, eku: str) -> bool:
+    return purposes is not None and eku in purposes
 
 
-def _ca_allows(extension: x509.ExtendedKeyUsage | None, eku: str) -> bool:
-    # On a CA the extension narrows what it may issue for; anyExtendedKeyUsage lifts that (RFC 5280
-    # §4.2.1.12).
-    allowed = {eku, oids.ANY_EXTENDED_KEY_USAGE}
-    return extension is None or any(one.dotted_string in allowed for one in extension)
+def _ca_allows(purposes: tuple[str, ...] | None, eku: str) -> bool:
+    # On a CA the extension narrows what it may issue for; anyExtendedKeyUsage lifts that (RFC 5280 §4.2.1.12).
+    return purposes is None or eku in purposes or oids.ANY_EXTENDED_KEY_USAGE in purposes
 
 
-def _explained(
-    leaf: x509.Certificate, pool: list[x509.Certificate], at: datetime, eku: str, reason: str
-) -> VerificationError:
+def _explained(leaf: Certificate, pool: list[Certificate], at: datetime, eku: str, reason: str) -> VerificationError:
     """The first date or purpose that fails on the way up by names: more useful than the verifier's words."""
-    current: x509.Certificate | None = leaf
+    current: Certificate | None = leaf
     seen: set[bytes] = set()
-    while current is not None and current.subject.public_bytes() not in seen:
-        seen.add(current.subject.public_bytes())
-        if at < current.not_valid_before_utc:
+    while current is not None and current.subject_name not in seen:
+        seen.add(current.subject_name)
+        if at < current.not_before:
             return VerificationError(
                 "chain.not_yet_valid",
-                f"{_name(current)} is valid from {current.not_valid_before_utc:%Y-%m-%d %H:%M:%SZ} on, "
+                f"{current.subject} is valid from {current.not_before:%Y-%m-%d %H:%M:%SZ} on, "
                 f"after {at:%Y-%m-%d %H:%M:%SZ}",
             )
-        if at > current.not_valid_after_utc:
+        if at > current.not_after:
             return VerificationError(
                 "chain.expired",
-                f"{_name(current)} was valid until {current.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}, "
+                f"{current.subject} was valid until {current.not_after:%Y-%m-%d %H:%M:%SZ}, "
                 f"before {at:%Y-%m-%d %H:%M:%SZ}",
                 hint="a timestamp made while the certificate was valid keeps a signature valid",
             )
-        extension = _extended_key_usage(current)
-        allows = _leaf_allows(extension, eku) if current is leaf else _ca_allows(extension, eku)
-        if not allows:
-            return VerificationError("chain.eku", f"{_name(current)} is not for {_PURPOSES[eku]}")
+        purposes = current.extended_key_usage
+        if not (_leaf_allows(purposes, eku) if current is leaf else _ca_allows(purposes, eku)):
+            return VerificationError("chain.eku", f"{current.subject} is not for {_PURPOSES[eku]}")
         current = _issuer_of(current, pool)
     return _untrusted(leaf, eku, reason)
 
 
-def _issuer_of(certificate: x509.Certificate, pool: list[x509.Certificate]) -> x509.Certificate | None:
-    if certificate.issuer == certificate.subject:
+def _issuer_of(certificate: Certificate, pool: list[Certificate]) -> Certificate | None:
+    if certificate.issuer_name == certificate.subject_name:
         return None
-    return next((one for one in pool if one.subject == certificate.issuer), None)
+    return next((one for one in pool if one.subject_name == certificate.issuer_name), None)
 
 
-def _untrusted(leaf: x509.Certificate, eku: str, reason: str) -> VerificationError:
+def _untrusted(leaf: Certificate, eku: str, reason: str) -> VerificationError:
     return VerificationError(
         "chain.untrusted",
-        f"no path leads from {_name(leaf)} to a root that is trusted for {_PURPOSES[eku]}: {reason}",
+        f"no path leads from {leaf.subject} to a root that is trusted for {_PURPOSES[eku]}: {reason}",
         hint="name its root certificate as trusted, and see that the intermediates are in the file",
     )
 
 
-def _usable(ders: Iterable[bytes]) -> list[x509.Certificate]:
+def _usable(ders: Iterable[bytes]) -> list[tuple[x509.Certificate, Certificate]]:
     """Those of the certificates that can be read; the others cannot be part of a path."""
     found = []
     for encoded in ders:
         try:
-            found.append(_load(encoded)[0])
+            found.append(_load(encoded))
         except MalformedInputError:
             continue
     return found
@@ -259,7 +254,6 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
         identifier = b""
-    usage = _extended_key_usage(certificate)
     issuer_name, subject_name = _names(certificate.tbs_certificate_bytes)
     return Certificate(
         der=certificate.public_bytes(Encoding.DER),
@@ -271,7 +265,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         subject_key_identifier=identifier,
-        extended_key_usage=tuple(one.dotted_string for one in usage or ()),
+        extended_key_usage=_dotted(_extended_key_usage(certificate)),
     )
 
 
@@ -288,6 +282,10 @@ def _extended_key_usage(certificate: x509.Certificate) -> x509.ExtendedKeyUsage 
         return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return None
+
+
+def _dotted(extension: x509.ExtendedKeyUsage | None) -> tuple[str, ...] | None:
+    return None if extension is None else tuple(one.dotted_string for one in extension)
 
 
 def _name(certificate: x509.Certificate) -> str:

@@ -134,7 +134,7 @@ def _stages(
     timestamped_at = _timestamp(signed_data, signer_info, anchors)
     report = replace(report, timestamped_at=timestamped_at)
     yield report
-    if timestamped_at is not None and oids.EKU_LIFETIME_SIGNING not in certificate.extended_key_usage:
+    if timestamped_at is not None and oids.EKU_LIFETIME_SIGNING not in (certificate.extended_key_usage or ()):
         at = timestamped_at
     path = x509.build_path(certificate.der, signed_data.certificates, anchors.code_signing, at, oids.EKU_CODE_SIGNING)
     yield replace(report, chain=path)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration that the documents show is configuration that the programs read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from privyseal.agent.config import load_agent_config, token_config
+from privyseal.client.config import load_client_config
+from privyseal.hub.config import load_hub_config
+
+ROOT = Path(__file__).resolve().parents[2]
+HUB, AGENT, CLIENT = range(3)
+
+
+def toml_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def blocks() -> list[str]:
+    found = toml_blocks(ROOT / "docs" / "configuration.md")
+    assert len(found) == 3
+    return found
+
+
+def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
+    (tmp_path / "hub.toml").write_text(blocks[HUB], "utf-8")
+
+    assert load_hub_config(tmp_path).name == "signing.example.com"
+
+
+def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(blocks[AGENT], "utf-8")
+    config = load_agent_config(tmp_path)
+
+    assert [key.level for key in config.key] == ["pinned"]
+    assert [token_config(table, tmp_path).module.startswith("/usr/lib/") for table in config.token] == [True, True]
+
+
+def test_client_example_is_read(blocks: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "client.toml"
+    path.write_text(blocks[CLIENT], "utf-8")
+
+    assert load_client_config(str(path)).trust == (tmp_path / "company-root.pem",)
+
+
+def test_readme_example_fits_an_agent(blocks: list[str], tmp_path: Path) -> None:
+    (example,) = toml_blocks(ROOT / "README.md")
+    head = "\n".join(line for line in blocks[AGENT].splitlines()[:3])
+    (tmp_path / "agent.toml").write_text(f"{head}\n{example}", "utf-8")
+
+    assert [key.profile for key in load_agent_config(tmp_path).key] == ["acme-ev"]
