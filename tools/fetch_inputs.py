@@ -20,21 +20,29 @@ CLIENT_TIMEOUT_SECONDS = 600
 
 
 class Member(NamedTuple):
-    """A file within a package, the name that it gets here, and its sum."""
+    """A file within a package, and its sum."""
 
     path: str
-    name: str
     sha256: str
 
 
 class Package(NamedTuple):
-    """A package, the client that gets it, for which platform, and its own sum where one is needed."""
+    """A package, the client that gets it, for which platform, and its own sum where one is needed.
+
+    Members lie in `folder`, and get their own name with `prefix` before it.
+    """
 
     client: str
     name: str
+    folder: str
+    prefix: str
     members: tuple[Member, ...]
     platform: str = ""
     sha256: str = ""
+
+    def kept_name(self, member: Member) -> str:
+        """What a member is called here."""
+        return self.prefix + member.path.rpartition("/")[2]
 
 
 PACKAGES = (
@@ -42,236 +50,104 @@ PACKAGES = (
         client="pip",
         name="setuptools==84.2.1",
         platform="win_amd64",
+        folder="setuptools/",
+        prefix="setuptools-",
         members=(
-            Member(
-                "setuptools/cli-32.exe",
-                "setuptools-cli-32.exe",
-                "32acc1bc543116cbe2cff10cb867772df2f254ff2634c870aef0b46c4b696fdb",
-            ),
-            Member(
-                "setuptools/cli-64.exe",
-                "setuptools-cli-64.exe",
-                "bbb3de5707629e6a60a0c238cd477b28f07f0066982fda953fa6fcec39073a4a",
-            ),
-            Member(
-                "setuptools/cli-arm64.exe",
-                "setuptools-cli-arm64.exe",
-                "b9a7d08da880dfac8bcf548eba4b06fb59b6f09b17d33148a0f6618328926c61",
-            ),
-            Member(
-                "setuptools/gui-32.exe",
-                "setuptools-gui-32.exe",
-                "85dae1e95d77845f2cb59bcac3d4afe74bbe4c91a9bcc5bf4a71cd43104dbe7c",
-            ),
-            Member(
-                "setuptools/gui-64.exe",
-                "setuptools-gui-64.exe",
-                "3471b6140eadc6412277dbbefe3fef8c345a0f1a59776086b80a3618c3a83e3b",
-            ),
-            Member(
-                "setuptools/gui-arm64.exe",
-                "setuptools-gui-arm64.exe",
-                "e694f4743405c8b5926ff457db6fe7f1a12dec7c16a9c3864784d3f4e07ae097",
-            ),
+            Member("cli-32.exe", "32acc1bc543116cbe2cff10cb867772df2f254ff2634c870aef0b46c4b696fdb"),
+            Member("cli-64.exe", "bbb3de5707629e6a60a0c238cd477b28f07f0066982fda953fa6fcec39073a4a"),
+            Member("cli-arm64.exe", "b9a7d08da880dfac8bcf548eba4b06fb59b6f09b17d33148a0f6618328926c61"),
+            Member("gui-32.exe", "85dae1e95d77845f2cb59bcac3d4afe74bbe4c91a9bcc5bf4a71cd43104dbe7c"),
+            Member("gui-64.exe", "3471b6140eadc6412277dbbefe3fef8c345a0f1a59776086b80a3618c3a83e3b"),
+            Member("gui-arm64.exe", "e694f4743405c8b5926ff457db6fe7f1a12dec7c16a9c3864784d3f4e07ae097"),
         ),
     ),
     Package(
         client="pip",
         name="distlib==0.4.4",
         platform="win_amd64",
+        folder="distlib/",
+        prefix="distlib-",
         members=(
-            Member(
-                "distlib/t32.exe",
-                "distlib-t32.exe",
-                "6b4195e640a85ac32eb6f9628822a622057df1e459df7c17a12f97aeabc9415b",
-            ),
-            Member(
-                "distlib/t64-arm.exe",
-                "distlib-t64-arm.exe",
-                "ebc4c06b7d95e74e315419ee7e88e1d0f71e9e9477538c00a93a9ff8c66a6cfc",
-            ),
-            Member(
-                "distlib/t64.exe",
-                "distlib-t64.exe",
-                "81a618f21cb87db9076134e70388b6e9cb7c2106739011b6a51772d22cae06b7",
-            ),
-            Member(
-                "distlib/w32.exe",
-                "distlib-w32.exe",
-                "47872cc77f8e18cf642f868f23340a468e537e64521d9a3a416c8b84384d064b",
-            ),
-            Member(
-                "distlib/w64-arm.exe",
-                "distlib-w64-arm.exe",
-                "c5dc9884a8f458371550e09bd396e5418bf375820a31b9899f6499bf391c7b2e",
-            ),
-            Member(
-                "distlib/w64.exe",
-                "distlib-w64.exe",
-                "7a319ffaba23a017d7b1e18ba726ba6c54c53d6446db55f92af53c279894f8ad",
-            ),
+            Member("t32.exe", "6b4195e640a85ac32eb6f9628822a622057df1e459df7c17a12f97aeabc9415b"),
+            Member("t64-arm.exe", "ebc4c06b7d95e74e315419ee7e88e1d0f71e9e9477538c00a93a9ff8c66a6cfc"),
+            Member("t64.exe", "81a618f21cb87db9076134e70388b6e9cb7c2106739011b6a51772d22cae06b7"),
+            Member("w32.exe", "47872cc77f8e18cf642f868f23340a468e537e64521d9a3a416c8b84384d064b"),
+            Member("w64-arm.exe", "c5dc9884a8f458371550e09bd396e5418bf375820a31b9899f6499bf391c7b2e"),
+            Member("w64.exe", "7a319ffaba23a017d7b1e18ba726ba6c54c53d6446db55f92af53c279894f8ad"),
         ),
     ),
     Package(
         client="pip",
         name="pywin32==312",
         platform="win_arm64",
+        folder="win32/",
+        prefix="pywin32-arm64-",
         members=(
-            Member(
-                "win32/perfmondata.dll",
-                "pywin32-arm64-perfmondata.dll",
-                "5c5af79095aa4fa08e46f70e37d452950d6e87ccaad636eed0fe819ec217d7d7",
-            ),
-            Member(
-                "win32/pythonservice.exe",
-                "pywin32-arm64-pythonservice.exe",
-                "06ae7052febc97a022313d6be127d6c01a7cfeffebef74edbe0d22070c54bc39",
-            ),
+            Member("perfmondata.dll", "5c5af79095aa4fa08e46f70e37d452950d6e87ccaad636eed0fe819ec217d7d7"),
+            Member("pythonservice.exe", "06ae7052febc97a022313d6be127d6c01a7cfeffebef74edbe0d22070c54bc39"),
         ),
     ),
     Package(
         client="pip",
         name="msvc-runtime==14.51.36231",
         platform="win_amd64",
+        folder="msvc_runtime-14.51.36231.data/data/",
+        prefix="msvc-amd64-",
         members=(
-            Member(
-                "msvc_runtime-14.51.36231.data/data/Scripts/vcruntime140.dll",
-                "msvc-amd64-vcruntime140.dll",
-                "d1f4225df2cd877dbf130d5668a021dce3f94118455ff5ec952061c30afc9ce7",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/Scripts/vcruntime140_1.dll",
-                "msvc-amd64-vcruntime140_1.dll",
-                "a7146c08f89fe5b04541ab507cdb59ff7b44534d4ba3c668a426c6450a03434e",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/concrt140.dll",
-                "msvc-amd64-concrt140.dll",
-                "54716f0738af891f283d213b5c8d11b25896bb8ee3097d301eae718560cf974e",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140.dll",
-                "msvc-amd64-msvcp140.dll",
-                "7c26614e1d733892c2deac7e245ce115504b1d80592dd0a01b08e3e5a55f89ca",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140_1.dll",
-                "msvc-amd64-msvcp140_1.dll",
-                "206c931bf90fdad8816de3b5e2ef80b2bcaa9406c89ecc05fe6fddffe251e982",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140_2.dll",
-                "msvc-amd64-msvcp140_2.dll",
-                "d50d7883f20d1dc6191768d3746f52dd9cac89c346ffaed5be1f110c2f34a838",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140_atomic_wait.dll",
-                "msvc-amd64-msvcp140_atomic_wait.dll",
-                "3d0cbfaa1bf3eecf5a3f4491d2960ee803cb994f30292c6adc4a07c498f60e2b",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140_codecvt_ids.dll",
-                "msvc-amd64-msvcp140_codecvt_ids.dll",
-                "8a65c7596ef2e6938731f5a1058e7e40145b6d97967cc649231a076b9a608d78",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/vcamp140.dll",
-                "msvc-amd64-vcamp140.dll",
-                "dc283ffb87e9b82e687ed4e899ae062a209aa338207abfc9a89d61407d678bd4",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/vccorlib140.dll",
-                "msvc-amd64-vccorlib140.dll",
-                "09f93d5ff96ae09767f3e1af3cdd43a5a58f2598654fc63089429bb6f9f4737f",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/vcomp140.dll",
-                "msvc-amd64-vcomp140.dll",
-                "95d4ce4a6802d1e18b5e0e1722cc30ea72ca7e033f83828f05c0b7b993fe7cbf",
-            ),
-            Member(
-                "msvc_runtime-14.51.36231.data/data/vcruntime140_threads.dll",
-                "msvc-amd64-vcruntime140_threads.dll",
-                "40f39e8cee5f5a531b4010e18b807e8fe265b908dc58f959ecb7ebc6ea6cb11a",
-            ),
+            Member("Scripts/vcruntime140.dll", "d1f4225df2cd877dbf130d5668a021dce3f94118455ff5ec952061c30afc9ce7"),
+            Member("Scripts/vcruntime140_1.dll", "a7146c08f89fe5b04541ab507cdb59ff7b44534d4ba3c668a426c6450a03434e"),
+            Member("concrt140.dll", "54716f0738af891f283d213b5c8d11b25896bb8ee3097d301eae718560cf974e"),
+            Member("msvcp140.dll", "7c26614e1d733892c2deac7e245ce115504b1d80592dd0a01b08e3e5a55f89ca"),
+            Member("msvcp140_1.dll", "206c931bf90fdad8816de3b5e2ef80b2bcaa9406c89ecc05fe6fddffe251e982"),
+            Member("msvcp140_2.dll", "d50d7883f20d1dc6191768d3746f52dd9cac89c346ffaed5be1f110c2f34a838"),
+            Member("msvcp140_atomic_wait.dll", "3d0cbfaa1bf3eecf5a3f4491d2960ee803cb994f30292c6adc4a07c498f60e2b"),
+            Member("msvcp140_codecvt_ids.dll", "8a65c7596ef2e6938731f5a1058e7e40145b6d97967cc649231a076b9a608d78"),
+            Member("vcamp140.dll", "dc283ffb87e9b82e687ed4e899ae062a209aa338207abfc9a89d61407d678bd4"),
+            Member("vccorlib140.dll", "09f93d5ff96ae09767f3e1af3cdd43a5a58f2598654fc63089429bb6f9f4737f"),
+            Member("vcomp140.dll", "95d4ce4a6802d1e18b5e0e1722cc30ea72ca7e033f83828f05c0b7b993fe7cbf"),
+            Member("vcruntime140_threads.dll", "40f39e8cee5f5a531b4010e18b807e8fe265b908dc58f959ecb7ebc6ea6cb11a"),
         ),
     ),
     Package(
         client="pip",
         name="msvc-runtime==14.51.36231",
         platform="win_arm64",
-        members=(
-            Member(
-                "msvc_runtime-14.51.36231.data/data/msvcp140_1.dll",
-                "msvc-arm64-msvcp140_1.dll",
-                "c7713c2061b29d24de4874923522ada0815cfca80d09265c181e81d16c7c42d6",
-            ),
-        ),
+        folder="msvc_runtime-14.51.36231.data/data/",
+        prefix="msvc-arm64-",
+        members=(Member("msvcp140_1.dll", "c7713c2061b29d24de4874923522ada0815cfca80d09265c181e81d16c7c42d6"),),
     ),
     Package(
         client="pip",
         name="debugpy==1.8.22",
         platform="win_amd64",
+        folder="debugpy/_vendored/pydevd/pydevd_attach_to_process/",
+        prefix="debugpy-",
         members=(
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/attach_amd64.dll",
-                "debugpy-attach_amd64.dll",
-                "e3413fa56453a33c55b759a8e3bf564768d6ce2cc155b3f608c707b5a9c9bbf5",
-            ),
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/attach_x86.dll",
-                "debugpy-attach_x86.dll",
-                "68092a75b41d9637f14f032049ef3ffbd1000200d0e139f8d0822ccf9c60c1ea",
-            ),
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/inject_dll_amd64.exe",
-                "debugpy-inject_dll_amd64.exe",
-                "4e602b4b072737105dd696b6aae8f8de7316b107ae501905e6f361f63ac41bdc",
-            ),
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/inject_dll_x86.exe",
-                "debugpy-inject_dll_x86.exe",
-                "e12e90e22d8a66806fcf0d84e713485b740933d2c9ba5dd0beeba8b6d0ccafbf",
-            ),
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/run_code_on_dllmain_amd64.dll",
-                "debugpy-run_code_on_dllmain_amd64.dll",
-                "54335e10db9155c9a04c22ecbebbbfe9396bef2d1995d06d9203b9dcf8325b52",
-            ),
-            Member(
-                "debugpy/_vendored/pydevd/pydevd_attach_to_process/run_code_on_dllmain_x86.dll",
-                "debugpy-run_code_on_dllmain_x86.dll",
-                "318234915106b7ed26aa2098a12de44dfa762888e64ddc646f634c32c8f85da5",
-            ),
+            Member("attach_amd64.dll", "e3413fa56453a33c55b759a8e3bf564768d6ce2cc155b3f608c707b5a9c9bbf5"),
+            Member("attach_x86.dll", "68092a75b41d9637f14f032049ef3ffbd1000200d0e139f8d0822ccf9c60c1ea"),
+            Member("inject_dll_amd64.exe", "4e602b4b072737105dd696b6aae8f8de7316b107ae501905e6f361f63ac41bdc"),
+            Member("inject_dll_x86.exe", "e12e90e22d8a66806fcf0d84e713485b740933d2c9ba5dd0beeba8b6d0ccafbf"),
+            Member("run_code_on_dllmain_amd64.dll", "54335e10db9155c9a04c22ecbebbbfe9396bef2d1995d06d9203b9dcf8325b52"),
+            Member("run_code_on_dllmain_x86.dll", "318234915106b7ed26aa2098a12de44dfa762888e64ddc646f634c32c8f85da5"),
         ),
     ),
     Package(
         client="apt",
         name="libwine=8.0~repack-4",
+        folder="usr/lib/x86_64-linux-gnu/wine/x86_64-windows/",
+        prefix="wine-",
         members=(
-            Member(
-                "usr/lib/x86_64-linux-gnu/wine/x86_64-windows/arp.exe",
-                "wine-arp.exe",
-                "0f22827f4c10afbe527494241107bbc5238cf7a043c9d2d4092071f6b45a57b2",
-            ),
-            Member(
-                "usr/lib/x86_64-linux-gnu/wine/x86_64-windows/netio.sys",
-                "wine-netio.sys",
-                "8f00d652e899e4f5069a11bbe4ec6ee6a647c0a76ca10559bb89b3cc314e71fb",
-            ),
+            Member("arp.exe", "0f22827f4c10afbe527494241107bbc5238cf7a043c9d2d4092071f6b45a57b2"),
+            Member("netio.sys", "8f00d652e899e4f5069a11bbe4ec6ee6a647c0a76ca10559bb89b3cc314e71fb"),
         ),
     ),
     Package(
         client="pip-source",
         name="winsign==2.3.0",
         sha256="d850339143a43888280cf95657b4b068c07e1b5a13ab51e01c9b52be3d7b983e",
-        members=(
-            Member(
-                "winsign-2.3.0/tests/data/unsigned64.exe",
-                "winsign-unsigned64.exe",
-                "58624d109c8a49687504a3aedf29cfaae6803af8aef00247d72d46d9b17a73b4",
-            ),
-        ),
+        folder="winsign-2.3.0/tests/data/",
+        prefix="winsign-",
+        members=(Member("unsigned64.exe", "58624d109c8a49687504a3aedf29cfaae6803af8aef00247d72d46d9b17a73b4"),),
     ),
 )
 
@@ -357,10 +233,9 @@ def read_tar(tar: tarfile.TarFile, wanted: frozenset[str]) -> dict[str, bytes]:
     return found
 
 
-def is_there(folder: Path, member: Member) -> bool:
-    """Whether a member was fetched before, whole."""
-    path = folder / member.name
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == member.sha256
+def is_there(path: Path, sha256: str) -> bool:
+    """Whether a file was fetched before, whole."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def fetch(package: Package, folder: Path) -> None:
@@ -368,35 +243,36 @@ def fetch(package: Package, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         archive = download(package, Path(name))
         try:
-            contents = read_members(archive, frozenset(member.path for member in package.members))
+            contents = read_members(archive, frozenset(package.folder + member.path for member in package.members))
         except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise UnavailableError(f"{archive.name} cannot be unpacked: {error}") from error
-        for member in package.members:
-            content = contents.get(member.path)
-            if content is None:
-                raise UnavailableError(f"{package.name} has no {member.path}")
-            found = hashlib.sha256(content).hexdigest()
-            if found != member.sha256:
-                raise UnavailableError(f"{member.path} of {package.name} has SHA-256 {found}, not {member.sha256}")
-            partial = folder / f".{member.name}.{os.getpid()}"
-            partial.write_bytes(content)
-            partial.replace(folder / member.name)
+    for member in package.members:
+        content = contents.get(package.folder + member.path)
+        if content is None:
+            raise UnavailableError(f"{package.name} has no {member.path}")
+        found = hashlib.sha256(content).hexdigest()
+        if found != member.sha256:
+            raise UnavailableError(f"{member.path} of {package.name} has SHA-256 {found}, not {member.sha256}")
+        kept = package.kept_name(member)
+        partial = folder / f".{kept}.{os.getpid()}"
+        partial.write_bytes(content)
+        partial.replace(folder / kept)
 
 
 def main() -> int:
-    """Fetch what is missing; 1 if something could not be had."""
+    """Fetch what is missing; 1 if something could not be had and CI is set."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     lacking = 0
     for package in PACKAGES:
-        if all(is_there(folder, member) for member in package.members):
+        if all(is_there(folder / package.kept_name(member), member.sha256) for member in package.members):
             continue
         print(f"fetching {package.name}", file=sys.stderr)
         try:
             fetch(package, folder)
         except UnavailableError as error:
             lacking += 1
-            names = ", ".join(member.name for member in package.members)
+            names = ", ".join(package.kept_name(member) for member in package.members)
             print(f"could not be had: {names}: {error}", file=sys.stderr)
     print(
         f"{folder}: {sum(len(one.members) for one in PACKAGES)} inputs, {lacking} packages lacking",

@@ -24,8 +24,7 @@ def init(
     name: str,
     authority: Path,
     host: str = "localhost",
-    listen: str = "0.0.0.0",  # noqa: S104 - a hub is there to be reached; both listeners ask for TLS 1.3
-    port: int = 8443,
+    listen: str = "0.0.0.0:8443",
     as_json: AsJson = False,
 ) -> None:
     """Make a new hub: CA, log key, trust bundle, configuration; and the authority key, which you keep elsewhere.
@@ -41,19 +40,18 @@ def init(
     host
         Name or address by which clients and agents reach the hub.
     listen
-        Address to bind.
-    port
-        Port for signing; joining, log and health are at the next one.
+        HOST:PORT to bind for signing; joining, log and health get the next port.
     as_json
         Print one JSON document.
     """
-    from privyseal.hub.config import HubConfig  # noqa: PLC0415 - needs the extra `hub`
+    from privyseal.hub.config import HubConfig, split_address  # noqa: PLC0415 - needs the extra `hub`
     from privyseal.hub.setup import NewHub, init_hub  # noqa: PLC0415
 
+    address, port = split_address(listen)
     config = HubConfig(
         name=name,
-        listen_mtls=f"{listen}:{port}",
-        listen_web=f"{listen}:{port + 1}",
+        listen_mtls=f"{address}:{port}",
+        listen_web=f"{address}:{port + 1}",
         mtls_url=f"https://{host}:{port}",
         web_url=f"https://{host}:{port + 1}",
     )

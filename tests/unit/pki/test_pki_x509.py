@@ -109,6 +109,11 @@ def test_time_stamping_is_a_purpose_of_its_own() -> None:
 
 def untrusted_cases() -> list[tuple[str, Issued, tuple[Issued, ...]]]:
     no_ca = issue("No CA", authority())
+    says_no_ca = issue(
+        "Says no CA",
+        authority(),
+        extensions=((x509.BasicConstraints(ca=False, path_length=None), True),),
+    )
     shallow = issue("Shallow", authority(), ca=True, path_length=0)
     below = issue("Below", shallow, ca=True)
     stranger = issue("Stranger", ca=True)
@@ -118,6 +123,7 @@ def untrusted_cases() -> list[tuple[str, Issued, tuple[Issued, ...]]]:
         ("another root", issue("Leaf", stranger, eku=CODE), ()),
         ("a root of the same name", issue("Leaf", namesake, eku=CODE), (namesake,)),
         ("issuer without basicConstraints", issue("Leaf", no_ca, eku=CODE), (no_ca,)),
+        ("issuer that is no authority", issue("Leaf", says_no_ca, eku=CODE), (says_no_ca,)),
         ("path length", issue("Leaf", below, eku=CODE), (below, shallow)),
         ("issuer without keyCertSign", issue("Leaf", encrypting, eku=CODE), (encrypting,)),
         ("leaf without digitalSignature", issue("Leaf", authority(), eku=CODE, extensions=((NO_SIGNING, True),)), ()),
@@ -197,15 +203,22 @@ def test_names_are_given_as_they_stand_in_the_certificate() -> None:
     ],
 )
 def test_odd_certificates_are_read_or_refused_without_a_warning(part: bytes, change: bytes) -> None:
-    encoded = signer().leaf.der
-    start = encoded.index(part)
-    odd = encoded[:start] + change + encoded[start + len(change) :]
+    """Pytest makes an error of a warning. The issuer stands before the subject, and each is read at another time."""
+    by = signer()
+    for start in (by.leaf.der.index(part), by.leaf.der.rindex(part)):
+        odd = by.leaf.der[:start] + change + by.leaf.der[start + len(change) :]
+        with pytest.raises((MalformedInputError, VerificationError)) as caught:
+            build_path(odd, (by.intermediate.der,), (by.root.der,), NOW, oids.EKU_CODE_SIGNING)
+        assert caught.value.code in {"certificate.malformed", "chain.untrusted"}
 
-    try:
-        subject = parse_certificate(odd).subject
-    except MalformedInputError as error:
-        subject = error.code
-    assert subject in {"CN=Test Signer ec", "certificate.malformed"}
+
+def test_a_serial_number_that_is_not_positive_is_refused() -> None:
+    encoded = signer().leaf.der
+    number = b"\x02\x14" + signer().leaf.certificate.serial_number.to_bytes(20, "big")
+    negative = encoded.replace(number, number[:2] + b"\x80" + number[3:])
+
+    with pytest.raises(MalformedInputError, match="not positive"):
+        parse_certificate(negative)
 
 
 def test_many_certificates_of_one_name_end_in_time() -> None:

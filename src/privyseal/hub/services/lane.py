@@ -7,9 +7,11 @@ before anybody is told. At most `WINDOW` batches are under way: one at the token
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
+
+import structlog
 
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
@@ -26,6 +28,9 @@ __all__ = ["WINDOW", "Lane", "LaneServices"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
+_LOG: Final = structlog.get_logger("privyseal.hub.lane")
+T = TypeVar("T")
+_WRITE_AGAIN_SECONDS: Final = 1.0
 #: Unknown outcomes after which an item is given up (promise 4: repeated once).
 _MAX_UNKNOWN: Final = 2
 #: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
@@ -54,6 +59,7 @@ class Lane:
         self._fence = 0
         self._free = WINDOW
         self._resolving = False
+        self._left_over = False
         self._wake = asyncio.Event()
         self._may_be_queued = True
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +133,7 @@ class Lane:
                 self._wake.clear()
                 while self.reserve():
                     self._may_be_queued = False
-                    batch = await self._services.store.write(self.claim)
+                    batch = await self._write(self.claim)
                     if batch is None:
                         self._free += 1
                         break
@@ -144,8 +150,12 @@ class Lane:
         if not batch.jobs:
             self._services.changed(batch.request.id)
             self.release()
-            return
-        self._spawn(self._serve(batch))
+        elif self._link is None or self._resolving:
+            # Claimed while the link changed: its intents are open, and are settled as those of the lost link are.
+            self._left_over = True
+            self.release()
+        else:
+            self._spawn(self._serve(batch, self._link))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(work)
@@ -157,13 +167,23 @@ class Lane:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.failed(error)
 
+    async def _write(self, operation: Callable[[Tx], Awaitable[T]]) -> T:
+        """Write, and again while the database takes nothing (a full disk): what an agent answered must not be lost.
+
+        Raises:
+            LogIntegrityError: the log can no longer be written by this process.
+        """
+        while True:
+            try:
+                return await self._services.store.write(operation)
+            except UnavailableError as error:
+                _LOG.error("not written yet", profile=self.profile.name, code=error.code, reason=error.message)
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+
     # -- one batch ----------------------------------------------------------------------------------------------
 
-    async def _serve(self, batch: Batch) -> None:
-        link = self._link
+    async def _serve(self, batch: Batch, link: AgentLink) -> None:
         try:
-            if link is None:
-                return
             answers = [link.expect((job.request_id, job.item, job.fence)) for job in batch.jobs]
             await self._send(link, batch)
             for job, intent, answer in zip(batch.jobs, batch.intents, answers, strict=True):
@@ -228,7 +248,7 @@ class Lane:
             else:
                 await self._write_refused(tx, current, intent, answer, now_ms)
 
-        await self._services.store.write(write)
+        await self._write(write)
         self._services.changed(job.request_id)
         if isinstance(answer, ItemRefused):
             self.wake()  # it may stand in the queue again
@@ -281,10 +301,12 @@ class Lane:
             return tuple([(job, (await tx.entries(job.intent_index or 0, 1))[0]) for job in jobs])
 
         try:
-            for job, entry in await self._services.store.read(read):
-                intent = parse_entry(entry)
-                if isinstance(intent, Intent):
-                    await self._settle(job, intent, await self._ask(link, job))
+            while (open_jobs := await self._services.store.read(read)) or self._left_over:
+                self._left_over = False
+                for job, entry in open_jobs:
+                    intent = parse_entry(entry)
+                    if isinstance(intent, Intent):
+                        await self._settle(job, intent, await self._ask(link, job))
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
