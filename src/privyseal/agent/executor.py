@@ -76,6 +76,11 @@ class Executor:
         self._held = Held(size=0, root=EMPTY_ROOT)
         self._running: set[_ItemKey] = set()
 
+    @property
+    def held(self) -> Held:
+        """The newest checkpoint that was seen."""
+        return self._held
+
     async def load(self) -> Held:
         """Read the newest checkpoint from the journal."""
         state = await self._journal.state()

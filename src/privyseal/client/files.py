@@ -5,6 +5,7 @@ On any failure the original is untouched and no temporary file stays.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -16,7 +17,7 @@ from typing import BinaryIO, Final
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
-__all__ = ["SourceFile", "open_source", "write_patched"]
+__all__ = ["SourceFile", "open_source", "write_signed"]
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
 
@@ -77,41 +78,72 @@ def open_source(path: Path) -> Iterator[SourceFile]:
 
 
 @contextlib.contextmanager
-def write_patched(source: SourceFile, patch: Patch, target: Path) -> Iterator[Path]:
-    """Write the patched copy to a temporary file beside `target`; when the block ends well, rename it over.
+def write_signed(
+    source: SourceFile, patch: Patch, target: Path, *, receipt: bytes, receipt_path: Path
+) -> Iterator[Path]:
+    """Write patched copy and receipt to temporary files; when the block ends well, rename both into place.
 
     Yields:
-        The temporary file, complete and on disk, to be verified inside the block.
+        The temporary copy, complete and on disk, to be verified inside the block.
 
     Raises:
-        MalformedInputError: `file.unwritable` (also for a full disk), `file.changed`.
+        MalformedInputError: `file.unwritable` (also for a full disk), `file.changed`; neither file is there then.
     """
-    real = target.resolve()  # a symbolic link stays, what it points to is replaced
+    real = _writable_place(target)  # a symbolic link stays, what it points to is replaced
+    with _temporary(real, target) as (copy, stream):
+        try:
+            _copy_prefix(source.stream, stream, patch.keep_bytes)
+            for offset, data in patch.writes:
+                stream.seek(offset)
+                stream.write(data)
+            _finish(stream, source, real)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        with _temporary(_writable_place(receipt_path), receipt_path) as (proof, proof_stream):
+            try:
+                proof_stream.write(receipt)
+                _finish(proof_stream, source, receipt_path)
+            except OSError as error:
+                raise _unwritable(receipt_path, error) from error
+            yield copy
+            source.check_unchanged()
+            try:
+                copy.replace(real)
+                proof.replace(receipt_path)
+            except OSError as error:
+                raise _unwritable(target, error) from error
+
+
+def _writable_place(target: Path) -> Path:
+    """The file that is meant, links followed; refused at once if nothing could be renamed over it."""
+    try:
+        if target.is_dir():
+            raise _unwritable(target, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        target.exists()  # a name that is too long is noticed here
+        return target.resolve()
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(target, error) from error
+
+
+@contextlib.contextmanager
+def _temporary(real: Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """An open file beside the one that it will replace; gone at the end unless it was renamed."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", suffix=".privyseal", dir=real.parent)
     except OSError as error:
         raise _unwritable(target, error) from error
     temporary = Path(name)
     try:
-        try:
-            with os.fdopen(descriptor, "r+b") as stream:
-                _copy_prefix(source.stream, stream, patch.keep_bytes)
-                for offset, data in patch.writes:
-                    stream.seek(offset)
-                    stream.write(data)
-                stream.flush()
-                _keep_mode(stream.fileno(), source, real)
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        yield temporary
-        source.check_unchanged()
-        try:
-            temporary.replace(real)
-        except OSError as error:
-            raise _unwritable(target, error) from error
+        with os.fdopen(descriptor, "r+b") as stream:
+            yield temporary, stream
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _finish(stream: BinaryIO, source: SourceFile, real: Path) -> None:
+    stream.flush()
+    _keep_mode(stream.fileno(), source, real)
+    os.fsync(stream.fileno())
 
 
 def _copy_prefix(source: BinaryIO, target: BinaryIO, count: int) -> None:
@@ -148,9 +180,10 @@ def _keep_mode(descriptor: int, source: SourceFile, target: Path) -> None:
         os.fchmod(descriptor, stat.S_IMODE(mode))
 
 
-def _unwritable(target: Path, error: OSError) -> MalformedInputError:
+def _unwritable(target: Path, error: OSError | RuntimeError) -> MalformedInputError:
+    reason = error.strerror if isinstance(error, OSError) else "its symbolic links lead in a circle"
     return MalformedInputError(
         "file.unwritable",
-        f"cannot write {target}: {error.strerror}",
+        f"cannot write {target}: {reason}",
         hint="the original is untouched; make room or choose another place with -o",
     )

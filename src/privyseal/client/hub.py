@@ -9,7 +9,7 @@ import msgspec
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.transport import MtlsTransport
-from privyseal.errors import UnavailableError
+from privyseal.errors import ConfigError, UnavailableError
 from privyseal.wire.api import (
     HubStatus,
     ProfileView,
@@ -39,6 +39,10 @@ class HubClient:
             ConfigError: `profile.unknown`. TokenError: what stands in the way at the agent. And what every call may
                 raise: UnavailableError, IdentityError.
         """
+        if not name:
+            raise ConfigError(
+                "profile.unknown", "the name of the key profile is empty", hint="privyseal status lists them"
+            )
         return decode_body(self._transport.request("GET", f"/v1/profiles/{quote(name, safe='')}"), ProfileView)
 
     def status(self) -> HubStatus:

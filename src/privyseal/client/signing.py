@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from privyseal.client.config import ClientConfig
-from privyseal.client.files import SourceFile, open_source, write_patched
+from privyseal.client.files import SourceFile, open_source, write_signed
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import journalled
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, receipt_path
-from privyseal.errors import VerificationError, branch_named
+from privyseal.errors import MalformedInputError, VerificationError, branch_named
 from privyseal.formats.model import Format, Preimage, Scan, SignatureReport, SignOptions, TrustAnchors
 from privyseal.formats.registry import detect_format, read_preimage
 from privyseal.identity.bundle import TrustBundle
-from privyseal.identity.keyfile import load_ed25519, write_public
+from privyseal.identity.keyfile import load_ed25519
 from privyseal.pki.mechanism import hash_algorithm, mechanism_for, verify_digest
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
@@ -113,11 +113,17 @@ class Signer:
 
     def _prepare(self, source: SourceFile, chosen: Format, chain: tuple[bytes, ...], options: SignOptions) -> _Prepared:
         """Scan for the format's digest; a second core takes the whole file's SHA-256, which is only claimed."""
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as beside:
-            whole = beside.submit(_file_sha256, source.path)
-            source.stream.seek(0)
-            scan = chosen.scan(source.stream, options.digest_algorithm)
-            file_sha256 = whole.result()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(max_workers=1) as beside:
+                whole = beside.submit(_file_sha256, source.path)
+                source.stream.seek(0)
+                scan = chosen.scan(source.stream, options.digest_algorithm)
+                file_sha256 = whole.result()
+        except (OSError, MalformedInputError) as error:
+            source.check_unchanged()  # a file that became shorter is no malformed one
+            if isinstance(error, OSError):
+                raise MalformedInputError("file.unreadable", f"cannot read {source.path}: {error.strerror}") from error
+            raise
         source.check_unchanged()
         return _Prepared(
             format=chosen,
@@ -183,13 +189,15 @@ class Signer:
         patch = prepared.format.embed(prepared.scan, prepared.preimage, item.signature, prepared.chain)
         anchors = TrustAnchors(code_signing=(prepared.chain[-1],))
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
-        with write_patched(source, patch, target) as written:
+        place = receipt_path(target)
+        with write_signed(source, patch, target, receipt=item.receipt.encode(), receipt_path=place) as written:
             with written.open("rb") as stream:
                 reports = prepared.format.verify(stream, anchors, now)
             signature = hashlib.sha256(item.signature).digest()
             ours = [report for report in reports if report.signature_sha256 == signature]
             bad = [report for report in reports if report.problem_code]
             if bad or len(ours) != 1:
+                source.check_unchanged()  # the likely reason
                 problem = f"{bad[0].problem} [{bad[0].problem_code}]" if bad else "the new signature is not in the file"
                 raise VerificationError(
                     "embed.refused",
@@ -197,7 +205,6 @@ class Signer:
                     hint="keep the input: this is a defect in Privyseal or in the certificate chain",
                 )
             match_receipt(receipt, ours[0], prepared.format.name)
-            write_public(receipt_path(target), item.receipt.encode())
         return ours[0]
 
 

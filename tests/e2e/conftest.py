@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installations that the end-to-end tests share: made once, used by tests that leave them able to sign."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from installation import Site, Up, add_to_agent, copy_of_program, make_site, running_up
+from lab.fault_shim import FaultyToken, around
+from softhsm import EC_ID, LABEL, RSA_ID, fresh_softhsm
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`privyseal up` in a directory of its own."""
+    with running_up(tmp_path_factory.mktemp("up") / "home") as running:
+        yield running
+
+
+def agent_text(token: FaultyToken) -> str:
+    """What agent.toml says of a SoftHSM2 token with an RSA key that is traced and an ECDSA key that is pinned."""
+    config = token.config()
+    variables = ", ".join(f'{name} = "{value}"' for name, value in config.environment.items())
+    return (
+        f'\n[[token]]\nname = "lab"\nkind = "pkcs11"\nmodule = "{config.module}"\ntoken_label = "{LABEL}"\n'
+        f'pin_file = "{config.pin_file}"\nenvironment = {{ {variables} }}\n'
+        f'\n[[key]]\nprofile = "release"\ntoken = "lab"\nid = "{RSA_ID.hex()}"\n'
+        f'\n[[key]]\nprofile = "pinned"\ntoken = "lab"\nid = "{EC_ID.hex()}"\nlevel = "pinned"\n'
+    )
+
+
+@pytest.fixture(scope="session")
+def site_token(tmp_path_factory: pytest.TempPathFactory) -> FaultyToken:
+    """The shared installation's SoftHSM2 token."""
+    return around(fresh_softhsm(tmp_path_factory.mktemp("softhsm")))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, site_token: FaultyToken) -> Iterator[Site]:
+    """Hub, agent and client as programs of their own, over a SoftHSM2 token."""
+    site = make_site(tmp_path_factory.mktemp("site"))
+    try:
+        add_to_agent(site, agent_text(site_token))
+        site.start_agent()
+        site.until_online("release", "pinned")
+        site.save_roots("release", "pinned")
+        yield site
+        site.stop()
+    finally:
+        site.end()
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A Windows program, alone in its directory."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    return copy_of_program(folder)
