@@ -152,16 +152,10 @@ def test_signer(directory: Path, environment: dict[str, str]) -> tuple[Path, Pat
     key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
     key_path, certificate_path = directory / "peer.key", directory / "peer.pem"
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    subject = "/CN=peer"
-    run(
-        ["openssl", "req", "-x509", "-new", "-key", str(key_path), "-subj", subject, "-days", "30"]
-        + ["-addext", "extendedKeyUsage=codeSigning", "-out", str(certificate_path)],
-        environment,
-    )
+    command = ["openssl", "req", "-x509", "-new", "-key", str(key_path), "-subj", "/CN=peer", "-days", "30"]
+    run([*command, "-addext", "extendedKeyUsage=codeSigning", "-out", str(certificate_path)], environment)
     return key_path, certificate_path
 
 

@@ -30,9 +30,7 @@ class Skip:
 #: Skips that CI accepts: pattern of the reason, and why. An `interop` test is never accepted.
 ACCEPTED_SKIPS: tuple[tuple[str, str], ...] = ()
 if "PRIVYSEAL_VECTORS" not in os.environ:
-    ACCEPTED_SKIPS += (
-        (r"\bPRIVYSEAL_VECTORS\b", "the vectors are given beside the checkout, or not at all"),
-    )
+    ACCEPTED_SKIPS += ((r"\bPRIVYSEAL_VECTORS\b", "the vectors are given beside the checkout, or not at all"),)
 
 
 def unexplained(skips: Iterable[Skip]) -> list[Skip]:
@@ -55,9 +53,7 @@ def vectors() -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.option.allow_unix_socket = (
-        True  # pytest-socket's option; asyncio wakes its loop through a socket pair
-    )
+    config.option.allow_unix_socket = True  # pytest-socket's option; asyncio wakes its loop through a socket pair
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,9 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         kind = item.path.relative_to(TESTS).parts[0]
         item.add_marker(
-            pytest.mark.disable_socket
-            if kind == "unit"
-            else pytest.mark.allow_hosts(["127.0.0.1", "::1", "localhost"])
+            pytest.mark.disable_socket if kind == "unit" else pytest.mark.allow_hosts(["127.0.0.1", "::1", "localhost"])
         )
 
 

@@ -66,9 +66,7 @@ class Up:
     def client(self) -> ClientConfig:
         return load_client_config(str(self.config))
 
-    def run(
-        self, *arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None
-    ) -> Outcome:
+    def run(self, *arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Outcome:
         """A command of its client."""
         return privyseal(*arguments, config=self.config, cwd=cwd, before=before)
 
@@ -219,7 +217,7 @@ def software_token(
 
 
 def make_site(directory: Path) -> Site:
-    """`hub init`, `hub run`, and an agent and a client that have joined; the agent has no token yet and does not run."""
+    """`hub init`, `hub run`, an agent and a client that have joined; the agent has no token yet and does not run."""
     site = Site(directory=directory)
     port = str(free_port())
     place = ("--dir", site.hub_directory, "--authority", site.authority, "--name", "hub.example/lab")

@@ -195,7 +195,7 @@ def test_a_receipt_of_before_is_not_lost_with_a_signature_that_failed(up: Up, ap
         if said.startswith("embedding"):
             os.utime(app, ns=(0, 0))
 
-    with pytest.raises(MalformedInputError, match="file.changed"):
+    with pytest.raises(MalformedInputError, match=r"file\.changed"):
         Signer(up.client(), profile="demo").sign(app, app, SignOptions(), step)
 
     assert receipt_path(app).read_bytes() == receipt
@@ -214,6 +214,7 @@ def test_a_receipt_of_before_is_not_lost_with_a_signature_that_failed(up: Up, ap
         (("log", "no-such-command"), "usage.arguments"),
         (("sign", "--key", "no-such-profile", "app.exe"), "profile.unknown"),
         (("sign", "--key", "", "app.exe"), "profile.unknown"),
+        (("sign", "--key", "..", "app.exe"), "profile.unknown"),
         (("sign", "--key", "../../status", "app.exe"), "profile.unknown"),
         (("sign", "--key", "demo", "--config", "no-such.toml", "app.exe"), "config.missing"),
         (("sign", "--key", "demo", "--config", "app.exe", "app.exe"), "config.malformed"),

@@ -192,9 +192,7 @@ def test_two_clients_sign_and_neither_needs_the_others_keys(site: Site, tmp_path
 def test_osslsigncode_agrees(site: Site, app: Path, algorithm: str) -> None:
     succeeded(site.run("sign", "--key", "release", "--digest", algorithm, app))
 
-    status, said = run_program(
-        "osslsigncode", "verify", "-CAfile", site.roots, "-TSA-CAfile", site.roots, "-in", app
-    )
+    status, said = run_program("osslsigncode", "verify", "-CAfile", site.roots, "-TSA-CAfile", site.roots, "-in", app)
 
     assert status == 0, said
     assert "Signature verification: ok" in said

@@ -144,14 +144,16 @@ def test_a_hub_that_is_not_the_pinned_one(up: Up, site: Site, signed: Path, tmp_
     config = tmp_path / "client.toml"
     web = site.client().web_url
     text = up.config.read_text().replace(up.client().web_url, web)
-    config.write_text(text.replace('"client"', f'"{up.directory / "client"}"').replace("test-root", str(up.directory / "test-root")))
+    text = text.replace('"client"', f'"{up.directory / "client"}"')
+    config.write_text(text.replace("test-root", str(up.directory / "test-root")))
 
     refused(privyseal("verify", signed, config=config), 6, "hub.certificate")
     refused(privyseal("log", "verify", config=config), 6, "hub.certificate")
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(None, "file.missing"), (b"no certificates here", "trust.malformed"), (b"", "trust.malformed")]
+    ("content", "code"),
+    [(None, "file.missing"), (b"no certificates here", "trust.malformed"), (b"", "trust.malformed")],
 )
 def test_trusted_roots_that_cannot_be_read(up: Up, signed: Path, content: bytes | None, code: str) -> None:
     roots = signed.parent.parent / "roots.pem"

@@ -37,9 +37,7 @@ EXTRAS = {
     "agent": ("privyseal.tokens", "privyseal.storage", "privyseal.agent"),
     "demo": ("distlib",),
     "usb": tuple(
-        f"privyseal.{name}"
-        for name in ("usbip", "usb")
-        if (ROOT / "src/privyseal" / name / "__init__.py").exists()
+        f"privyseal.{name}" for name in ("usbip", "usb") if (ROOT / "src/privyseal" / name / "__init__.py").exists()
     ),
 }
 

@@ -23,16 +23,12 @@ def test_skips():
 """
 
 
-def run(
-    folder: Path, source: str, *, kind: str = "unit", **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, source: str, *, kind: str = "unit", **environment: str) -> subprocess.CompletedProcess[str]:
     tests = folder / "tests" / kind
     tests.mkdir(parents=True)
     shutil.copy(CONFTEST, folder / "tests")
     (tests / "test_it.py").write_text(source)
-    (folder / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nmarkers =\n  interop: judged by others\n"
-    )
+    (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nmarkers =\n  interop: judged by others\n")
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PRIVYSEAL_VECTORS"}}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
@@ -119,9 +115,7 @@ def test_nowhere_else():
 
 
 @pytest.mark.parametrize(("kind", "source"), [("unit", SOCKETS), ("e2e", HOSTS)])
-def test_unit_tests_open_no_socket_and_others_stay_on_loopback(
-    tmp_path: Path, kind: str, source: str
-) -> None:
+def test_unit_tests_open_no_socket_and_others_stay_on_loopback(tmp_path: Path, kind: str, source: str) -> None:
     result = run(tmp_path, source, kind=kind)
 
     assert result.returncode == 0, result.stdout
