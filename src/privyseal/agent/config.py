@@ -9,6 +9,7 @@ import msgspec
 
 from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
+from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["AgentConfig", "AgentFiles", "KeyConfig", "TokenTable", "load_agent_config", "token_config"]
 
@@ -131,6 +132,9 @@ def load_agent_config(directory: Path) -> AgentConfig:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ConfigError("config.malformed", f"{path}: two of one {kind}: {', '.join(sorted(twice))}")
+    for key in config.key:
+        if not is_name(key.profile):
+            raise ConfigError("config.malformed", f"{path}: {key.profile!r} cannot be a key profile: {NAME_RULE}")
     known = {token.name for token in config.token}
     for key in config.key:
         if key.token not in known:

@@ -75,13 +75,14 @@ def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
         Where `agent join` put it.
     """
     from privyseal.agent.wiring import open_agent  # noqa: PLC0415 - needs the extra `agent`
-    from privyseal.cli.processes import configure_logging, until_stopped  # noqa: PLC0415
+    from privyseal.cli.processes import configure_logging, stop_signal  # noqa: PLC0415
 
     async def serve() -> None:
+        stop = stop_signal()
         agent = await open_agent(directory)
         try:
             await agent.start()
-            await until_stopped()
+            await stop.wait()
         finally:
             await agent.stop()
 

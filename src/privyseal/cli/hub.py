@@ -161,14 +161,15 @@ def run(*, directory: Directory) -> None:
     directory
         Where `hub init` made it.
     """
-    from privyseal.cli.processes import configure_logging, until_stopped  # noqa: PLC0415 - needs the extra `hub`
+    from privyseal.cli.processes import configure_logging, stop_signal  # noqa: PLC0415 - needs the extra `hub`
     from privyseal.hub.wiring import open_hub  # noqa: PLC0415
 
     async def serve() -> None:
+        stop = stop_signal()
         hub = await open_hub(directory)
         try:
             await hub.start()
-            await until_stopped()
+            await stop.wait()
         finally:
             await hub.stop()
 

@@ -8,7 +8,7 @@ import sys
 
 import structlog
 
-__all__ = ["configure_logging", "until_stopped"]
+__all__ = ["configure_logging", "stop_signal"]
 
 
 def configure_logging() -> None:
@@ -31,10 +31,10 @@ def configure_logging() -> None:
     )
 
 
-async def until_stopped() -> None:
-    """Wait for SIGINT or SIGTERM."""
+def stop_signal() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM from now on; ask for it before anything is started that must be stopped well."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop

@@ -30,14 +30,15 @@ def up(*, directory: Annotated[Path, Parameter(name="--dir")], listen: str = "")
         free ports.
     """
     from privyseal.cli.embedded import Installation, make_or_open  # noqa: PLC0415 - extras `hub` and `agent`
-    from privyseal.cli.processes import configure_logging, until_stopped  # noqa: PLC0415
+    from privyseal.cli.processes import configure_logging, stop_signal  # noqa: PLC0415
 
     async def serve() -> None:
+        stop = stop_signal()
         installation: Installation = await make_or_open(directory, listen)
         try:
             await installation.ready()
             print(json.dumps(installation.announcement()), flush=True)  # noqa: T201 - the contract with scripts
-            await until_stopped()
+            await stop.wait()
         finally:
             await installation.stop()
 

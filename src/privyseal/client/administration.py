@@ -20,12 +20,12 @@ from privyseal.identity.bundle import TrustBundle
 from privyseal.identity.joining import JoinCodeText, format_join_code
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.ports.clock import Clock, system_clock
+from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["Administration"]
 
 _INVITATION_MS: Final = 15 * 60_000
 _DECREE_MS: Final = 15 * 60_000
-_NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
 class Administration:
@@ -57,10 +57,8 @@ class Administration:
         Raises:
             ConfigError: `member.name`. VerificationError: `authority.quorum`.
         """
-        if not name or set(name) - _NAME_CHARACTERS or len(name) > 60:
-            raise ConfigError(
-                "member.name", f"{name!r} cannot be a name; letters, digits, '-', '_' and '.', at most 60"
-            )
+        if not is_name(name):
+            raise ConfigError("member.name", f"{name!r} cannot be a name: {NAME_RULE}")
         secret = secrets.token_bytes(16)
         now_ms = self._clock()
         invitation = Invitation(

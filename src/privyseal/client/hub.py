@@ -3,7 +3,6 @@
 
 import time
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -18,6 +17,7 @@ from privyseal.wire.api import (
     SignatureRequest,
     decode_body,
 )
+from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["HubClient"]
 
@@ -39,11 +39,11 @@ class HubClient:
             ConfigError: `profile.unknown`. TokenError: what stands in the way at the agent. And what every call may
                 raise: UnavailableError, IdentityError.
         """
-        if not name:
+        if not is_name(name):
             raise ConfigError(
-                "profile.unknown", "the name of the key profile is empty", hint="privyseal status lists them"
+                "profile.unknown", f"{name!r} cannot be a key profile: {NAME_RULE}", hint="privyseal status lists them"
             )
-        return decode_body(self._transport.request("GET", f"/v1/profiles/{quote(name, safe='')}"), ProfileView)
+        return decode_body(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
 
     def status(self) -> HubStatus:
         """What the hub says of itself."""

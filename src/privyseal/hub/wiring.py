@@ -28,6 +28,8 @@ __all__ = ["HubProcess", "all_routes", "open_hub"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub")
 _BACKLOG: Final = 1024
+#: How long requests that wait for a signature, and agent links, may hold up the end; both come back by themselves.
+_SHUTDOWN_SECONDS: Final = 1.0
 
 
 def all_routes() -> tuple[Route, ...]:
@@ -56,7 +58,9 @@ class HubProcess:
         self._make_server_certificate()
         config, table = self.hub.config, all_routes()
         for listener, address in ((Listener.MTLS, config.listen_mtls), (Listener.WEB, config.listen_web)):
-            runner = web.AppRunner(application(self.hub, listener, table), access_log=None)
+            runner = web.AppRunner(
+                application(self.hub, listener, table), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+            )
             await runner.setup()
             self._runners.append(runner)
             host, port = split_address(address)

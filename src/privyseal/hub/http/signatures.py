@@ -82,10 +82,11 @@ async def _profile(call: Call) -> msgspec.Struct:
 
 async def _status(call: Call) -> msgspec.Struct:
     hub = call.hub
+    lanes = hub.dispatch.lanes  # as they are now: an agent may announce another while the database is read
 
     async def read(tx: ReadTx) -> tuple[tuple[Enrolment, ...], list[int]]:
         last = 2**62
-        return await tx.enrolments(), [await tx.queued_before(lane.profile.name, last) for lane in hub.dispatch.lanes]
+        return await tx.enrolments(), [await tx.queued_before(lane.profile.name, last) for lane in lanes]
 
     enrolments, queued = await hub.store.read(read)
     linked = hub.dispatch.linked_agents
@@ -95,7 +96,7 @@ async def _status(call: Call) -> msgspec.Struct:
         client=call.caller.name,
         log_size=hub.store.head.size,
         log_root=hub.store.head.root.hex(),
-        profiles=tuple(_profile_status(lane, count) for lane, count in zip(hub.dispatch.lanes, queued, strict=True)),
+        profiles=tuple(_profile_status(lane, count) for lane, count in zip(lanes, queued, strict=True)),
         agents=tuple(
             AgentStatus(name=one.name, linked=one.name in linked)
             for one in enrolments
