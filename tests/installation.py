@@ -16,14 +16,27 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from lab.fault_shim import FaultyToken
 from privyseal.client.config import ClientConfig, load_client_config
 from privyseal.client.hub import HubClient
 from privyseal.errors import PrivysealError
 from privyseal.tokens.software import create_software_token, generate_key, set_certificates
 from privyseal.tokens.testca import make_test_ca
 from programs import Outcome, Running, privyseal, succeeded, until
+from softhsm import EC_ID, LABEL, RSA_ID
 
-__all__ = ["Site", "Up", "copy_of_program", "free_port", "make_site", "running_up", "software_token"]
+__all__ = [
+    "Site",
+    "Up",
+    "add_to_agent",
+    "agent_text",
+    "copy_of_program",
+    "free_port",
+    "make_site",
+    "running_up",
+    "software_token",
+    "start_up",
+]
 
 _PROGRAM = "t64.exe"
 
@@ -238,3 +251,15 @@ def add_to_agent(site: Site, text: str) -> None:
     path = site.agent_directory / "agent.toml"
     head = re.split(r"(?m)^\[\[", path.read_text())[0]
     path.write_text(head + text)
+
+
+def agent_text(token: FaultyToken) -> str:
+    """What agent.toml says of a SoftHSM2 token with an RSA key that is traced and an ECDSA key that is pinned."""
+    config = token.config()
+    variables = ", ".join(f'{name} = "{value}"' for name, value in config.environment.items())
+    return (
+        f'\n[[token]]\nname = "lab"\nkind = "pkcs11"\nmodule = "{config.module}"\ntoken_label = "{LABEL}"\n'
+        f'pin_file = "{config.pin_file}"\nenvironment = {{ {variables} }}\n'
+        f'\n[[key]]\nprofile = "release"\ntoken = "lab"\nid = "{RSA_ID.hex()}"\n'
+        f'\n[[key]]\nprofile = "pinned"\ntoken = "lab"\nid = "{EC_ID.hex()}"\nlevel = "pinned"\n'
+    )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from installation import Site, Up, add_to_agent, copy_of_program, make_site, running_up
+from installation import Site, Up, add_to_agent, agent_text, copy_of_program, make_site, running_up
 from lab.fault_shim import FaultyToken, around
-from softhsm import EC_ID, LABEL, RSA_ID, fresh_softhsm
+from softhsm import fresh_softhsm
 
 
 @pytest.fixture(scope="session")
@@ -16,18 +16,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`privyseal up` in a directory of its own."""
     with running_up(tmp_path_factory.mktemp("up") / "home") as running:
         yield running
-
-
-def agent_text(token: FaultyToken) -> str:
-    """What agent.toml says of a SoftHSM2 token with an RSA key that is traced and an ECDSA key that is pinned."""
-    config = token.config()
-    variables = ", ".join(f'{name} = "{value}"' for name, value in config.environment.items())
-    return (
-        f'\n[[token]]\nname = "lab"\nkind = "pkcs11"\nmodule = "{config.module}"\ntoken_label = "{LABEL}"\n'
-        f'pin_file = "{config.pin_file}"\nenvironment = {{ {variables} }}\n'
-        f'\n[[key]]\nprofile = "release"\ntoken = "lab"\nid = "{RSA_ID.hex()}"\n'
-        f'\n[[key]]\nprofile = "pinned"\ntoken = "lab"\nid = "{EC_ID.hex()}"\nlevel = "pinned"\n'
-    )
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,8 @@ class Executor:
     async def load(self) -> Held:
         """Read the newest checkpoint from the journal."""
         state = await self._journal.state()
-        if state.checkpoint_note is not None:
+        # What was seen with a refused job is newer than the journal, and stays.
+        if state.checkpoint_note is not None and state.size > self._held.size:
             self._held = Held(size=state.size, root=state.root)
         return self._held
 

@@ -2,6 +2,7 @@
 """From arguments to an exit code."""
 
 import os
+import re
 import sys
 from typing import Final
 
@@ -13,14 +14,14 @@ from privyseal.errors import ConfigError, PrivysealError
 
 __all__ = ["run"]
 
-_USAGE: Final = 2
 _INTERRUPTED: Final = 130
+_JOIN_CODE: Final = re.compile(r"pvjoin1-[\w-]+")
 _EXTRA_MODULES: Final = {"aiohttp": "hub,agent", "structlog": "hub,agent"}
 
 
 def run(arguments: list[str]) -> int:
     """Parse, run, and turn what went wrong into words and a code."""
-    as_json = "--json" in arguments
+    failure: PrivysealError
     try:
         result = app(
             arguments or ["--help"],
@@ -29,22 +30,13 @@ def run(arguments: list[str]) -> int:
             result_action="return_value",
         )
     except cyclopts.CycloptsError as error:
-        emit_error(ConfigError("usage.arguments", str(error).strip(), hint="privyseal --help"), as_json=as_json)
-        return _USAGE
+        # A join code that was given here by mistake must not get into the build's log as well.
+        reason = _JOIN_CODE.sub("JOIN-CODE", str(error).strip())
+        failure = ConfigError("usage.arguments", reason, hint="privyseal --help")
     except PrivysealError as error:
-        emit_error(error, as_json=as_json)
-        return error.exit_status
+        failure = error
     except ModuleNotFoundError as error:
-        extra = _EXTRA_MODULES.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        missing = ConfigError(
-            "install.extra",
-            f"this command needs {error.name}, which the bare install does not bring",
-            hint=f"pip install 'privyseal[{extra}]'",
-        )
-        emit_error(missing, as_json=as_json)
-        return missing.exit_status
+        failure = _missing_extra(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return _INTERRUPTED
@@ -52,4 +44,22 @@ def run(arguments: list[str]) -> int:
         # Whoever read our output has gone; Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return result if isinstance(result, int) else 0
+    except OSError as error:
+        place = "" if error.filename is None else f" {os.fsdecode(error.filename)}"
+        failure = ConfigError("file.unusable", f"cannot use{place}: {error.strerror or error}")
+    else:
+        return result if isinstance(result, int) else 0
+    emit_error(failure, as_json="--json" in arguments)
+    return failure.exit_status
+
+
+def _missing_extra(error: ModuleNotFoundError) -> ConfigError:
+    """What to install; an import that fails for another reason is a defect, and stays one."""
+    extra = _EXTRA_MODULES.get((error.name or "").partition(".")[0])
+    if extra is None:
+        raise error
+    return ConfigError(
+        "install.extra",
+        f"this command needs {error.name}, which the bare install does not bring",
+        hint=f"pip install 'privyseal[{extra}]'",
+    )

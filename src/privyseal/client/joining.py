@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joining a hub with a join code: pin the bundle by its hash, make keys here, get a certificate for them."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.client.transport import WebTransport, fetch_unpinned, web_context
-from privyseal.errors import ConfigError
+from privyseal.errors import ConfigError, PrivysealError
 from privyseal.identity.bundle import TrustBundle, open_bundle
 from privyseal.identity.ca import make_csr, new_tls_key
 from privyseal.identity.joining import parse_join_code, proof_message
@@ -16,6 +19,8 @@ from privyseal.identity.keyfile import save_private_key, write_public
 from privyseal.wire.api import JoinRequest, JoinResponse, decode_body
 
 __all__ = ["Membership", "join"]
+
+Keys = dict[Path, Ed25519PrivateKey | ec.EllipticCurvePrivateKey]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,7 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
     """Join and leave keys, certificate and bundle in `directory`.
 
     Raises:
-        ConfigError: `join.code`, `join.role`, `join.exists`.
+        ConfigError: `join.code`, `join.role`, `join.exists`, `join.unwritable`.
         VerificationError: `bundle.hash` if the hub is not the one that the code names.
         IdentityError: `join.refused`. UnavailableError: the hub cannot be reached.
     """
@@ -59,11 +64,11 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
         proof=request_key.sign(proof_message(code.secret, csr)),
     )
     web = WebTransport(code.web_url, web_context(bundle.statement.ca))
-    answer = decode_body(web.request("POST", "/v1/join", msgspec.json.encode(body)), JoinResponse)
-    save_private_key(directory / "tls.key", tls_key)
-    save_private_key(request_path, request_key)
-    write_public(directory / "tls.pem", answer.certificate.encode())
-    write_public(directory / "bundle.json", bundle.envelope)
+    keys: Keys = {directory / "tls.key": tls_key, request_path: request_key}
+    with _kept(keys):  # before the code is spent
+        write_public(directory / "bundle.json", bundle.envelope)
+        answer = decode_body(web.request("POST", "/v1/join", msgspec.json.encode(body)), JoinResponse)
+        write_public(directory / "tls.pem", answer.certificate.encode())
     return Membership(
         name=answer.name,
         role=answer.role,
@@ -73,3 +78,23 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
         web_url=code.web_url,
         request_key=public,
     )
+
+
+@contextlib.contextmanager
+def _kept(keys: Keys) -> Iterator[None]:
+    """Keep these keys, unless the block fails: then none of them stays, and the directory can be used again."""
+    try:
+        for path, key in keys.items():
+            save_private_key(path, key)
+        yield
+    except (OSError, PrivysealError) as error:
+        for path in keys:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            raise ConfigError(
+                "join.unwritable",
+                f"the new keys cannot be kept at {error.filename}: {error.strerror}",
+                hint="give another directory with --dir",
+            ) from error
+        raise

@@ -198,9 +198,11 @@ def encode_entry(entry: Entry) -> bytes:
     """The canonical bytes of an entry.
 
     Raises:
-        MalformedInputError: `entry.too_large` above 65,535 bytes.
+        MalformedInputError: `entry.too_large` above 65,535 bytes; `entry.malformed` if a value lies outside the
+            grammar: what could not be read again must never be written.
     """
     data = _ENCODER.encode(entry)
+    _check_grammar(_RAW.decode(data))
     if len(data) > MAX_ENTRY_BYTES:
         raise MalformedInputError(
             "entry.too_large",

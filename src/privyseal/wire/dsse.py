@@ -85,7 +85,7 @@ def signers(envelope: Envelope, keys: Iterable[bytes]) -> frozenset[bytes]:
                 continue
             try:
                 Ed25519PublicKey.from_public_bytes(key).verify(signature.sig, pae)
-            except InvalidSignature:
+            except (InvalidSignature, ValueError):  # ValueError: the bytes are no Ed25519 key
                 continue
             valid.add(key)
     return frozenset(valid)

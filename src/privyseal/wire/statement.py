@@ -2,6 +2,7 @@
 """The request statement: what a client asks to have signed, under its long-lived request key (DESIGN §4)."""
 
 import hashlib
+import re
 from typing import Final
 
 import msgspec
@@ -26,6 +27,10 @@ __all__ = [
 REQUEST_TYPE: Final = "application/vnd.privyseal.request+json"
 MAX_ITEMS: Final = 10_000
 _MAX_TEXT: Final = 4096
+_MAX_INTEGER: Final = 2**53 - 1
+_MAX_ALGORITHM: Final = 16
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_HEX: Final = re.compile(r"[0-9a-f]{2,128}")
 
 
 class ClaimedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,11 +91,28 @@ def open_request(envelope: bytes, key: bytes) -> tuple[RequestStatement, str]:
     """
     payload = open_envelope(envelope, REQUEST_TYPE, key)
     statement = _parse(payload)
+    _check_values(statement)
     texts = [statement.hub, statement.profile, statement.format, statement.idempotency_key]
     texts += [item.claimed.name for item in statement.items]
     if any(len(text) > _MAX_TEXT for text in texts):
         raise MalformedInputError("request.malformed", f"a name in the request is longer than {_MAX_TEXT} characters")
     return statement, statement_id(payload)
+
+
+def _check_values(statement: RequestStatement) -> None:
+    """Everything that will stand in a log entry fits the log's grammar; a client must not be able to spoil the log."""
+    numbers = [statement.created, statement.not_after, *(item.claimed.size for item in statement.items)]
+    digests = [digest for item in statement.items for digest in (item.preimage, item.claimed.sha256)]
+    artifacts = [item.artifact for item in statement.items]
+    sound = (
+        all(0 <= number <= _MAX_INTEGER for number in numbers)
+        and all(_SHA256.fullmatch(digest) for digest in digests)
+        and all(len(one.alg) <= _MAX_ALGORITHM and _HEX.fullmatch(one.digest) for one in artifacts)
+    )
+    if not sound:
+        raise MalformedInputError(
+            "request.malformed", "a time, size or digest of the request statement is not what its field can hold"
+        )
 
 
 def accepted_statement(envelope: bytes) -> RequestStatement:

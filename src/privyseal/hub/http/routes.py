@@ -17,13 +17,14 @@ from aiohttp import web
 from privyseal.errors import IdentityError, PrivysealError, UnavailableError
 from privyseal.hub.core import Hub
 from privyseal.ports.store import Enrolment
-from privyseal.wire.api import decode_body, problem_from_error
+from privyseal.wire.api import Problem, decode_body, problem_from_error
 
 __all__ = ["Call", "Handler", "Listener", "Permission", "Route", "application", "json_response"]
 
 T = TypeVar("T")
 _LOG: Final = structlog.get_logger("privyseal.hub.http")
 _MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+_HTTP_CODES: Final = {404: "http.not_found", 405: "http.method", 413: "http.too_large"}
 
 
 class Listener(Enum):
@@ -134,9 +135,27 @@ def _bound(route: Route, hub: Hub) -> Callable[[web.Request], Awaitable[web.Stre
     return handle
 
 
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """What aiohttp refuses by itself leaves as a problem document, too."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400 or error.content_type == "application/json":
+            raise
+        code = _HTTP_CODES.get(error.status, "http.refused")
+        problem = Problem(
+            title=error.reason, status=error.status, code=code, branch="malformed", detail=error.text or error.reason
+        )
+        body = msgspec.json.encode(problem)
+        return web.Response(body=body, status=error.status, content_type="application/problem+json")
+
+
 def application(hub: Hub, listener: Listener, routes: tuple[Route, ...]) -> web.Application:
     """The aiohttp application of one listener."""
-    app = web.Application(client_max_size=_MAX_BODY_BYTES)
+    app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_problems])
     for route in routes:
         if route.listener is listener:
             app.router.add_route(route.method, route.path, _bound(route, hub))

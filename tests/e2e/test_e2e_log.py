@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log as anybody reads it (C2SP tlog-tiles): tiles, bundles and checkpoint agree, and nothing else is served."""
+
+import pytest
+
+from api_client import Api, api_of, ask, web_of
+from installation import Up
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
+from privyseal.tlog.note import parse_vkey
+from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
+from privyseal.tlog.tile import EntryBundle, Tile, decode_bundle
+from privyseal.tlog.tree import HASH_BYTES, Frontier, leaf_hash
+
+ENTRIES = 2 * 140
+
+
+@pytest.fixture(scope="module")
+def web(up: Up) -> Api:
+    """A log that has filled a tile and begun another."""
+    answer = api_of(up.client())("POST", "/v1/signatures?wait=60", ask(up.client(), items=ENTRIES // 2).body)
+    assert answer.document["state"] == "done"
+    return web_of(up.client())
+
+
+def newest(up: Up, web: Api) -> Checkpoint:
+    bundle = up.client().load_bundle()
+    note = web("GET", "/log/checkpoint").body.decode()
+    return open_checkpoint(note, origin=bundle.hub, verifiers=(parse_vkey(bundle.statement.log_key),))
+
+
+def read(web: Api, place: Tile | EntryBundle) -> bytes:
+    answer = web("GET", f"/log/{place.path}")
+    assert (answer.status, answer.kind) == (200, "application/octet-stream")
+    return answer.body
+
+
+def entries(web: Api, size: int) -> list[bytes]:
+    return [
+        entry
+        for index in range(-(-size // 256))
+        for width in [min(256, size - index * 256)]
+        for entry in decode_bundle(read(web, EntryBundle(index=index, width=width)), width=width)
+    ]
+
+
+def test_tiles_hold_the_hashes_of_the_entries(up: Up, web: Api) -> None:
+    checkpoint = newest(up, web)
+    leaves = [leaf_hash(entry) for entry in entries(web, checkpoint.size)]
+
+    assert checkpoint.size > ENTRIES
+    for index in range(-(-checkpoint.size // 256)):
+        hashes = leaves[index * 256 : (index + 1) * 256]
+        assert read(web, Tile(level=0, index=index, width=len(hashes))) == b"".join(hashes)
+    frontier = Frontier()
+    for leaf in leaves[:256]:
+        frontier = frontier.append(leaf).frontier
+    assert read(web, Tile(level=1, index=0, width=checkpoint.size // 256))[:HASH_BYTES] == frontier.root
+    for leaf in leaves[256:]:
+        frontier = frontier.append(leaf).frontier
+    assert frontier.root == checkpoint.root
+
+
+def test_every_earlier_tree_is_a_prefix_of_the_newest(up: Up, web: Api) -> None:
+    checkpoint = newest(up, web)
+    leaves = [leaf_hash(entry) for entry in entries(web, checkpoint.size)]
+    frontier = Frontier()
+    for size, leaf in enumerate(leaves, start=1):
+        frontier = frontier.append(leaf).frontier
+        if size not in {1, 2, 3, 64, 255, 256, 257, checkpoint.size}:
+            continue
+        tiles = {tile: read(web, tile) for tile in consistency_tiles(size, checkpoint.size)}
+        verify_consistency(
+            old_size=size,
+            old_root=frontier.root,
+            new_size=checkpoint.size,
+            new_root=checkpoint.root,
+            proof=consistency_proof(size, checkpoint.size, tiles),
+        )
+
+
+def test_a_partial_tile_stays_what_it_was(web: Api) -> None:
+    whole = read(web, Tile(level=0, index=0))
+
+    for width in (1, 17, 255):
+        assert read(web, Tile(level=0, index=0, width=width)) == whole[: width * HASH_BYTES]
+
+
+def test_what_is_not_filled_yet_is_not_there(up: Up, web: Api) -> None:
+    size = newest(up, web).size
+
+    for place in (
+        Tile(level=0, index=size // 256),
+        Tile(level=0, index=99, width=1),
+        Tile(level=1, index=0, width=size // 256 + 1),
+        Tile(level=2, index=0, width=1),
+        Tile(level=63, index=0, width=1),
+        EntryBundle(index=size // 256, width=256),
+        EntryBundle(index=2**40, width=1),
+    ):
+        assert web("GET", f"/log/{place.path}").status == 404, place
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "tile/0/0", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01", "tile/00/000", "tile/64/000",
+        "tile/-1/000", "tile/0/x000/000", "tile/entries/abc", "tile/data/000", "tile/0/" + "x999/" * 9 + "999",
+        "tile/0/000/", "tile/0/%30%30%30.p/1%00", "tile/" + "0" * 3000,
+    ],
+)  # fmt: skip
+def test_a_path_that_names_no_tile(web: Api, path: str) -> None:
+    assert web("GET", f"/log/{path}").problem == (422, "tile.malformed")
+
+
+def test_tiles_may_be_kept_for_ever_and_the_checkpoint_not(up: Up, web: Api) -> None:
+    assert web("GET", "/log/checkpoint").kind.startswith("text/plain")
+    assert web("GET", "/log/tile/0/000").caching == "public, max-age=31536000, immutable"
+    assert web("GET", "/log/checkpoint").caching == "no-cache"

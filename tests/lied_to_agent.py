@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real executor with a real journal and a real software token, and what tests ask of it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from lying_hub import NOW_MS, PROFILE, Ask, Key, LyingHub, Trust
+from privyseal.agent.check import KeyProfile
+from privyseal.agent.executor import Executor, ServedKey
+from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
+from privyseal.formats.registry import FORMATS, format_named
+from privyseal.pki.mechanism import Mechanism, verify_digest
+from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.storage.journal import SqliteJournal
+from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.software import create_software_token, generate_key
+from privyseal.wire.link import AgentMessage, ItemDone, ItemRefused, Job
+
+__all__ = [
+    "AGENT_KEY",
+    "KEY_ID",
+    "Bench",
+    "CountingToken",
+    "Served",
+    "make_format",
+    "make_software_token",
+    "open_bench",
+]
+
+#: Raw request key of the agent; only its hash is ever used.
+AGENT_KEY = hashlib.sha256(b"the agent's request key").digest()
+KEY_ID = b"\x01"
+_PIN = b"lab-pin-1"
+
+
+def make_software_token(directory: Path) -> tuple[TokenConfig, bytes]:
+    """A software token with one P-256 key, and the key's SubjectPublicKeyInfo."""
+    path, pin_file = directory / "token", directory / "pin"
+    create_software_token(path, pin=_PIN, label="lab")
+    spki = generate_key(path, pin=_PIN, kind="p256", key_id=KEY_ID, label="release")
+    pin_file.touch(mode=0o600)
+    pin_file.write_bytes(_PIN)
+    journal = str(directory / "pin-journal")
+    config = TokenConfig(name="lab", kind="software", path=str(path), pin_file=str(pin_file), journal=journal)
+    return config, spki
+
+
+class CountingToken:
+    """A token that remembers what it was asked to sign."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self.signed: list[bytes] = []
+
+    async def info(self) -> TokenInfo:
+        return await self._token.info()
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        return await self._token.keys()
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        self.signed.append(digest)
+        return await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+
+    async def close(self) -> None:
+        await self._token.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """The token that the tests of a module share, and its key."""
+
+    token: Token
+    spki: bytes
+
+    @property
+    def key(self) -> Key:
+        return Key(spki=self.spki, agent=AGENT_KEY)
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """An agent, the hub that lies to it, and an enrolled client's first request."""
+
+    trust: Trust
+    hub: LyingHub
+    journal: SqliteJournal
+    executor: Executor
+    token: CountingToken
+    profile: KeyProfile
+    formats: tuple[Format, ...]
+    now_ms: list[int] = field(default_factory=lambda: [NOW_MS])
+
+    async def take(self, job: Job) -> tuple[AgentMessage, ...]:
+        """Give the agent a job, and answer with what it said."""
+        said: list[AgentMessage] = []
+
+        async def answer(message: AgentMessage) -> None:
+            said.append(message)
+
+        rest = await self.executor.accept(job, answer)
+        if rest is not None:
+            await rest
+        return tuple(said)
+
+    async def signs(self, job: Job) -> tuple[bytes, ...]:
+        """The agent signs every item, and each signature verifies."""
+        said = await self.take(job)
+        done = [message for message in said if isinstance(message, ItemDone)]
+        assert len(done) == len(said) == len(job.items), said
+        for message, item in zip(done, job.items, strict=True):
+            digest = hashlib.sha256(item.signed).digest()
+            verify_digest(self.profile.spki, Mechanism.ECDSA_SHA256, digest, message.signature)
+            assert (message.item, message.fence) == (item.item, job.fence)
+        return tuple(message.signature for message in done)
+
+    async def refuses(self, job: Job, code: str, words: str = "") -> None:
+        """The agent refuses every item with this code, uses no token and writes nothing down."""
+        before = (len(self.token.signed), await self.journal.entries(0, 1000), await self.journal.state())
+        said = await self.take(job)
+        assert len(said) == len(job.items)
+        for message, item in zip(said, job.items, strict=True):
+            assert isinstance(message, ItemRefused), message
+            assert (message.code, message.unknown) == (code, False), message
+            assert words in message.message
+            assert (message.item, message.fence) == (item.item, job.fence)
+        assert (len(self.token.signed), await self.journal.entries(0, 1000), await self.journal.state()) == before
+
+    async def still_signs(self, ask: Ask, *, fence: int = 1) -> None:
+        """After a lie the agent serves an honest job on the same log."""
+        await self.signs(self.hub.job(ask, fence=fence))
+
+
+def with_item(job: Job, **changes: Any) -> Job:
+    """The job with its first item changed."""
+    return replace(job, items=(replace(job.items[0], **changes), *job.items[1:]))
+
+
+def with_member(job: Job, **changes: Any) -> Job:
+    """The job with the client's membership changed."""
+    return replace(job, membership=replace(job.membership, **changes))
+
+
+def resent(job: Job, bench: Bench) -> Job:
+    """The newest job once more: now the agent has seen its checkpoint."""
+    return replace(job, old_size=bench.hub.log.size, consistency=())
+
+
+async def open_bench(
+    directory: Path,
+    served: Served,
+    trust: Trust,
+    *,
+    level: str = "traced",
+    opaque: tuple[str, ...] = (),
+    formats: tuple[Format, ...] = FORMATS,
+    hub: LyingHub | None = None,
+) -> Bench:
+    """An agent over the journal in `directory`: opened a second time it is the same agent after a restart."""
+    journal = await SqliteJournal.open(directory / "journal.db")
+    now_ms = [NOW_MS]
+    executor = Executor(
+        bundle=trust.bundle, request_key=AGENT_KEY, journal=journal, clock=lambda: now_ms[0], formats=formats
+    )
+    profile = KeyProfile(
+        name=PROFILE, spki=served.spki, level=level, opaque=opaque, not_before_ms=0, not_after_ms=NOW_MS + 10**10
+    )
+    token = CountingToken(served.token)
+    executor.serve((ServedKey(profile=profile, token=token, key_id=KEY_ID),))
+    held = await executor.load()
+    hub = hub or LyingHub(trust, served.key, formats=formats)
+    hub.held_size = held.size
+    return Bench(
+        trust=trust,
+        hub=hub,
+        journal=journal,
+        executor=executor,
+        token=token,
+        profile=profile,
+        formats=formats,
+        now_ms=now_ms,
+    )
+
+
+def make_format(name: str, binding: Binding, *, reads: Callable[[Preimage], PreimageFacts] | None = None) -> Format:
+    """A format beside those of the project; without `reads`, one whose preimage is a bare SHA-256 digest."""
+    pe = format_named("authenticode-pe")
+
+    def bare(preimage: Preimage) -> PreimageFacts:
+        artifact = Artifact(algorithm="sha256", digest=hashlib.sha256(preimage.signed).digest())
+        return PreimageFacts(artifact=artifact, digest_algorithm="sha256")
+
+    return Format(
+        name=name,
+        title=name,
+        binding=binding,
+        detect=lambda _head, _name: False,
+        scan=pe.scan,
+        preimage=pe.preimage,
+        parse_preimage=reads or bare,
+        embed=pe.embed,
+        verify=pe.verify,
+    )

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trust bundle: believed by its hash, and only if a quorum of its own authority keys signed it."""
+
+import datetime as dt
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from privyseal.errors import ConfigError, PrivysealError
+from privyseal.identity.bundle import BUNDLE_TYPE, AuthorityKey, BundleStatement, load_bundle, open_bundle, seal_bundle
+from privyseal.identity.ca import make_ca
+from privyseal.tlog.entry import canonical_json
+from privyseal.tlog.note import NoteSigner
+from privyseal.wire.dsse import seal
+from wire_samples import key, mutated
+
+KEYS = (key(1), key(2), key(3))
+CA = make_ca("hub.example", ec.generate_private_key(ec.SECP256R1()), dt.datetime(2026, 6, 1, tzinfo=dt.UTC))
+STATEMENT = BundleStatement(
+    serial=1,
+    hub="hub.example",
+    ca=CA.public_bytes(Encoding.PEM).decode(),
+    log_key=NoteSigner(name="hub.example", key=key(9)).verifier.vkey,
+    authorities=tuple(
+        AuthorityKey(name=f"key {place}", key=one.public_key().public_bytes_raw()) for place, one in enumerate(KEYS)
+    ),
+    quorum=2,
+)
+BUNDLE = seal_bundle(STATEMENT, KEYS[:2])
+
+
+def refused(envelope: bytes, code: str, expected: bytes | None = None) -> None:
+    with pytest.raises(PrivysealError) as caught:
+        open_bundle(envelope, expected)
+    assert caught.value.code == code
+
+
+def sealed(*keys: Ed25519PrivateKey, **changes: Any) -> bytes:
+    return seal(BUNDLE_TYPE, canonical_json(replace(STATEMENT, **changes)), keys)
+
+
+def test_what_was_sealed_is_opened() -> None:
+    opened = open_bundle(BUNDLE.envelope, BUNDLE.sha256)
+
+    assert opened == BUNDLE
+    assert opened.hub == "hub.example"
+    assert opened.authority_keys == tuple(one.public_key().public_bytes_raw() for one in KEYS)
+    assert opened.sha256 == hashlib.sha256(canonical_json(STATEMENT)).digest()
+
+
+@pytest.mark.parametrize("keys", [KEYS[:2], KEYS[1:], KEYS[::2], KEYS], ids=["01", "12", "02", "012"])
+def test_any_two_of_three_are_enough(keys: tuple[Ed25519PrivateKey, ...]) -> None:
+    assert open_bundle(sealed(*keys)).statement == STATEMENT
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [(), KEYS[:1], KEYS[:1] * 3, (KEYS[0], key(7)), (key(7), key(8)), (KEYS[0], key(9))],
+    ids=["none", "one", "one-thrice", "stranger", "strangers", "log-key"],
+)
+def test_fewer_than_the_quorum_are_not(keys: tuple[Ed25519PrivateKey, ...]) -> None:
+    refused(sealed(*keys), "bundle.quorum")
+
+
+def test_an_authority_that_stands_there_twice_counts_once() -> None:
+    twice = (STATEMENT.authorities[0], replace(STATEMENT.authorities[0], name="again"))
+
+    refused(sealed(KEYS[0], authorities=twice), "bundle.malformed")
+    refused(sealed(KEYS[0], authorities=(*twice, STATEMENT.authorities[1])), "bundle.quorum")
+
+
+def test_another_bundle_than_the_one_named_is_refused_though_it_is_sound() -> None:
+    other = seal_bundle(replace(STATEMENT, serial=2), KEYS)
+
+    refused(other.envelope, "bundle.hash", BUNDLE.sha256)
+    refused(BUNDLE.envelope, "bundle.hash", bytes(32))
+    refused(BUNDLE.envelope, "bundle.hash", b"")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"v": 2},
+        {"quorum": 0},
+        {"quorum": -1},
+        {"quorum": 4},
+        {"authorities": ()},
+        {"authorities": (*STATEMENT.authorities, AuthorityKey(name="short", key=bytes(31)))},
+        {"ca": ""},
+        {"ca": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+    ],
+    ids=["version", "quorum-0", "quorum-minus", "quorum-4", "nobody", "short-key", "no-ca", "bad-ca"],
+)
+def test_a_bundle_that_makes_no_sense_is_malformed(changes: dict[str, Any]) -> None:
+    refused(sealed(*KEYS, **changes), "bundle.malformed")
+
+
+def test_a_log_key_that_is_none_is_refused_when_the_bundle_is_opened() -> None:
+    refused(sealed(*KEYS, log_key="hub.example+00000000+AAAA"), "bundle.malformed")
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"[" * 100_000, b"\xff", b"null", b'{"v":NaN}'])
+def test_a_payload_that_is_no_bundle_is_malformed(payload: bytes) -> None:
+    refused(seal(BUNDLE_TYPE, payload, KEYS), "bundle.malformed")
+
+
+@pytest.mark.parametrize("field", ["v", "hub", "quorum", "authorities"])
+def test_a_field_of_another_kind_is_malformed(field: str) -> None:
+    whole = msgspec.json.decode(canonical_json(STATEMENT))
+
+    refused(seal(BUNDLE_TYPE, canonical_json({**whole, field: 1.5}), KEYS), "bundle.malformed")
+    refused(seal(BUNDLE_TYPE, canonical_json({**whole, "more": 1}), KEYS), "bundle.malformed")
+
+
+def test_another_type_of_payload_is_no_bundle() -> None:
+    refused(seal("application/vnd.privyseal.authority+json", canonical_json(STATEMENT), KEYS), "envelope.malformed")
+
+
+@given(st.data())
+def test_changed_bytes_never_make_another_bundle(data: st.DataObject) -> None:
+    spoilt = data.draw(mutated(BUNDLE.envelope))
+    try:
+        opened = open_bundle(spoilt)
+    except PrivysealError:
+        return
+    assert opened.statement == STATEMENT
+
+
+def test_a_bundle_that_was_pinned_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.json"
+    path.write_bytes(BUNDLE.envelope)
+
+    assert load_bundle(path) == BUNDLE
+
+
+def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_bundle(tmp_path / "bundle.json")
+
+    assert caught.value.code == "file.missing"
+    assert "bundle.json" in caught.value.message
