@@ -11,8 +11,9 @@ from installation import Site
 from lab.fault_shim import FaultyToken
 from privyseal.client.log import LogReader
 from privyseal.identity.joining import parse_join_code
+from privyseal.identity.keyfile import load_ed25519, load_tls_key
 from programs import Outcome, privyseal, refused, succeeded
-from softhsm import PIN, SoftHsm
+from softhsm import PIN
 
 
 def shapes(secret: bytes) -> list[bytes]:
@@ -65,7 +66,7 @@ def test_the_worker_is_seen(site: Site) -> None:
 
 def test_the_pin_is_nowhere_but_in_its_file(site: Site, site_token: FaultyToken, app: Path) -> None:
     succeeded(site.run("sign", "--key", "release", app))
-    hsm: SoftHsm = site_token.hsm
+    hsm = site_token.hsm
 
     assert finds(PIN, site, app.parent, hsm.directory, but=(hsm.pin_file,)) == []
     assert shown(PIN, hsm.pin_file.read_bytes())
@@ -89,8 +90,10 @@ def test_a_join_secret_is_nowhere(site: Site, tmp_path: Path, role: str) -> None
     assert not any(shown(secret, (one.out + one.err).encode()) or code in one.out + one.err for one in said)
 
 
-def test_a_request_key_and_a_tls_key_stay_where_they_were_made(site: Site) -> None:
-    for key in (site.client().identity.directory / "request.key", site.agent_directory / "tls.key"):
-        secret = b"".join(key.read_bytes().splitlines()[1:-1])
+def test_private_keys_stay_where_they_were_made(site: Site) -> None:
+    request_key = site.client().identity.directory / "request.key"
+    tls_key = site.agent_directory / "tls.key"
+    scalar = load_tls_key(tls_key).private_numbers().private_value.to_bytes(32)
 
-        assert finds(base64.b64decode(secret)[-32:], site, but=(key,)) == []
+    assert finds(load_ed25519(request_key).private_bytes_raw(), site, but=(request_key,)) == []
+    assert finds(scalar, site, but=(tls_key,)) == []

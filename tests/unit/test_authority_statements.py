@@ -22,7 +22,7 @@ from privyseal.identity.authority import (
 )
 from privyseal.tlog.entry import canonical_json
 from privyseal.wire.dsse import key_id, seal
-from wire_samples import JSON_SPOILERS, digests, integers, key, mutated, texts
+from wire_samples import JSON_SPOILERS, digests, key, mutated, texts
 
 TRUST = make_trust(authorities=3, quorum=2)
 NOW_MS = 1000
@@ -35,13 +35,14 @@ INVITATION = Invitation(
 REVOCATION = Revocation(hub=HUB, issued=900, not_after=NOW_MS, role="client", name="build")
 
 names = st.lists(texts, max_size=3).map(tuple)
+times = st.integers(0, 2**53 - 1)
 late = st.integers(NOW_MS, 2**53 - 1)
 statements: st.SearchStrategy[AuthorityStatement] = st.one_of(
     st.builds(
         GrantStatement,
         v=st.just(1),
         hub=st.just(HUB),
-        issued=integers,
+        issued=times,
         not_after=late,
         request_key=st.binary(max_size=40),
         profile=texts,
@@ -51,14 +52,14 @@ statements: st.SearchStrategy[AuthorityStatement] = st.one_of(
         Invitation,
         v=st.just(1),
         hub=st.just(HUB),
-        issued=integers,
+        issued=times,
         not_after=late,
         role=texts,
         name=texts,
         profiles=names,
         secret_sha256=digests,
     ),
-    st.builds(Revocation, v=st.just(1), hub=st.just(HUB), issued=integers, not_after=late, role=texts, name=texts),
+    st.builds(Revocation, v=st.just(1), hub=st.just(HUB), issued=times, not_after=late, role=texts, name=texts),
 )
 
 

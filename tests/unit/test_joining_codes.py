@@ -35,7 +35,7 @@ def refused(text: str, role: str = "client", code: str = "join.code") -> None:
     with pytest.raises(ConfigError) as caught:
         parse_join_code(text, role)
     assert caught.value.code == code
-    assert text[8:] not in str(caught.value), "a join code is a secret"
+    assert len(text) < 20 or text[8:] not in str(caught.value), "a join code is a secret"
 
 
 @given(codes)
@@ -58,12 +58,10 @@ def test_each_doubled_character_is_noticed() -> None:
         refused(TEXT[:place] + TEXT[place] + TEXT[place:])
 
 
-@given(st.integers(0, len(TEXT) - 1), st.sampled_from(ALPHABET))
-def test_each_changed_character_is_noticed(place: int, other: str) -> None:
-    spoilt = TEXT[:place] + other + TEXT[place + 1 :]
-    if spoilt == TEXT:
-        return
-    refused(spoilt)
+def test_each_changed_character_is_noticed() -> None:
+    for place, character in enumerate(TEXT):
+        for other in ALPHABET.replace(character, ""):
+            refused(TEXT[:place] + other + TEXT[place + 1 :])
 
 
 def test_the_last_character_has_one_form_only() -> None:

@@ -23,7 +23,7 @@ from privyseal.wire.statement import (
     seal_request,
     statement_id,
 )
-from wire_samples import JSON_SPOILERS, digests, integers, key, mutated, texts
+from wire_samples import JSON_SPOILERS, digests, key, mutated, texts
 
 PUBLIC = key().public_key().public_bytes_raw()
 ITEM = RequestItem(
@@ -53,15 +53,15 @@ statements = st.builds(
         st.builds(
             RequestItem,
             preimage=digests,
-            artifact=st.builds(ArtifactDigest, alg=texts, digest=digests),
+            artifact=st.builds(ArtifactDigest, alg=st.just("sha256"), digest=digests),
             claimed=st.builds(ClaimedFile, name=texts, sha256=digests, size=sizes),
         ),
         min_size=1,
         max_size=3,
     ).map(tuple),
     idempotency_key=texts,
-    created=integers,
-    not_after=integers,
+    created=sizes,
+    not_after=sizes,
 )
 
 

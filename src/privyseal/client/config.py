@@ -5,6 +5,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -14,13 +15,16 @@ from privyseal.identity.bundle import TrustBundle, load_bundle
 __all__ = ["ClientConfig", "ClientIdentity", "client_config_text", "find_client_config", "load_client_config"]
 
 
+_Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+/?$")]
+
+
 class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
-    hub: str
-    web: str
+    hub: _Url
+    web: _Url
     identity: str
     trust: tuple[str, ...] = ()
-    wait_seconds: float = 300.0
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import msgspec
 
 from privyseal.errors import ConfigError
 
-__all__ = ["HubConfig", "HubFiles", "load_hub_config", "split_address"]
+__all__ = ["HubConfig", "HubFiles", "check_hub_name", "load_hub_config", "split_address"]
 
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-./")
 
@@ -88,6 +88,16 @@ def split_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def check_hub_name(name: str) -> None:
+    """A hub's name is its log's origin: it stands in checkpoints and receipts, and never changes.
+
+    Raises:
+        ConfigError: `config.malformed`.
+    """
+    if not name or set(name) - _NAME_CHARACTERS:
+        raise ConfigError("config.malformed", f"hub name {name!r} may hold a-z, 0-9, '-', '.' and '/' only")
+
+
 def load_hub_config(directory: Path) -> HubConfig:
     """Read hub.toml.
 
@@ -103,8 +113,7 @@ def load_hub_config(directory: Path) -> HubConfig:
         ) from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ConfigError("config.malformed", f"{path}: {error}") from error
-    if not config.name or set(config.name) - _NAME_CHARACTERS:
-        raise ConfigError("config.malformed", f"{path}: name {config.name!r} may hold a-z, 0-9, '-', '.' and '/' only")
+    check_hub_name(config.name)
     split_address(config.listen_mtls)
     split_address(config.listen_web)
     return config

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privyseal.errors import ConfigError
-from privyseal.hub.config import HubConfig, HubFiles, load_hub_config
+from privyseal.hub.config import HubConfig, HubFiles, check_hub_name, load_hub_config
 from privyseal.identity.bundle import AuthorityKey, BundleStatement, seal_bundle
 from privyseal.identity.ca import make_ca, new_tls_key
 from privyseal.identity.keyfile import save_private_key, write_private, write_public
@@ -46,8 +46,9 @@ def init_hub(new: NewHub, now: dt.datetime) -> None:
     """Make CA, log key, trust bundle and configuration; write the authority key where the operator wants it.
 
     Raises:
-        ConfigError: `hub.exists`, `authority.exists`.
+        ConfigError: `config.malformed`, `hub.exists`, `authority.exists`.
     """
+    check_hub_name(new.config.name)
     files = HubFiles(new.directory)
     if new.directory.exists() and any(new.directory.iterdir()):
         raise ConfigError("hub.exists", f"{new.directory} is not empty", hint="give a new directory with --dir")

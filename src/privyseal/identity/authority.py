@@ -94,7 +94,9 @@ def open_authority(envelope: bytes, bundle: TrustBundle, now_ms: int) -> SignedS
         statement = msgspec.json.decode(parsed.payload, type=AuthorityStatement)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedInputError("authority.malformed", f"not an authority statement: {error}") from error
-    if statement.v != 1 or canonical_json(statement) != parsed.payload:
+    dates = (statement.issued, statement.not_after)
+    dated = all(0 <= date < 2**53 for date in dates)
+    if statement.v != 1 or not dated or canonical_json(statement) != parsed.payload:
         raise MalformedInputError("authority.malformed", "the authority statement is not in canonical form")
     signed_by = signers(parsed, bundle.authority_keys)
     if len(signed_by) < bundle.statement.quorum:

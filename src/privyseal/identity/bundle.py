@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, MalformedInputError, VerificationError
 from privyseal.tlog.entry import canonical_json
+from privyseal.tlog.note import parse_vkey
 from privyseal.wire.dsse import parse_envelope, seal, signers
 
 __all__ = ["BUNDLE_TYPE", "AuthorityKey", "TrustBundle", "load_bundle", "open_bundle", "seal_bundle"]
@@ -97,7 +98,8 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
     try:
         statement = msgspec.json.decode(parsed.payload, type=BundleStatement)
         x509.load_pem_x509_certificate(statement.ca.encode())
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        parse_vkey(statement.log_key)
+    except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError) as error:
         raise MalformedInputError("bundle.malformed", f"not a trust bundle: {error}") from error
     keys = {authority.key for authority in statement.authorities}
     if statement.v != 1 or not 1 <= statement.quorum <= len(keys) or any(len(key) != 32 for key in keys):

@@ -62,7 +62,10 @@ def parse_join_code(text: str, role: str) -> JoinCodeText:
             f"this join code is for a{'n' * (ROLES[body[0]] == 'agent')} {ROLES[body[0]]}, not for a {role}",
             hint=f"privyseal {ROLES[body[0]]} join",
         )
-    return JoinCodeText(role=role, web_url=url, bundle_sha256=body[1:33], secret=body[33 : 33 + _SECRET_BYTES])
+    code = JoinCodeText(role=role, web_url=url, bundle_sha256=body[1:33], secret=body[33 : 33 + _SECRET_BYTES])
+    if format_join_code(code) != text:  # base64 leaves bits of the last character free
+        raise ConfigError("join.code", "this is not a join code, or a part of it is missing", hint="paste it whole")
+    return code
 
 
 def proof_message(secret: bytes, csr: bytes) -> bytes:
