@@ -105,7 +105,7 @@ def ask(config: ClientConfig, profile: str = "demo", *, items: int = 1, **change
     named, preimages = [], []
     for place in range(items):
         image = make_pe(overlay=secrets.token_bytes(16) + bytes([place % 256]) * 8)
-        scan = PE.scan(io.BytesIO(image), "sha256")
+        scan = PE.scan(io.BytesIO(image), SignOptions())
         preimage = PE.preimage(scan, chain, SignOptions())
         preimages.append(SignatureItem(signed=preimage.signed, detail=preimage.detail))
         named.append(

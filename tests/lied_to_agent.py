@@ -192,8 +192,9 @@ def make_format(name: str, binding: Binding, *, reads: Callable[[Preimage], Prei
     pe = format_named("authenticode-pe")
 
     def bare(preimage: Preimage) -> PreimageFacts:
-        artifact = Artifact(algorithm="sha256", digest=hashlib.sha256(preimage.signed).digest())
-        return PreimageFacts(artifact=artifact, digest_algorithm="sha256")
+        digest = hashlib.sha256(preimage.signed).digest()
+        artifact = Artifact(algorithm="sha256", digest=digest)
+        return PreimageFacts(artifact=artifact, digest_algorithm="sha256", digest=digest)
 
     return Format(
         name=name,

@@ -84,7 +84,7 @@ def raw_key(key: Ed25519PrivateKey) -> bytes:
 def pe_preimage(seed: int = 0) -> Preimage:
     """The preimage of a program that differs with the seed."""
     pe = format_named("authenticode-pe")
-    scanned = pe.scan(io.BytesIO(make_pe(sections=(bytes([seed]) * 512,))), "sha256")
+    scanned = pe.scan(io.BytesIO(make_pe(sections=(bytes([seed]) * 512,))), SignOptions())
     return pe.preimage(scanned, (), SignOptions())
 
 

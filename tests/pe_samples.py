@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pki_samples import NOW, Signer, signer
 from privyseal.formats.authenticode.pe import PE, embed
-from privyseal.formats.model import Patch, SignatureReport, SignOptions, TrustAnchors
+from privyseal.formats.model import Patch, SignatureReport, Signed, SignOptions, TrustAnchors
 
 __all__ = ["ANCHORS", "apply_patch", "make_pe", "sign", "verify"]
 
@@ -64,10 +64,11 @@ def sign(
     """Sign an image through the format's functions."""
     by = by or signer()
     options = options or SignOptions()
-    scanned = PE.scan(io.BytesIO(original), options.digest_algorithm)
+    scanned = PE.scan(io.BytesIO(original), options)
     preimage = PE.preimage(scanned, by.chain, options)
     signature = by.sign(preimage.signed, PE.parse_preimage(preimage).digest_algorithm)
-    return apply_patch(original, embed(scanned, preimage, signature, by.chain, timestamp_token=timestamp_token))
+    whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=timestamp_token)
+    return apply_patch(original, embed(scanned, whole))
 
 
 def verify(signed: bytes, anchors: TrustAnchors = ANCHORS, at: datetime = NOW) -> tuple[SignatureReport, ...]:

@@ -15,7 +15,7 @@ from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.pe import embed
 from privyseal.formats.authenticode.scan import scan
 from privyseal.formats.authenticode.table import encode_table
-from privyseal.formats.model import SignOptions, TrustAnchors
+from privyseal.formats.model import Signed, SignOptions, TrustAnchors
 from privyseal.pki import cms, oids
 
 IMAGE = make_pe(overlay=b"overlay")
@@ -26,10 +26,12 @@ TRUST = TrustAnchors(code_signing=ANCHORS.code_signing, time_stamping=(tsa().roo
 def richly_signed() -> bytes:
     """With a timestamp, and a nested signature that has one, too."""
     by = signer("ec")
-    scanned = scan(io.BytesIO(IMAGE), "sha256")
+    scanned = scan(io.BytesIO(IMAGE), SignOptions())
     preimage = PE.preimage(scanned, by.chain, SignOptions(program_name="Program"))
     signature = by.sign(preimage.signed)
-    once = apply_patch(IMAGE, embed(scanned, preimage, signature, by.chain, timestamp_token=make_token(signature)))
+    token = make_token(signature)
+    whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=token)
+    once = apply_patch(IMAGE, embed(scanned, whole))
     table = once[scanned.layout.data_size_bytes + scanned.padding_size_bytes :]
     inner = table[8 : 8 + int.from_bytes(table[10:12], "big") + 4]
     outer = cms.parse_signed_data(inner)

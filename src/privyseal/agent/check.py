@@ -225,12 +225,11 @@ def _check_item(item: JobItem, checkpoint: Checkpoint, expected: _Expected) -> C
     if not isinstance(entry, Intent):
         raise VerificationError("job.entry", "the entry that the job shows is not an INTENT")
     mechanism = mechanism_for(expected.profile.spki, facts.digest_algorithm)
-    digest = hashlib.new(facts.digest_algorithm, item.signed).digest()
-    wanted = _wanted_intent(item, expected, entry, mechanism, digest)
+    wanted = _wanted_intent(item, expected, entry, mechanism, facts.digest)
     for field in Intent.__struct_fields__:
         if getattr(entry, field) != getattr(wanted, field):
             raise VerificationError("job.entry", f"the INTENT entry differs from the job in `{field}`")
-    return CheckedItem(item=item.item, mechanism=mechanism, digest=digest, entry=item.entry)
+    return CheckedItem(item=item.item, mechanism=mechanism, digest=facts.digest, entry=item.entry)
 
 
 def _check_preimage(item: JobItem, expected: _Expected) -> PreimageFacts:

@@ -16,7 +16,7 @@ from privyseal.client.hub import HubClient
 from privyseal.client.journal import journalled
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, receipt_path
 from privyseal.errors import MalformedInputError, VerificationError, branch_named
-from privyseal.formats.model import Format, Preimage, Scan, SignatureReport, SignOptions, TrustAnchors
+from privyseal.formats.model import Format, Preimage, Scan, SignatureReport, Signed, SignOptions, TrustAnchors
 from privyseal.formats.registry import detect_format, read_preimage
 from privyseal.identity.bundle import TrustBundle
 from privyseal.identity.keyfile import load_ed25519
@@ -117,7 +117,7 @@ class Signer:
             with concurrent.futures.ThreadPoolExecutor(max_workers=1) as beside:
                 whole = beside.submit(_file_sha256, source.path)
                 source.stream.seek(0)
-                scan = chosen.scan(source.stream, options.digest_algorithm)
+                scan = chosen.scan(source.stream, options)
                 file_sha256 = whole.result()
         except (OSError, MalformedInputError) as error:
             source.check_unchanged()  # a file that became shorter is no malformed one
@@ -168,8 +168,7 @@ class Signer:
             )
         facts = read_preimage(prepared.format.name, prepared.preimage)
         spki = parse_certificate(prepared.chain[0]).spki
-        digest = hashlib.new(facts.digest_algorithm, prepared.preimage.signed).digest()
-        verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), digest, item.signature)
+        verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)
         receipt = check_receipt(item.receipt, self._bundle)
         match_receipt(
             receipt,
@@ -186,7 +185,8 @@ class Signer:
     def _embed(
         self, source: SourceFile, target: Path, prepared: _Prepared, item: ItemView, receipt: CheckedReceipt
     ) -> SignatureReport:
-        patch = prepared.format.embed(prepared.scan, prepared.preimage, item.signature, prepared.chain)
+        signed = Signed(preimage=prepared.preimage, signature=item.signature, chain=prepared.chain)
+        patch = prepared.format.embed(prepared.scan, signed)
         anchors = TrustAnchors(code_signing=(prepared.chain[-1],))
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
         place = receipt_path(target)

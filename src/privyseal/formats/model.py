@@ -14,13 +14,16 @@ from typing import BinaryIO, Protocol
 __all__ = [
     "Artifact",
     "Binding",
+    "Edits",
     "Format",
     "Patch",
+    "Placement",
     "Preimage",
     "PreimageFacts",
     "Scan",
     "SignOptions",
     "SignatureReport",
+    "Signed",
     "TrustAnchors",
 ]
 
@@ -60,20 +63,52 @@ class PreimageFacts:
     """What a preimage says once parsed: the only things that hub and agent believe about an artifact."""
 
     artifact: Artifact
-    digest_algorithm: str  #: with which `Preimage.signed` is hashed before it is signed
+    digest_algorithm: str  #: of `digest`
+    digest: bytes  #: what the token signs; for all but opaque formats the hash of `Preimage.signed`
+
+
+class Placement(Enum):
+    """Where a new signature goes in a file that is signed already."""
+
+    REPLACE = "replace"  #: instead of what is there
+    NESTED = "nested"  #: within the first signature, which stays (signtool's /as)
+    ENTRY = "entry"  #: as one more entry of the certificate table, as UEFI firmware reads them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignOptions:
-    """What a person may choose for one signature."""
+    """What a person may choose for one signature.
+
+    Attributes:
+        page_hashes: Put digests of the image's pages into the signature (signtool's /ph).
+    """
 
     digest_algorithm: str = "sha256"
     program_name: str = ""
     program_url: str = ""
+    page_hashes: bool = False
+    placement: Placement = Placement.REPLACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """A signature value and all that goes into the file with it.
+
+    Attributes:
+        signature: RSA block or DER ECDSA-Sig-Value over `preimage`.
+        chain: DER certificates, leaf first.
+        timestamp_token: RFC 3161 token (ContentInfo, DER) over `signature`, or empty.
+    """
+
+    preimage: Preimage
+    signature: bytes
+    chain: tuple[bytes, ...]
+    timestamp_token: bytes = b""
+    placement: Placement = Placement.REPLACE
 
 
 class Scan(Protocol):
-    """What one streaming pass over a file learned; each format has its own with these two in common."""
+    """What one streaming pass over a file learned; each format has its own with these in common."""
 
     @property
     def artifact(self) -> Artifact:
@@ -83,6 +118,11 @@ class Scan(Protocol):
     @property
     def size_bytes(self) -> int:
         """Size of the file that was read."""
+        ...
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it carries a signature already, of whatever worth."""
         ...
 
 
@@ -133,6 +173,26 @@ class SignatureReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Edits:
+    """What can be done to a file's signatures without a key.
+
+    Attributes:
+        remove: scan -> Patch that takes every signature out.
+        extract: scan -> the first signature as a detached file (Authenticode: ContentInfo, DER).
+        attach: (scan, detached signature) -> Patch. Raises MalformedInputError if it is one of another file.
+        signature_values: scan -> the signature value of each signature, in the order of `Format.verify`.
+        add_timestamp: (scan, position in `signature_values`, RFC 3161 token) -> Patch that puts the token beside
+            that signature, instead of one that is there.
+    """
+
+    remove: Callable[[Scan], Patch]
+    extract: Callable[[Scan], bytes]
+    attach: Callable[[Scan, bytes], Patch]
+    signature_values: Callable[[Scan], tuple[bytes, ...]]
+    add_timestamp: Callable[[Scan, int, bytes], Patch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A file format as a record of functions.
 
@@ -141,22 +201,24 @@ class Format:
         title: For people.
         binding: How preimages relate to the artifact.
         detect: (first 4096 bytes, file name) -> is it this format?
-        scan: (stream, digest algorithm) -> Scan. One pass, bounded memory. Raises MalformedInputError,
+        scan: (stream, options) -> Scan. One pass, bounded memory. Raises MalformedInputError,
             UnsupportedInputError.
         preimage: (scan, chain leaf first as DER, options) -> Preimage.
         parse_preimage: Preimage -> PreimageFacts. Accepts only what re-encodes to the same bytes. Raises
             MalformedInputError.
-        embed: (scan, preimage, signature, chain leaf first as DER) -> Patch.
+        embed: (scan, Signed) -> Patch.
         verify: (stream, anchors, at) -> one report for each signature in the file; never raises for a signature
             that does not hold, only MalformedInputError for a file that cannot be read. Empty if unsigned.
+        edits: What can be done without a key; None if nothing can.
     """
 
     name: str
     title: str
     binding: Binding
     detect: Callable[[bytes, str], bool]
-    scan: Callable[[BinaryIO, str], Scan]
+    scan: Callable[[BinaryIO, SignOptions], Scan]
     preimage: Callable[[Scan, tuple[bytes, ...], SignOptions], Preimage]
     parse_preimage: Callable[[Preimage], PreimageFacts]
-    embed: Callable[[Scan, Preimage, bytes, tuple[bytes, ...]], Patch]
+    embed: Callable[[Scan, Signed], Patch]
     verify: Callable[[BinaryIO, TrustAnchors, datetime], tuple[SignatureReport, ...]]
+    edits: Edits | None = None

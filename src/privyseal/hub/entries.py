@@ -79,7 +79,7 @@ def intent_entry(job: Job, facts: IntentFacts) -> Intent:
         binding=format_named(facts.statement.format).binding.value,
         mechanism=mechanism.value,
         preimage=hashlib.sha256(job.signed).hexdigest(),
-        digest=hashlib.new(preimage.digest_algorithm, job.signed).hexdigest(),
+        digest=preimage.digest.hex(),
         artifact=item.artifact,
         claimed=Claimed(sha256=item.claimed.sha256, size=item.claimed.size),
         client=_key_hash(facts.client_key),

@@ -15,7 +15,7 @@ from pki_samples import authority, signer, tsa
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.pe import embed
-from privyseal.formats.model import SignOptions, TrustAnchors
+from privyseal.formats.model import Signed, SignOptions, TrustAnchors
 from privyseal.pki import tsp
 
 pytestmark = pytest.mark.interop
@@ -116,12 +116,13 @@ def test_openssl_refuses_what_we_refuse(tmp_path: Path) -> None:
 def test_a_timestamped_signature_holds_for_every_judge(kind: str, certs: bool, tmp_path: Path) -> None:  # noqa: FBT001
     by = signer(kind)
     image = UNSIGNED[14].read()
-    scanned = PE.scan(io.BytesIO(image), "sha256")
+    scanned = PE.scan(io.BytesIO(image), SignOptions())
     preimage = PE.preimage(scanned, by.chain, SignOptions())
     signature = by.sign(preimage.signed)
     token = token_over(signature, LocalTsa(tmp_path, certs=certs))
 
-    signed = apply_patch(image, embed(scanned, preimage, signature, by.chain, timestamp_token=token))
+    whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=token)
+    signed = apply_patch(image, embed(scanned, whole))
 
     path, roots = tmp_path / "signed.exe", tmp_path / "roots.pem"
     path.write_bytes(signed)

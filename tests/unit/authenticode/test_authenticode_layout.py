@@ -10,6 +10,7 @@ from pe_samples import make_pe, sign, verify
 from privyseal.errors import MalformedInputError, PrivysealError, UnsupportedInputError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.layout import HEAD_SIZE_BYTES, read_layout
+from privyseal.formats.model import SignOptions
 
 LFANEW = 0x80
 OPTIONAL = LFANEW + 24
@@ -29,7 +30,7 @@ def changed(data: bytes, offset: int, layout: str, *values: int) -> bytes:
 
 def refusal(data: bytes) -> PrivysealError:
     with pytest.raises((MalformedInputError, UnsupportedInputError)) as by_scan:
-        PE.scan(io.BytesIO(data), "sha256")
+        PE.scan(io.BytesIO(data), SignOptions())
     with pytest.raises((MalformedInputError, UnsupportedInputError)) as by_verify:
         verify(data)
     assert by_scan.value.code == by_verify.value.code
@@ -109,7 +110,7 @@ class HugeFile(io.BytesIO):
 
 def test_a_file_beyond_32_bits_is_refused() -> None:
     with pytest.raises(UnsupportedInputError) as caught:
-        PE.scan(HugeFile(IMAGE), "sha256")
+        PE.scan(HugeFile(IMAGE), SignOptions())
 
     assert caught.value.code == "pe.too_large"
 
@@ -123,7 +124,7 @@ class ShrinkingFile(io.BytesIO):
 
 def test_a_file_that_shrinks_is_refused() -> None:
     with pytest.raises(MalformedInputError) as caught:
-        PE.scan(ShrinkingFile(IMAGE), "sha256")
+        PE.scan(ShrinkingFile(IMAGE), SignOptions())
 
     assert caught.value.code == "pe.truncated"
 
@@ -132,7 +133,7 @@ def test_a_file_that_shrinks_is_refused() -> None:
 def test_any_change_of_the_headers_is_read_or_refused_with_a_code(offset: int, change: bytes) -> None:
     data = IMAGE[:offset] + change + IMAGE[offset + len(change) :]
     try:
-        scanned = PE.scan(io.BytesIO(data), "sha256")
+        scanned = PE.scan(io.BytesIO(data), SignOptions())
     except (MalformedInputError, UnsupportedInputError) as error:
         code = error.code
     else:

@@ -15,7 +15,7 @@ from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.checksum import checksum_of, word_sum
 from privyseal.formats.authenticode.pe import embed
 from privyseal.formats.authenticode.table import encode_table, parse_table
-from privyseal.formats.model import Artifact, Preimage, Scan, SignOptions
+from privyseal.formats.model import Artifact, Preimage, Scan, Signed, SignOptions
 
 MIB = 1 << 20
 
@@ -73,7 +73,7 @@ def test_blocks_join_without_a_gap(size: int) -> None:
     checksum = 0x80 + 24 + 64
     covered = image[:checksum] + image[checksum + 4 : directory] + image[directory + 8 :] + bytes(-size % 8)
 
-    scanned = PE.scan(io.BytesIO(image), "sha384")
+    scanned = PE.scan(io.BytesIO(image), SignOptions(digest_algorithm="sha384"))
 
     assert scanned.artifact == Artifact(algorithm="sha384", digest=hashlib.sha384(covered).digest())
     signed = sign(image)
@@ -100,7 +100,7 @@ def test_a_scan_reads_each_byte_once_and_in_small_blocks() -> None:
     image = make_pe(overlay=bytes(5 * MIB + 3))
     stream = ForwardOnly(image)
 
-    PE.scan(stream, "sha256")
+    PE.scan(stream, SignOptions())
 
     assert stream.taken == len(image)
 
@@ -120,7 +120,7 @@ def test_every_sha2_digest_can_be_signed(algorithm: str, kind: str) -> None:
 @pytest.mark.parametrize("algorithm", ["sha1", "md5", "sha3_256", ""])
 def test_other_digests_are_refused(algorithm: str) -> None:
     with pytest.raises(UnsupportedInputError) as caught:
-        PE.scan(io.BytesIO(make_pe()), algorithm)
+        PE.scan(io.BytesIO(make_pe()), SignOptions(digest_algorithm=algorithm))
 
     assert caught.value.code == "digest.unsupported"
 
@@ -131,8 +131,8 @@ def test_signing_again_replaces_the_signature() -> None:
 
     twice = sign(once, signer("ec"))
 
-    scanned = PE.scan(io.BytesIO(once), "sha256")
-    assert scanned.artifact == PE.scan(io.BytesIO(image), "sha256").artifact
+    scanned = PE.scan(io.BytesIO(once), SignOptions())
+    assert scanned.artifact == PE.scan(io.BytesIO(image), SignOptions()).artifact
     assert len(twice) < len(once)
     assert [report.subject for report in verify(twice)] == ["CN=Test Signer ec"]
     assert written_checksum(twice) == pefile_checksum(twice)
@@ -140,10 +140,10 @@ def test_signing_again_replaces_the_signature() -> None:
 
 def test_only_three_places_are_written_and_they_are_in_order() -> None:
     image = make_pe(overlay=b"abc")
-    scanned = PE.scan(io.BytesIO(image), "sha256")
+    scanned = PE.scan(io.BytesIO(image), SignOptions())
     preimage = PE.preimage(scanned, signer().chain, SignOptions())
 
-    patch = PE.embed(scanned, preimage, signer().sign(preimage.signed), signer().chain)
+    patch = PE.embed(scanned, Signed(preimage=preimage, signature=signer().sign(preimage.signed), chain=signer().chain))
 
     assert patch.keep_bytes == len(image)
     assert [(offset, len(content)) for offset, content in patch.writes[:2]] == [(0xD8, 4), (0x128, 8)]
@@ -155,34 +155,34 @@ def test_only_three_places_are_written_and_they_are_in_order() -> None:
 def test_the_root_is_in_the_file_only_if_it_was_given() -> None:
     by = signer()
     with_root = replace(by, intermediate=by.intermediate)
-    scanned = PE.scan(io.BytesIO(make_pe()), "sha256")
+    scanned = PE.scan(io.BytesIO(make_pe()), SignOptions())
     preimage = PE.preimage(scanned, by.chain, SignOptions())
     signature = with_root.sign(preimage.signed)
 
-    bare = PE.embed(scanned, preimage, signature, by.chain)
-    full = PE.embed(scanned, preimage, signature, (*by.chain, by.root.der))
+    bare = PE.embed(scanned, Signed(preimage=preimage, signature=signature, chain=by.chain))
+    full = PE.embed(scanned, Signed(preimage=preimage, signature=signature, chain=(*by.chain, by.root.der)))
 
     assert by.root.der not in bare.writes[2][1]
     assert by.root.der in full.writes[2][1]
 
 
 def test_a_preimage_of_another_image_is_not_embedded() -> None:
-    scanned = PE.scan(io.BytesIO(make_pe()), "sha256")
-    other = PE.scan(io.BytesIO(make_pe(overlay=b"other")), "sha256")
+    scanned = PE.scan(io.BytesIO(make_pe()), SignOptions())
+    other = PE.scan(io.BytesIO(make_pe(overlay=b"other")), SignOptions())
     preimage = PE.preimage(other, signer().chain, SignOptions())
 
     with pytest.raises(MalformedInputError) as caught:
-        embed(scanned, preimage, b"", signer().chain)
+        embed(scanned, Signed(preimage=preimage, signature=b"", chain=signer().chain))
 
     assert caught.value.code == "authenticode.other_image"
 
 
 def test_a_signature_needs_a_certificate() -> None:
-    scanned = PE.scan(io.BytesIO(make_pe()), "sha256")
+    scanned = PE.scan(io.BytesIO(make_pe()), SignOptions())
     preimage = PE.preimage(scanned, (), SignOptions())
 
     with pytest.raises(MalformedInputError) as caught:
-        PE.embed(scanned, preimage, b"signature", ())
+        PE.embed(scanned, Signed(preimage=preimage, signature=b"signature", chain=()))
 
     assert caught.value.code == "authenticode.no_certificate"
 
@@ -190,13 +190,14 @@ def test_a_signature_needs_a_certificate() -> None:
 class OtherScan:
     artifact = Artifact(algorithm="sha256", digest=bytes(32))
     size_bytes = 0
+    is_signed = False
 
 
 def test_a_scan_of_another_format_is_refused() -> None:
     scanned: Scan = OtherScan()
 
     with pytest.raises(UnsupportedInputError) as caught:
-        PE.embed(scanned, Preimage(signed=b""), b"", ())
+        PE.embed(scanned, Signed(preimage=Preimage(signed=b""), signature=b"", chain=()))
 
     assert caught.value.code == "format.wrong_scan"
 

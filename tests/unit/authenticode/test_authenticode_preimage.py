@@ -14,7 +14,7 @@ from privyseal.formats.authenticode import PE, spc
 from privyseal.formats.model import Artifact, Preimage, SignOptions
 from privyseal.pki import cms, der, oids
 
-SCAN = PE.scan(io.BytesIO(make_pe()), "sha256")
+SCAN = PE.scan(io.BytesIO(make_pe()), SignOptions())
 GOOD = PE.preimage(SCAN, (), SignOptions(program_name="Acmé ☂ 𝄞", program_url="https://example.test/"))
 
 

@@ -15,7 +15,7 @@ from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.layout import read_layout
 from privyseal.formats.authenticode.table import encode_table, parse_table
-from privyseal.formats.model import Artifact, TrustAnchors
+from privyseal.formats.model import Artifact, SignOptions, TrustAnchors
 from privyseal.pki import cms, cms_verify, der, oids
 
 IMAGE = make_pe(sections=(b"\x90" * 700, b"data" * 300), overlay=b"overlay")
@@ -66,7 +66,7 @@ def test_a_report_says_who_signed_what() -> None:
     assert report.problem_code == ""
     assert report.subject == "CN=Test Signer ec"
     assert report.chain == (*by.chain, by.root.der)
-    assert report.artifact == PE.scan(io.BytesIO(IMAGE), "sha256").artifact
+    assert report.artifact == PE.scan(io.BytesIO(IMAGE), SignOptions()).artifact
     assert report.signature_sha256 == hashlib.sha256(parsed().signer_infos[0].signature).digest()
     assert report.timestamped_at is None
 

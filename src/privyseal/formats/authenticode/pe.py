@@ -30,6 +30,7 @@ from privyseal.formats.model import (
     PreimageFacts,
     Scan,
     SignatureReport,
+    Signed,
     SignOptions,
     TrustAnchors,
 )
@@ -59,14 +60,7 @@ def parse_preimage(candidate: Preimage) -> PreimageFacts:
     return authenticode.parse_preimage(_KIND, candidate)
 
 
-def embed(
-    scanned: Scan,
-    signed_preimage: Preimage,
-    signature: bytes,
-    chain: tuple[bytes, ...],
-    *,
-    timestamp_token: bytes = b"",
-) -> Patch:
+def embed(scanned: Scan, signed: Signed) -> Patch:
     """How to put a signature into the image; one that is there already is replaced.
 
     Raises:
@@ -76,12 +70,12 @@ def embed(
     """
     if not isinstance(scanned, PeScan):
         raise UnsupportedInputError("format.wrong_scan", "the scan is not one of a PE image")
-    facts = parse_preimage(signed_preimage)
+    facts = parse_preimage(signed.preimage)
     if facts.artifact != scanned.artifact:
         raise MalformedInputError(
             "authenticode.other_image", "the preimage names another image than the one that was scanned"
         )
-    table = encode_table(authenticode.make_signed_data(facts, signed_preimage, signature, chain, timestamp_token))
+    table = encode_table(authenticode.make_signed_data(facts, signed))
     if len(table) > MAX_TABLE_SIZE_BYTES:
         raise UnsupportedInputError(
             "pe.too_large",

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 
 from privyseal.formats.authenticode.checksum import word_sum
 from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT, PeLayout, read_exactly, read_layout
-from privyseal.formats.model import Artifact
+from privyseal.formats.model import Artifact, SignOptions
 from privyseal.pki.mechanism import hash_algorithm
 
 __all__ = ["PeScan", "authenticode_digests", "scan"]
@@ -40,14 +40,20 @@ class PeScan:
         """Size of the file that was read."""
         return self.layout.size_bytes
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether the image has a certificate table."""
+        return self.layout.table_size_bytes > 0
 
-def scan(stream: BinaryIO, digest_algorithm: str) -> PeScan:
+
+def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
     """Read a PE image once, in bounded memory; a signature that it has does not count.
 
     Raises:
         MalformedInputError: `pe.*`; see `layout.read_layout`.
         UnsupportedInputError: `pe.*`, or `digest.unsupported`.
     """
+    digest_algorithm = options.digest_algorithm
     hash_algorithm(digest_algorithm)
     layout, head = read_layout(stream)
     digest = hashlib.new(digest_algorithm)

@@ -12,7 +12,7 @@ from typing import Final
 
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import spc
-from privyseal.formats.model import Artifact, Preimage, PreimageFacts, SignOptions
+from privyseal.formats.model import Artifact, Preimage, PreimageFacts, Signed, SignOptions
 from privyseal.pki import cms, cms_verify, der, oids
 from privyseal.pki.mechanism import DIGEST_SIZES, hash_algorithm
 
@@ -89,48 +89,44 @@ def parse_preimage(kind: SpcData, preimage: Preimage) -> PreimageFacts:
             "the signed attributes are not contentType, messageDigest, SpcSpOpusInfo and SpcStatementType "
             "in the one form that is accepted",
         )
-    return PreimageFacts(artifact=artifact, digest_algorithm=artifact.algorithm)
+    return PreimageFacts(
+        artifact=artifact,
+        digest_algorithm=artifact.algorithm,
+        digest=hashlib.new(artifact.algorithm, preimage.signed).digest(),
+    )
 
 
-def make_signed_data(
-    facts: PreimageFacts,
-    preimage: Preimage,
-    signature: bytes,
-    chain: tuple[bytes, ...],
-    timestamp_token: bytes,
-) -> bytes:
+def make_signed_data(facts: PreimageFacts, signed: Signed) -> bytes:
     """The SignedData (ContentInfo, DER) with one signer.
 
     Args:
         facts: What `parse_preimage` said of the preimage.
-        preimage: What was signed.
-        signature: RSA block or DER ECDSA-Sig-Value.
-        chain: DER certificates, leaf first; all of them go into the file.
-        timestamp_token: RFC 3161 token over the signature, or empty.
+        signed: Signature, chain (all of it goes into the file), and timestamp.
 
     Raises:
         MalformedInputError: `authenticode.no_certificate`, `certificate.malformed`, `der.malformed`.
         UnsupportedInputError: `key.unsupported`.
     """
-    if not chain:
+    if not signed.chain:
         raise MalformedInputError(
             "authenticode.no_certificate", "an Authenticode signature needs the signer's certificate"
         )
-    timestamp = (cms.Attribute(type=oids.SPC_RFC3161_TIMESTAMP, values=(timestamp_token,)),) if timestamp_token else ()
+    token = signed.timestamp_token
+    timestamp = (cms.Attribute(type=oids.SPC_RFC3161_TIMESTAMP, values=(token,)),) if token else ()
     signer_info = cms_verify.make_signer_info(
-        certificate=chain[0],
+        certificate=signed.chain[0],
         digest_algorithm=facts.digest_algorithm,
-        signed_attributes=preimage.signed,
-        signature=signature,
+        signed_attributes=signed.preimage.signed,
+        signature=signed.signature,
         unsigned_attributes=timestamp,
     )
     signed_data = cms.SignedData(
         version=1,
         digest_algorithms=(signer_info.digest_algorithm,),
         content_type=oids.SPC_INDIRECT_DATA,
-        content=preimage.detail,
+        content=signed.preimage.detail,
         # DER asks for a SET in order (X.690 §11.6); readers find the signer by name, not by place.
-        certificates=tuple(sorted(set(chain))),
+        certificates=tuple(sorted(set(signed.chain))),
         signer_infos=(signer_info,),
     )
     return cms.encode_signed_data(signed_data)
