@@ -19,7 +19,7 @@ from privyseal.ports.token import Token, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
-from privyseal.wire.link import AgentMessage, ItemDone, ItemRefused, Job
+from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job
 
 __all__ = [
     "AGENT_KEY",
@@ -96,12 +96,13 @@ class Bench:
     formats: tuple[Format, ...]
     now_ms: list[int] = field(default_factory=lambda: [NOW_MS])
 
-    async def take(self, job: Job) -> tuple[AgentMessage, ...]:
-        """Give the agent a job, and answer with what it said."""
-        said: list[AgentMessage] = []
+    async def take(self, job: Job) -> tuple[ItemDone | ItemRefused, ...]:
+        """Give the agent a job, and answer with what it said of its items."""
+        said: list[ItemDone | ItemRefused] = []
 
         async def answer(message: AgentMessage) -> None:
-            said.append(message)
+            assert isinstance(message, Answers), message
+            said.extend(message.items)
 
         rest = await self.executor.accept(job, answer)
         if rest is not None:

@@ -25,9 +25,11 @@ from privyseal.tokens.testca import make_test_ca
 from privyseal.wire.link import (
     AgentMessage,
     Announce,
+    Answers,
     Hello,
     HubMessage,
     ItemDone,
+    ItemRefused,
     Job,
     Welcome,
     decode_agent,
@@ -54,6 +56,13 @@ class Peer:
         frame = await self.socket.receive(PATIENCE_SECONDS)
         assert frame.type is WSMsgType.BINARY, frame
         return decode_agent(frame.data)
+
+    async def answer(self) -> ItemDone | ItemRefused:
+        """What the agent says of one item."""
+        said = await self.receive()
+        assert isinstance(said, Answers), said
+        (item,) = said.items
+        return item
 
     async def until_gone(self) -> None:
         """Read on until the agent hangs up."""
@@ -114,7 +123,7 @@ class LinkSite:
         assert isinstance(announced, Announce)
         assert [(one.name, one.problem_code) for one in announced.profiles] == [(PROFILE, "")]
 
-    def check_done(self, job: Job, said: AgentMessage) -> None:
+    def check_done(self, job: Job, said: ItemDone | ItemRefused) -> None:
         """The agent's answer is a signature that verifies."""
         assert isinstance(said, ItemDone), said
         digest = bytes.fromhex(self.hub.intent_of(job).digest)
@@ -127,7 +136,7 @@ class LinkSite:
             await self.greet(peer)
             job = self.hub.job(ask)
             await peer.send(job)
-            self.check_done(job, await peer.receive())
+            self.check_done(job, await peer.answer())
 
         await self.play(script)
 

@@ -91,7 +91,7 @@ def adding(*jobs: Job) -> Callable[[Tx], Awaitable[None]]:
 
 
 async def queued(store: Store) -> tuple[Job, ...]:
-    return await store.read(lambda tx: tx.next_queued("acme-ev", 10))
+    return await store.read(lambda tx: tx.next_queued("acme-ev", 10, 1 << 20))
 
 
 async def test_a_join_code_is_taken_once(store: Store) -> None:
@@ -198,8 +198,8 @@ async def test_jobs_leave_the_queue_in_their_order(store: Store) -> None:
     await store.write(progress)
 
     assert await queued(store) == (third,)
-    assert await store.read(lambda tx: tx.next_queued("other", 10)) == ()
-    assert await store.read(lambda tx: tx.next_queued("acme-ev", 0)) == ()
+    assert await store.read(lambda tx: tx.next_queued("other", 10, 1 << 20)) == ()
+    assert await store.read(lambda tx: tx.next_queued("acme-ev", 0, 1 << 20)) == ()
     assert await store.read(lambda tx: tx.queued_before("acme-ev", third.seq)) == 1
     (opened,) = await store.read(lambda tx: tx.open_jobs())
     assert (opened.seq, opened.fence, opened.attempts, opened.intent_index) == (first.seq, 3, 1, 8)

@@ -15,6 +15,7 @@ from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.link import (
     LINK_VERSION,
     Announce,
+    Answers,
     Hello,
     HubMessage,
     ItemDone,
@@ -147,7 +148,8 @@ async def test_answers_that_nobody_asked_for(site: Site, link: aiohttp.ClientWeb
     assert isinstance(await answer(link), Welcome)
     before = succeeded(site.run("log", "verify", "--json")).document["signatures"]
     for fence in (-1, 0, 1, 2**40):
-        await link.send_bytes(encode(ItemDone(request="0" * 64, item=0, fence=fence, signature=b"x" * 384)))
+        done = ItemDone(request="0" * 64, item=0, fence=fence, signature=b"x" * 384)
+        await link.send_bytes(encode(Answers(items=(done,))))
         await link.send_bytes(encode(OutcomeReply(request="0" * 64, item=0, fence=fence, state="done", signature=b"x")))
 
     still_signs(site)

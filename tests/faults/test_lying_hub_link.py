@@ -122,7 +122,7 @@ async def test_a_lying_job_before_the_welcome_is_refused(site: LinkSite, ask: As
         assert isinstance(await peer.receive(), Hello)
         job = site.hub.job(ask, change=lambda intent: replace(intent, digest=sha256(b"another")))
         await peer.send(job)
-        said = await peer.receive()
+        said = await peer.answer()
         assert isinstance(said, ItemRefused)
         assert said.code == "job.entry"
         await peer.send(Welcome(name="agent"))
@@ -140,7 +140,7 @@ async def test_a_request_key_that_is_no_key_does_not_end_the_agent(site: LinkSit
         stump = raw_key(ask.member.key)[:31]
         envelope = job.envelope.replace(sha256(raw_key(ask.member.key)).encode(), sha256(stump).encode())
         await peer.send(with_member(replace(job, envelope=envelope), request_key=stump))
-        said = await peer.receive()
+        said = await peer.answer()
         assert isinstance(said, ItemRefused)
 
     await site.play(script)
@@ -157,11 +157,11 @@ async def test_a_lie_between_honest_jobs_does_not_end_the_link(site: LinkSite) -
             ask = site.hub.ask(member, idempotency_key=f"build {build}")
             job = site.hub.job(ask)
             await peer.send(replace(job, checkpoint=site.hub.checkpoint(origin="other.example/log")))
-            said = await peer.receive()
+            said = await peer.answer()
             assert isinstance(said, ItemRefused)
             assert said.code == "checkpoint.origin"
             await peer.send(job)
-            site.check_done(job, await peer.receive())
+            site.check_done(job, await peer.answer())
 
     await site.play(script)
 

@@ -20,7 +20,7 @@ from privyseal.formats.registry import FORMATS
 from privyseal.identity.authority import Invitation, seal_authority
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import seal
-from privyseal.wire.link import ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
 
 pytest_plugins = ["lying_hub_fixtures"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -301,9 +301,10 @@ async def test_jobs_that_come_together_are_each_signed_once(bench: Bench) -> Non
     member = bench.hub.enrol()
     asks = [bench.hub.ask(member, idempotency_key=f"build {build}") for build in range(3)]
     jobs = [bench.hub.job(ask) for ask in asks]
-    said: list[object] = []
+    said: list[Answers] = []
 
-    async def answer(message: object) -> None:
+    async def answer(message: AgentMessage) -> None:
+        assert isinstance(message, Answers)
         said.append(message)
 
     rests = [await bench.executor.accept(job, answer) for job in jobs]  # all prepared before the first is signed
@@ -311,5 +312,5 @@ async def test_jobs_that_come_together_are_each_signed_once(bench: Bench) -> Non
         assert rest is not None
         await rest
 
-    assert [type(message) for message in said] == [ItemDone] * 3
+    assert [type(one) for message in said for one in message.items] == [ItemDone] * 3
     assert len(bench.token.signed) == 3

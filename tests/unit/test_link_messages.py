@@ -10,6 +10,7 @@ from privyseal.errors import MalformedInputError
 from privyseal.wire.link import (
     AgentMessage,
     Announce,
+    Answers,
     Hello,
     HubMessage,
     ItemDone,
@@ -45,9 +46,7 @@ _profiles = st.builds(
     problem=texts,
     problem_hint=texts,
 )
-agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
-    st.builds(Hello, version=numbers, checkpoint_size=numbers, checkpoint_root=data),
-    st.builds(Announce, profiles=st.lists(_profiles, max_size=2).map(tuple)),
+_answers: st.SearchStrategy[ItemDone | ItemRefused] = st.one_of(
     st.builds(ItemDone, request=texts, item=numbers, fence=numbers, signature=data),
     st.builds(
         ItemRefused,
@@ -59,6 +58,11 @@ agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
         message=texts,
         unknown=st.booleans(),
     ),
+)
+agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
+    st.builds(Hello, version=numbers, checkpoint_size=numbers, checkpoint_root=data),
+    st.builds(Announce, profiles=st.lists(_profiles, max_size=2).map(tuple)),
+    st.builds(Answers, items=st.lists(_answers, max_size=3).map(tuple)),
     st.builds(
         OutcomeReply,
         request=texts,

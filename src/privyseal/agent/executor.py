@@ -22,7 +22,7 @@ from privyseal.ports.journal import AgentJournal, OutcomeState
 from privyseal.ports.token import Token
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
-from privyseal.wire.link import AgentMessage, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
 from privyseal.wire.statement import REQUEST_TYPE, statement_id
 
 __all__ = ["Executor", "ServedKey"]
@@ -36,6 +36,8 @@ _OUTCOME_STATES: Final = {
     OutcomeState.SIGNED: "done",
     OutcomeState.FAILED: "failed",
 }
+#: An answer waits this long for those behind it; the last of a job never waits.
+_GATHER_SECONDS: Final = 0.05
 _ItemKey = tuple[str, int, int]
 #: Sends a message to the hub, or drops it if the link is down: the hub asks again when it is back.
 Answer = Callable[[AgentMessage], Awaitable[None]]
@@ -128,8 +130,8 @@ class Executor:
         except PrivysealError as error:
             level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
             level("job refused", profile=job.profile, code=error.code, reason=error.message)
-            for item in job.items:
-                await answer(_refusal(_request_id(job), item.item, job.fence, error))
+            refusals = (_refusal(_request_id(job), item.item, job.fence, error) for item in job.items)
+            await answer(Answers(items=tuple(refusals)))
             return None
         keys = [(request_id, item.item, job.fence) for item in items]
         self._running.update(keys)
@@ -138,12 +140,19 @@ class Executor:
     async def _sign_all(
         self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[_ItemKey], answer: Answer
     ) -> None:
+        """Sign one item after the other; what ended within a moment goes to the hub together (one commit there)."""
+        loop = asyncio.get_running_loop()
+        ended: list[ItemDone | ItemRefused] = []
+        since_s = loop.time()
         try:
             for item, item_key in zip(items, keys, strict=True):
                 async with key.turn:
-                    message = await self._sign(key, item, item_key)
+                    ended.append(await self._sign(key, item, item_key))
                 self._running.discard(item_key)
-                await answer(message)
+                if item_key is keys[-1] or loop.time() - since_s >= _GATHER_SECONDS:
+                    await answer(Answers(items=tuple(ended)))
+                    ended.clear()
+                    since_s = loop.time()
         finally:
             self._running.difference_update(keys)
 

@@ -210,12 +210,26 @@ class ReadTx(Protocol):
         """The request that this client made under that key."""
         ...
 
-    async def jobs(self, request_id: str) -> tuple[Job, ...]:
-        """The items of a request, in their order."""
+    async def jobs(self, request_id: str, start: int = 0, count: int = -1) -> tuple[Job, ...]:
+        """The items of a request in their order: `count` at most (all if negative) from item `start` on."""
         ...
 
-    async def next_queued(self, profile: str, limit: int) -> tuple[Job, ...]:
-        """The oldest queued jobs of a profile (FIFO by `seq`)."""
+    async def job(self, request_id: str, item: int) -> Job | None:
+        """One item of a request."""
+        ...
+
+    async def first_waiting(self, request_id: str) -> int | None:
+        """`seq` of the request's first job that is queued or under way; None if all have ended."""
+        ...
+
+    async def next_queued(self, profile: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
+        """The oldest queued jobs of a profile (FIFO by `seq`): as many as both limits allow, but one at least.
+
+        Args:
+            profile: Key profile.
+            limit: Most jobs.
+            max_preimage_bytes: Most bytes of `signed` and `detail` together.
+        """
         ...
 
     async def queued_before(self, profile: str, seq: int) -> int:

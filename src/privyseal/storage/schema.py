@@ -128,6 +128,8 @@ HUB_SCHEMA: Final = Schema(
         """,
         # What waits or runs is small beside what was ever signed.
         "CREATE INDEX job_waiting ON job (profile, seq) WHERE state IN ('queued', 'intent')",
+        # Whether a request has anything left to wait for, however many items it had.
+        "CREATE INDEX job_open ON job (request_id, seq) WHERE state IN ('queued', 'intent')",
         # Apart from job: up to 1 MiB that need not be written again with each change of state.
         """
         CREATE TABLE job_preimage (

@@ -33,7 +33,9 @@ _PROFILE: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile WHERE name = 
 _PROFILES: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile ORDER BY name"
 _REQUEST: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE id = ?"
 _REQUEST_BY_KEY: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE client = ? AND idempotency_key = ?"
-_JOBS_OF_REQUEST: Final = f"{_JOBS} WHERE request_id = ? ORDER BY item"
+_JOBS_OF_REQUEST: Final = f"{_JOBS} WHERE request_id = ? AND item >= ? ORDER BY item LIMIT ?"
+_JOB: Final = f"{_JOBS} WHERE request_id = ? AND item = ?"
+_FIRST_WAITING: Final = f"SELECT min(seq) FROM job WHERE request_id = ? AND {_WAITING}"
 _NEXT_QUEUED: Final = f"{_JOBS} WHERE profile = ? AND {_WAITING} AND state = 'queued' ORDER BY seq LIMIT ?"
 _QUEUED_BEFORE: Final = f"SELECT count(*) FROM job WHERE profile = ? AND {_WAITING} AND seq < ?"
 _OPEN_JOBS: Final = f"{_JOBS} WHERE {_WAITING} AND state = 'intent' ORDER BY seq"
@@ -111,13 +113,29 @@ class SqliteReadTx:
         """The request that this client made under that key."""
         return self._one(_REQUEST_BY_KEY, (client, idempotency_key), rows.request_from)
 
-    async def jobs(self, request_id: str) -> tuple[Job, ...]:
-        """The items of a request, in their order."""
-        return self._all(_JOBS_OF_REQUEST, (request_id,), rows.job_from)
+    async def jobs(self, request_id: str, start: int = 0, count: int = -1) -> tuple[Job, ...]:
+        """The items of a request in their order: `count` at most (all if negative) from item `start` on."""
+        return self._all(_JOBS_OF_REQUEST, (request_id, start, count), rows.job_from)
 
-    async def next_queued(self, profile: str, limit: int) -> tuple[Job, ...]:
-        """The oldest queued jobs of a profile (FIFO by `seq`)."""
-        return self._all(_NEXT_QUEUED, (profile, max(limit, 0)), rows.job_from)
+    async def job(self, request_id: str, item: int) -> Job | None:
+        """One item of a request."""
+        return self._one(_JOB, (request_id, item), rows.job_from)
+
+    async def first_waiting(self, request_id: str) -> int | None:
+        """`seq` of the request's first job that is queued or under way; None if all have ended."""
+        return self._one(_FIRST_WAITING, (request_id,), lambda row: row[0])
+
+    async def next_queued(self, profile: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
+        """The oldest queued jobs of a profile (FIFO by `seq`): as many as both limits allow, but one at least."""
+        found: list[Job] = []
+        room = max_preimage_bytes
+        for row in self._connection.execute(_NEXT_QUEUED, (profile, max(limit, 0))):
+            job = rows.job_from(row)
+            room -= len(job.signed) + len(job.detail)
+            if found and room < 0:
+                break
+            found.append(job)
+        return tuple(found)
 
     async def queued_before(self, profile: str, seq: int) -> int:
         """How many jobs of the profile are queued or under way before `seq`."""

@@ -63,7 +63,7 @@ class ItemView(_Body, frozen=True):
     """What became of one item.
 
     Attributes:
-        state: `queued`, `running`, `signed` or `failed`.
+        state: `signed` or `failed`.
         receipt: `c2sp.org/tlog-proof@v1` of the RESULT entry.
     """
 
@@ -76,18 +76,22 @@ class ItemView(_Body, frozen=True):
 
 
 class RequestView(_Body, frozen=True):
-    """A request and its items.
+    """A request, and those of its items that were asked for and have ended.
 
     Attributes:
         id: Name of the request; `/v1/signatures/{id}`.
         state: `waiting` while an item is queued or running, else `done`.
         position: Jobs that stand before this request's first waiting item.
+        total: Number of its items.
+        first: Position of `items[0]`: the `?from=` of the question. Items follow without a gap, each of them ended.
         chain: Certificates of the key that signed, DER, leaf first.
     """
 
     id: str
     state: str
     position: int
+    total: int
+    first: int
     chain: tuple[bytes, ...]
     items: tuple[ItemView, ...]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of the agent link: MessagePack, one message a WebSocket frame, the agent dials in.
 
-The agent opens with `Hello` and `Announce`; from then on the hub sends `Job` and `OutcomeQuery`, the agent `ItemDone`,
-`ItemRefused` and `OutcomeReply`. WebSocket pings keep both sides sure of each other.
+The agent opens with `Hello` and `Announce`; from then on the hub sends `Job` and `OutcomeQuery`, the agent `Answers`
+and `OutcomeReply`. WebSocket pings keep both sides sure of each other.
 """
 
 from typing import Final, TypeVar
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "AgentMessage",
     "Announce",
+    "Answers",
     "Hello",
     "HubMessage",
     "ItemDone",
@@ -149,6 +150,12 @@ class ItemRefused(_Message, frozen=True, tag="item-refused"):
     unknown: bool = False
 
 
+class Answers(_Message, frozen=True, tag="answers"):
+    """What became of several items, in the order in which they ended."""
+
+    items: tuple[ItemDone | ItemRefused, ...]
+
+
 class OutcomeQuery(_Message, frozen=True, tag="outcome?"):
     """What became of this (request, item, fence)?"""
 
@@ -170,7 +177,7 @@ class OutcomeReply(_Message, frozen=True, tag="outcome"):
     message: str = ""
 
 
-AgentMessage = Hello | Announce | ItemDone | ItemRefused | OutcomeReply
+AgentMessage = Hello | Announce | Answers | OutcomeReply
 HubMessage = Welcome | Refused | Job | OutcomeQuery
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

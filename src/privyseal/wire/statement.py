@@ -3,6 +3,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -82,6 +83,7 @@ def seal_request(statement: RequestStatement, key: Ed25519PrivateKey) -> bytes:
     return seal(REQUEST_TYPE, canonical_json(statement), (key,))
 
 
+@lru_cache(maxsize=4)  # the jobs of a large request bring the same statement one after the other
 def open_request(envelope: bytes, key: bytes) -> tuple[RequestStatement, str]:
     """The statement in an envelope that this raw request key signed, and its id.
 
@@ -115,6 +117,7 @@ def _check_values(statement: RequestStatement) -> None:
         )
 
 
+@lru_cache(maxsize=4)  # asked for again with each of the request's jobs
 def accepted_statement(envelope: bytes) -> RequestStatement:
     """The statement of an envelope that was opened, and so judged, when it was accepted."""
     return _parse(parse_envelope(envelope, REQUEST_TYPE).payload)

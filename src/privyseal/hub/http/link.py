@@ -14,10 +14,9 @@ from privyseal.wire.link import (
     MAX_MESSAGE_BYTES,
     AgentMessage,
     Announce,
+    Answers,
     Hello,
     HubMessage,
-    ItemDone,
-    ItemRefused,
     OutcomeReply,
     Refused,
     Welcome,
@@ -60,8 +59,9 @@ async def _serve(call: Call, socket: web.WebSocketResponse, link: AgentLink) -> 
         match message:
             case Announce():
                 await call.hub.dispatch.announce(link, message.profiles)
-            case ItemDone() | ItemRefused():
-                link.told(message)
+            case Answers():
+                for answer in message.items:
+                    link.told(answer)
             case OutcomeReply():
                 link.told_outcome(message)
             case Hello():

@@ -3,6 +3,7 @@
 
 import datetime as dt
 import math
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ import privyseal
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route, json_response
 from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.submit import Question
 from privyseal.ports.store import Enrolment, ReadTx
 from privyseal.wire.api import (
     AgentStatus,
@@ -22,40 +24,52 @@ from privyseal.wire.api import (
     RequestView,
     SignatureRequest,
 )
+from privyseal.wire.statement import MAX_ITEMS
 
 __all__ = ["ROUTES"]
 
 _MAX_WAIT_SECONDS: Final = 60.0
 
 
-def _wait_seconds(request: web.Request) -> float:
-    text = request.query.get("wait", "0")
+def _number(request: web.Request, name: str, default: float, most: float, *, whole: bool = True) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
     try:
-        seconds = float(text)
+        number = int(text) if whole else float(text)
     except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= _MAX_WAIT_SECONDS:
-        raise MalformedInputError("query.wait", f"wait={text!r} is not a time of 0 to 60 seconds")
-    return seconds
+        number = math.nan
+    if not 0 <= number <= most:
+        raise MalformedInputError(f"query.{name}", f"{name}={text!r} is not a number from 0 to {most:.0f}")
+    return number
 
 
-async def _answer(call: Call, request_id: str, *, fresh: bool = False) -> web.Response:
-    view = await call.hub.requests.wait(call.caller, request_id, _wait_seconds(call.request), fresh=fresh)
+def _question(request: web.Request, request_id: str) -> Question:
+    return Question(
+        request_id=request_id,
+        first=int(_number(request, "from", 0, MAX_ITEMS)),
+        enough=int(_number(request, "enough", 1, MAX_ITEMS)),
+        seconds=_number(request, "wait", 0.0, _MAX_WAIT_SECONDS, whole=False),
+    )
+
+
+async def _answer(call: Call, question: Question, *, fresh: bool = False) -> web.Response:
+    view = await call.hub.requests.wait(call.caller, question, fresh=fresh)
     response = json_response(view, 202 if view.state == "waiting" else 200)
-    response.headers["Location"] = f"/v1/signatures/{request_id}"
+    response.headers["Location"] = f"/v1/signatures/{question.request_id}"
     return response
 
 
 async def _create(call: Call) -> web.Response:
     call.hub.ensure_signing()
     body = await call.body(SignatureRequest)
-    _wait_seconds(call.request)  # refused before anything is signed
+    question = _question(call.request, "")  # refused before anything is signed
     accepted = await call.hub.requests.submit(call.caller, body)
-    return await _answer(call, accepted.request_id, fresh=accepted.fresh)
+    return await _answer(call, replace(question, request_id=accepted.request_id), fresh=accepted.fresh)
 
 
 async def _show(call: Call) -> web.Response:
-    return await _answer(call, call.request.match_info["id"])
+    return await _answer(call, _question(call.request, call.request.match_info["id"]))
 
 
 async def _profile(call: Call) -> msgspec.Struct:
@@ -132,7 +146,7 @@ ROUTES: Final = (
         listener=Listener.MTLS,
         permission=Permission.CLIENT,
         audit="intent, result, unknown; deny if refused",
-        summary="Ask for signatures; ?wait=SECONDS waits for them, 202 says where to ask again",
+        summary="Ask for signatures; ?wait=SECONDS&enough=N waits for N of them, 202 says where to ask again",
         handler=_create,
         body=SignatureRequest,
         answer=RequestView,
@@ -143,7 +157,7 @@ ROUTES: Final = (
         listener=Listener.MTLS,
         permission=Permission.CLIENT,
         audit="none",
-        summary="What became of a request; ?wait=SECONDS waits",
+        summary="What became of a request's items ?from=N on; ?wait=SECONDS&enough=N waits for N of them",
         handler=_show,
         answer=RequestView,
     ),

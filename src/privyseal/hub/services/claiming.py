@@ -12,7 +12,9 @@ from privyseal.wire.statement import accepted_statement
 __all__ = ["BATCH_ITEMS", "Batch", "claim_batch"]
 
 #: Items of one request that share a job, and so an fsync at hub and agent.
-BATCH_ITEMS: Final = 16
+BATCH_ITEMS: Final = 64
+#: Most bytes of their preimages together: a job is one message of the agent link.
+_BATCH_PREIMAGE_BYTES: Final = 8 << 20
 
 _LATE: Final = {
     "request.expired": "the request waited in the queue until its own not_after had passed",
@@ -38,7 +40,7 @@ class Batch:
 
 async def claim_batch(tx: Tx, profile: ProfileRow, fence: int) -> Batch | None:
     """Claim the oldest queued items of one request; None if there is nothing to claim."""
-    queued = await tx.next_queued(profile.name, BATCH_ITEMS)
+    queued = await tx.next_queued(profile.name, BATCH_ITEMS, _BATCH_PREIMAGE_BYTES)
     agent = await tx.enrolment("agent", profile.agent)
     request = await tx.request(queued[0].request_id) if queued else None
     if request is None or agent is None:

@@ -7,6 +7,7 @@ before anybody is told. At most `WINDOW` batches are under way: one at the token
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -46,6 +47,13 @@ class LaneServices:
     holder: str
     changed: Callable[[str], None]  #: called with a request id after each durable change
     failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    job: Job
+    intent: Intent
+    answer: ItemDone | ItemRefused
 
 
 class Lane:
@@ -186,8 +194,14 @@ class Lane:
         try:
             answers = [link.expect((job.request_id, job.item, job.fence)) for job in batch.jobs]
             await self._send(link, batch)
-            for job, intent, answer in zip(batch.jobs, batch.intents, answers, strict=True):
-                await self._settle(job, intent, await answer)
+            waiting = deque(zip(batch.jobs, batch.intents, answers, strict=True))
+            while waiting:
+                await waiting[0][2]
+                ended = []
+                while waiting and waiting[0][2].done():
+                    job, intent, answer = waiting.popleft()
+                    ended.append(_Ended(job=job, intent=intent, answer=answer.result()))
+                await self._settle(batch.request.id, tuple(ended))
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
@@ -229,29 +243,35 @@ class Lane:
             )
             link.held_size = proofs.head.size
 
-    async def _settle(self, job: Job, intent: Intent, answer: ItemDone | ItemRefused) -> None:
-        """Write what became of an item, then tell whoever waits. Only the fence of the open intent counts."""
-        answer = self._checked(intent, answer)
+    async def _settle(self, request_id: str, ended: tuple[_Ended, ...]) -> None:
+        """Write what became of items of one request, in one commit, then tell whoever waits."""
+        checked = [replace(one, answer=self._checked(one.intent, one.answer)) for one in ended]
 
         async def write(tx: Tx) -> None:
-            current = (await tx.jobs(job.request_id))[job.item]
-            if current.state is not JobState.INTENT or current.fence != job.fence:
-                return
-            now_ms = await tx.now_ms()
-            if isinstance(answer, ItemDone):
-                entry = result_entry(current, intent, now_ms, signature=answer.signature)
-                index = await tx.append(encode_entry(entry))
-                signed = replace(current, state=JobState.SIGNED, result_index=index, signature=answer.signature)
-                await tx.put_job(signed)
-            elif answer.unknown:
-                await self._write_unknown(tx, current, answer, now_ms)
-            else:
-                await self._write_refused(tx, current, intent, answer, now_ms)
+            for one in checked:
+                await self._write_ended(tx, one)
 
         await self._write(write)
-        self._services.changed(job.request_id)
-        if isinstance(answer, ItemRefused):
+        self._services.changed(request_id)
+        if any(isinstance(one.answer, ItemRefused) for one in checked):
             self.wake()  # it may stand in the queue again
+
+    async def _write_ended(self, tx: Tx, ended: _Ended) -> None:
+        """Only the fence of the open intent counts."""
+        answer = ended.answer
+        current = await tx.job(ended.job.request_id, ended.job.item)
+        if current is None or current.state is not JobState.INTENT or current.fence != ended.job.fence:
+            return
+        now_ms = await tx.now_ms()
+        if isinstance(answer, ItemDone):
+            entry = result_entry(current, ended.intent, now_ms, signature=answer.signature)
+            index = await tx.append(encode_entry(entry))
+            signed = replace(current, state=JobState.SIGNED, result_index=index, signature=answer.signature)
+            await tx.put_job(signed)
+        elif answer.unknown:
+            await self._write_unknown(tx, current, answer, now_ms)
+        else:
+            await self._write_refused(tx, current, ended.intent, answer, now_ms)
 
     def _checked(self, intent: Intent, answer: ItemDone | ItemRefused) -> ItemDone | ItemRefused:
         """A signature counts only if the profile's certificate verifies it."""
@@ -306,7 +326,8 @@ class Lane:
                 for job, entry in open_jobs:
                     intent = parse_entry(entry)
                     if isinstance(intent, Intent):
-                        await self._settle(job, intent, await self._ask(link, job))
+                        ended = _Ended(job=job, intent=intent, answer=await self._ask(link, job))
+                        await self._settle(job.request_id, (ended,))
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise

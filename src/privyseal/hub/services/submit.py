@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from cryptography import x509
@@ -32,17 +33,14 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.store import Enrolment, Job, JobState, ReadTx, Request, Store, Tx
 from privyseal.tlog.entry import encode_entry
 from privyseal.wire.api import ItemView, RequestView, SignatureItem, SignatureRequest
-from privyseal.wire.statement import RequestStatement, open_request
+from privyseal.wire.statement import RequestStatement, accepted_statement, open_request
 
-__all__ = ["Accepted", "Requests"]
+__all__ = ["Accepted", "Question", "Requests"]
 
 _CLOCK_SKEW_MS: Final = 120_000
-_STATES: Final = {
-    JobState.QUEUED: "queued",
-    JobState.INTENT: "running",
-    JobState.SIGNED: "signed",
-    JobState.FAILED: "failed",
-}
+_ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
+#: Most items of one answer.
+_VIEW_ITEMS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +57,22 @@ class Accepted:
 
     request_id: str
     fresh: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about a request.
+
+    Attributes:
+        first: The first item that is of interest.
+        enough: With so many items ended from there on, an answer is worth its way.
+        seconds: How long to wait for that.
+    """
+
+    request_id: str
+    first: int = 0
+    enough: int = 1
+    seconds: float = 0.0
 
 
 class Requests:
@@ -213,57 +227,65 @@ class Requests:
         settled = batch is not None and not batch.jobs
         return Accepted(request_id=earlier_id or asked.request.id, fresh=earlier_id is None and not settled)
 
-    async def wait(self, caller: Enrolment, request_id: str, seconds: float, *, fresh: bool = False) -> RequestView:
-        """What became of a request, when it is done or after this time.
+    async def wait(self, caller: Enrolment, question: Question, *, fresh: bool = False) -> RequestView:
+        """What became of a request: when it is done, enough of its items have ended, or the time has passed.
 
         Args:
             caller: Only its own requests are shown.
-            request_id: The request.
-            seconds: How long to wait.
-            fresh: It was accepted just now, with nothing awaited since: there is nothing to be seen yet.
+            question: What is asked.
+            fresh: The request was accepted just now, with nothing awaited since: there is nothing to be seen yet.
 
         Raises:
             ConfigError: `request.unknown`.
         """
         event = asyncio.Event()
-        self._waiting.setdefault(request_id, set()).add(event)
+        self._waiting.setdefault(question.request_id, set()).add(event)
         try:
-            view = None if fresh else await self.view(caller, request_id)
+            view = None if fresh else await self._view(caller, question, enough=question.enough)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while view is None or view.state == "waiting":
+                async with asyncio.timeout(question.seconds):
+                    while view is None:
                         await event.wait()
                         event.clear()
-                        view = await self.view(caller, request_id)
-            if view is None:
-                view = await self.view(caller, request_id)
+                        view = await self._view(caller, question, enough=question.enough)
+            return view or await self.view(caller, question)
         finally:
-            self._waiting[request_id].discard(event)
-            if not self._waiting[request_id]:
-                del self._waiting[request_id]
-        return view
+            self._waiting[question.request_id].discard(event)
+            if not self._waiting[question.request_id]:
+                del self._waiting[question.request_id]
 
-    async def view(self, caller: Enrolment, request_id: str) -> RequestView:
-        """What became of a request; only its own client may ask.
+    async def view(self, caller: Enrolment, question: Question) -> RequestView:
+        """What became of a request until now; only its own client may ask.
 
         Raises:
             ConfigError: `request.unknown`.
         """
+        view = await self._view(caller, question, enough=0)
+        if view is None:
+            raise AssertionError  # nothing is always enough
+        return view
+
+    async def _view(self, caller: Enrolment, question: Question, *, enough: int) -> RequestView | None:
+        """None if the request is not done, and fewer items than `enough` can be told."""
         lanes = self._dispatch
 
-        async def read(tx: ReadTx) -> RequestView:
-            request = await tx.request(request_id)
+        async def read(tx: ReadTx) -> RequestView | None:
+            request = await tx.request(question.request_id)
             if request is None or request.client != caller.name:
-                raise ConfigError("request.unknown", f"client {caller.name!r} has no request {request_id!r}")
-            jobs = await tx.jobs(request_id)
-            open_jobs = [job for job in jobs if job.state in (JobState.QUEUED, JobState.INTENT)]
+                raise ConfigError("request.unknown", f"client {caller.name!r} has no request {question.request_id!r}")
+            waiting = await tx.first_waiting(request.id)
+            ended = tuple(takewhile(_has_ended, await tx.jobs(request.id, question.first, _VIEW_ITEMS)))
+            if waiting is not None and len(ended) < enough:
+                return None
             lane = lanes.lane(request.profile)
             return RequestView(
-                id=request_id,
-                state="waiting" if open_jobs else "done",
-                position=await tx.queued_before(request.profile, open_jobs[0].seq) if open_jobs else 0,
+                id=request.id,
+                state="done" if waiting is None else "waiting",
+                position=0 if waiting is None else await tx.queued_before(request.profile, waiting),
+                total=len(accepted_statement(request.envelope).items),
+                first=question.first,
                 chain=() if lane is None else lane.profile.chain,
-                items=tuple([await self._item(tx, job) for job in jobs]),
+                items=tuple([await self._item(tx, job) for job in ended]),
             )
 
         return await self._store.read(read)
@@ -273,13 +295,17 @@ class Requests:
         if job.state is JobState.SIGNED and job.result_index is not None:
             receipt = await self._audit.receipt(tx, job.result_index)
         return ItemView(
-            state=_STATES[job.state],
+            state=job.state.value,
             signature=job.signature,
             receipt=receipt,
             branch=job.branch,
             code=job.code,
             message=job.message,
         )
+
+
+def _has_ended(job: Job) -> bool:
+    return job.state in _ENDED
 
 
 def _milliseconds(moment: dt.datetime) -> int:
