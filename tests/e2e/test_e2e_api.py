@@ -311,14 +311,24 @@ def test_many_items_of_one_request(up: Up, api: Api) -> None:
     """More than a batch, and more entries than a tile holds; in their order, each with a receipt of its own."""
     asked = ask(up.client(), items=130)
 
-    answer = api("POST", "/v1/signatures?wait=60", asked.body).document
+    answer = api("POST", "/v1/signatures?wait=60&enough=130", asked.body).document
 
+    assert (answer["state"], answer["total"], answer["first"]) == ("done", 130, 0)
     bundle = up.client().load_bundle()
     receipts = [check_receipt(item["receipt"], bundle) for item in answer["items"]]
     assert [receipt.entry.item for receipt in receipts] == list(range(130))
     assert len({item["signature"] for item in answer["items"]}) == 130
     verified = succeeded(up.run("log", "verify", "--json")).document
     assert verified["size"] > 256
+    rest = api("GET", f"/v1/signatures/{answer['id']}?from=128").document
+    assert (rest["first"], rest["items"]) == (128, answer["items"][128:])
+    assert api("GET", f"/v1/signatures/{answer['id']}?from=130&enough=9").document["items"] == []
+
+
+@pytest.mark.parametrize("query", ["from=-1", "from=x", "from=1.5", "from=10001", "enough=-1", "enough=", "enough=1e3"])
+def test_a_part_of_a_request_that_is_none(api: Api, query: str) -> None:
+    name = query.partition("=")[0]
+    assert api("GET", f"/v1/signatures/{'0' * 64}?{query}").problem == (422, f"query.{name}")
 
 
 @pytest.mark.parametrize("text", ["x", "0" * 63, "zz" * 32, "00" * 33, "%00", "0" * 5000])
