@@ -1,32 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's journal: the exact bytes of a request are on disk before the first send, until there is an answer."""
+"""The client's journal: the exact bytes of a request are on disk before the first send, until its files are placed."""
 
 import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from privyseal.client.journal import journalled
+from lying_hub import make_trust
+from privyseal.client.journal import RequestJournal
 from privyseal.errors import ConfigError
+from privyseal.tlog.entry import ArtifactDigest
+from privyseal.wire.api import SignatureItem, SignatureRequest
+from privyseal.wire.statement import ClaimedFile, RequestItem, RequestStatement, seal_request
 
 DAY_SECONDS = 86_400
 
 
-def test_the_request_is_there_while_it_is_under_way(tmp_path: Path) -> None:
-    with journalled(tmp_path / "journal", "abc", b"the bytes"):
-        (kept,) = (tmp_path / "journal").iterdir()
-        assert kept.read_bytes() == b"the bytes"
-        assert kept.stat().st_mode & 0o077 == 0
+def make_body(name: str = "app.exe") -> SignatureRequest:
+    item = RequestItem(
+        preimage="0" * 64,
+        artifact=ArtifactDigest(alg="sha256", digest="1" * 64),
+        claimed=ClaimedFile(name=name, sha256="2" * 64, size=3),
+    )
+    statement = RequestStatement(
+        hub="hub.example",
+        profile="acme",
+        format="authenticode-pe",
+        items=(item,),
+        idempotency_key="k",
+        created=1,
+        not_after=2,
+    )
+    envelope = seal_request(statement, make_trust().log_key)
+    return SignatureRequest(envelope=envelope, preimages=(SignatureItem(signed=b"s", detail=b"d"),))
 
+
+def test_a_request_is_kept_for_its_owner_until_it_is_forgotten(tmp_path: Path) -> None:
+    journal, body = RequestJournal(tmp_path / "journal"), make_body()
+
+    journal.keep("abc", body)
+
+    (path,) = (tmp_path / "journal").iterdir()
+    assert path.stat().st_mode & 0o077 == 0
+    (kept,) = RequestJournal(tmp_path / "journal").open_requests()
+    assert (kept.id, kept.body) == ("abc", body)
+    assert kept.statement.items[0].claimed.name == "app.exe"
+    journal.forget("abc")
+    journal.forget("abc")
     assert list((tmp_path / "journal").iterdir()) == []
+    assert list(journal.open_requests()) == []
 
 
-def test_a_request_without_answer_stays(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), journalled(tmp_path, "abc", b"the bytes"):
-        raise ZeroDivisionError
+def test_open_requests_come_in_the_order_in_which_they_were_kept(tmp_path: Path) -> None:
+    journal = RequestJournal(tmp_path)
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        journal.keep(name, make_body(name))
+        os.utime(tmp_path / f"{name}.request.json", (time.time() - age * 60,) * 2)
 
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the bytes"]
+    assert [kept.id for kept in journal.open_requests()] == ["oldest", "middle", "newest"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"envelope": "", "preimages": []}', msgspec.json.encode(make_body())[:-20], b"\xff" * 100],
+    ids=["empty", "cut", "list", "no-statement", "truncated", "binary"],
+)
+def test_what_cannot_be_read_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "abc.request.json"
+    path.write_bytes(content)
+
+    assert list(RequestJournal(tmp_path).open_requests()) == []
+    assert path.read_bytes() == content
 
 
 def test_what_is_a_week_old_is_cleared(tmp_path: Path) -> None:
@@ -37,16 +83,19 @@ def test_what_is_a_week_old_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "something-else").touch()
     os.utime(tmp_path / "something-else", (0, 0))
 
-    with journalled(tmp_path, "abc", b"the bytes"):
-        pass
+    RequestJournal(tmp_path).keep("abc", make_body())
 
-    assert {path.name for path in tmp_path.iterdir()} == {"young.request.json", "something-else"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "abc.request.json",
+        "something-else",
+        "young.request.json",
+    ]
 
 
-def test_nothing_is_sent_that_cannot_be_kept(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(ConfigError) as caught, journalled(tmp_path / "file", "abc", b"the bytes"):
-        pytest.fail("the block must not run")
+    with pytest.raises(ConfigError) as caught:
+        RequestJournal(tmp_path / "file").keep("abc", make_body())
 
     assert caught.value.code == "journal.unwritable"

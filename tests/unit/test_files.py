@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privyseal.client.files import open_source, write_signed
+from privyseal.client.files import draft_beside, open_source, write_signed
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
@@ -31,7 +31,8 @@ def put(file: Path, target: Path, patch: Patch = PATCH, receipt: bytes = b"the r
     """Write a patched copy; what its block found in the temporary file."""
     with (
         open_source(file) as source,
-        write_signed(source, patch, target, receipt=receipt, receipt_path=file.with_name("receipt")) as written,
+        draft_beside(target) as draft,
+        write_signed(source, patch, draft, receipt=receipt, receipt_path=file.with_name("receipt")) as written,
     ):
         return written.read_bytes()
 
@@ -90,7 +91,8 @@ def test_an_error_in_the_block_leaves_everything(file: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
         open_source(file) as source,
-        write_signed(source, PATCH, file, receipt=b"new", receipt_path=file.with_name("receipt")),
+        draft_beside(file) as draft,
+        write_signed(source, PATCH, draft, receipt=b"new", receipt_path=file.with_name("receipt")),
     ):
         raise ZeroDivisionError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from privyseal.errors import PrivysealError
 
-__all__ = ["emit", "emit_error", "say", "table"]
+__all__ = ["emit", "emit_error", "error_document", "printable", "say", "table"]
 
 
 def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
@@ -28,17 +28,21 @@ def say(message: str) -> None:
 def emit_error(error: PrivysealError, *, as_json: bool) -> None:
     """Say what happened, to which object, and what to do next."""
     if as_json:
-        problem = {
-            "code": error.code,
-            "message": error.message,
-            "hint": error.hint,
-            "exit": error.exit_status,
-            "retryable": error.retryable,
-        }
-        print(json.dumps({"error": problem}, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"error": error_document(error)}, ensure_ascii=False))  # noqa: T201
     say(f"privyseal: {printable(error.message)} [{error.code}]")
     if error.hint:
         say(f"  next: {printable(error.hint)}")
+
+
+def error_document(error: PrivysealError) -> dict[str, Any]:
+    """An error for programs."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "exit": error.exit_status,
+        "retryable": error.retryable,
+    }
 
 
 def printable(text: str) -> str:

@@ -11,13 +11,14 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
-__all__ = ["SourceFile", "open_source", "write_signed"]
+__all__ = ["Draft", "SourceFile", "draft_beside", "open_source", "reopen_source", "write_signed"]
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
 
@@ -27,7 +28,7 @@ class SourceFile:
     """An open file and what it looked like when it was opened."""
 
     path: Path
-    stream: BinaryIO
+    stream: BufferedReader
     status: os.stat_result
 
     def check_unchanged(self) -> None:
@@ -78,40 +79,102 @@ def open_source(path: Path) -> Iterator[SourceFile]:
 
 
 @contextlib.contextmanager
+def reopen_source(path: Path, status: os.stat_result) -> Iterator[SourceFile]:
+    """Open a file again that was read before.
+
+    Raises:
+        MalformedInputError: `file.changed` if it is not as it was then, `file.unreadable`.
+    """
+    with open_source(path) as source:
+        again = SourceFile(path=path, stream=source.stream, status=status)
+        again.check_unchanged()
+        yield again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A temporary file beside the one that it will replace.
+
+    Attributes:
+        target: The file as it was named, for messages.
+        real: The same with symbolic links followed: the links stay, what they lead to is replaced.
+    """
+
+    target: Path
+    real: Path
+    path: Path
+    stream: BinaryIO
+
+    def fill(self, source: SourceFile, count: int) -> None:
+        """Copy the first bytes of the source, and begin to bring them to the disk.
+
+        Raises:
+            MalformedInputError: `file.unwritable`, `file.changed`.
+        """
+        try:
+            _copy_prefix(source.stream, self.stream, count)
+            self.stream.flush()
+            if hasattr(os, "fdatasync"):
+                os.fdatasync(self.stream.fileno())
+        except OSError as error:
+            raise _unwritable(self.target, error) from error
+
+
+@contextlib.contextmanager
+def draft_beside(target: Path) -> Iterator[Draft]:
+    """An empty draft; gone at the end unless it was put into place.
+
+    Raises:
+        MalformedInputError: `file.unwritable`.
+    """
+    real = _writable_place(target)
+    with _temporary(real, target) as (path, stream):
+        yield Draft(target=target, real=real, path=path, stream=stream)
+
+
+@contextlib.contextmanager
 def write_signed(
-    source: SourceFile, patch: Patch, target: Path, *, receipt: bytes, receipt_path: Path
+    source: SourceFile, patch: Patch, draft: Draft, *, receipt: bytes, receipt_path: Path, filled: bool = False
 ) -> Iterator[Path]:
-    """Write patched copy and receipt to temporary files; when the block ends well, rename both into place.
+    """Complete draft and receipt; when the block ends well, rename both into place.
+
+    Args:
+        source: The original.
+        patch: What the signed file has in its stead.
+        draft: What will take the target's place.
+        receipt: Content of the receipt.
+        receipt_path: Its place.
+        filled: The draft holds the whole original already.
 
     Yields:
-        The temporary copy, complete and on disk, to be verified inside the block.
+        The draft's path, complete, to be verified inside the block while it is on its way to the disk.
 
     Raises:
         MalformedInputError: `file.unwritable` (also for a full disk), `file.changed`; neither file is there then.
     """
-    real = _writable_place(target)  # a symbolic link stays, what it points to is replaced
-    with _temporary(real, target) as (copy, stream):
+    try:
+        if not filled:
+            _copy_prefix(source.stream, draft.stream, patch.keep_bytes)
+        draft.stream.truncate(patch.keep_bytes)
+        for offset, data in patch.writes:
+            draft.stream.seek(offset)
+            draft.stream.write(data)
+        _finish(draft.stream, source, draft.real)
+    except OSError as error:
+        raise _unwritable(draft.target, error) from error
+    with _temporary(_writable_place(receipt_path), receipt_path) as (proof, proof_stream):
         try:
-            _copy_prefix(source.stream, stream, patch.keep_bytes)
-            for offset, data in patch.writes:
-                stream.seek(offset)
-                stream.write(data)
-            _finish(stream, source, real)
+            proof_stream.write(receipt)
+            _finish(proof_stream, source, receipt_path)
         except OSError as error:
-            raise _unwritable(target, error) from error
-        with _temporary(_writable_place(receipt_path), receipt_path) as (proof, proof_stream):
-            try:
-                proof_stream.write(receipt)
-                _finish(proof_stream, source, receipt_path)
-            except OSError as error:
-                raise _unwritable(receipt_path, error) from error
-            yield copy
-            source.check_unchanged()
-            try:
-                copy.replace(real)
-                proof.replace(receipt_path)
-            except OSError as error:
-                raise _unwritable(target, error) from error
+            raise _unwritable(receipt_path, error) from error
+        yield draft.path
+        source.check_unchanged()
+        try:
+            draft.path.replace(draft.real)
+            proof.replace(receipt_path)
+        except OSError as error:
+            raise _unwritable(draft.target, error) from error
 
 
 def _writable_place(target: Path) -> Path:

@@ -2,6 +2,7 @@
 """The hub's API as calls: profiles, requests, status."""
 
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -13,7 +14,6 @@ from privyseal.wire.api import (
     HubStatus,
     ProfileView,
     RequestView,
-    SignatureItem,
     SignatureRequest,
     decode_body,
 )
@@ -22,6 +22,9 @@ from privyseal.wire.names import NAME_RULE, is_name
 __all__ = ["HubClient"]
 
 _POLL_SECONDS: Final = 30
+#: Of a large request: items that are worth an answer, and how long they are waited for.
+_ENOUGH_ITEMS: Final = 32
+_PART_SECONDS: Final = 2
 _RETRIES: Final = 3
 
 
@@ -31,6 +34,11 @@ class HubClient:
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
         self._transport = MtlsTransport(config)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bodies sent so far."""
+        return self._transport.sent_bytes
 
     def profile(self, name: str) -> ProfileView:
         """A key profile.
@@ -49,28 +57,35 @@ class HubClient:
         """What the hub says of itself."""
         return decode_body(self._transport.request("GET", "/v1/status"), HubStatus)
 
-    def sign(self, envelope: bytes, preimages: tuple[SignatureItem, ...]) -> RequestView:
-        """Submit a request and wait until it is done.
+    def sign(self, body: SignatureRequest) -> Iterator[RequestView]:
+        """Submit a request; answers with its items as they end, part by part, until all have ended.
 
-        The request carries its own idempotency key: after a lost connection the same bytes are sent again.
+        The request carries its own idempotency key: after a lost connection the same bytes are sent again. An answer
+        without new items tells how many jobs stand before it.
 
         Raises:
-            UnavailableError: `request.waiting` after `wait_seconds`, naming the request's address.
+            UnavailableError: `request.waiting` if nothing of it ends for `wait_seconds`.
             DeniedError, ConflictError, TokenError: what the hub said.
         """
-        body = msgspec.json.encode(SignatureRequest(envelope=envelope, preimages=preimages))
+        wanted = len(body.preimages)
         deadline = time.monotonic() + self._config.wait_seconds
-        view = self._retry("POST", f"/v1/signatures?wait={_POLL_SECONDS}", body)
-        while view.state == "waiting":
-            if time.monotonic() > deadline:
+        view = self._retry("POST", f"/v1/signatures?{self._patience(wanted)}", msgspec.json.encode(body))
+        while True:
+            yield view
+            known = view.first + len(view.items)
+            if known >= wanted:
+                return
+            if view.items:
+                deadline = time.monotonic() + self._config.wait_seconds
+            elif time.monotonic() > deadline:
                 raise UnavailableError(
                     "request.waiting",
-                    f"request {view.id[:16]}… is not done after {self._config.wait_seconds:.0f} s; "
+                    f"nothing of request {view.id[:16]}… ended for {self._config.wait_seconds:.0f} s; "
                     f"{view.position} jobs are before it",
-                    hint="it stays in the queue until it expires; the same command asks anew",
+                    hint="it stays in the queue until it expires; the same command goes on where this one stopped",
                 )
-            view = self._retry("GET", f"/v1/signatures/{view.id}?wait={_POLL_SECONDS}", None)
-        return view
+            path = f"/v1/signatures/{view.id}?from={known}&{self._patience(wanted - known)}"
+            view = self._retry("GET", path, None)
 
     def _retry(self, method: str, path: str, body: bytes | None) -> RequestView:
         """Once more on a lost connection, and only then: what the hub answers is an answer."""
@@ -82,3 +97,8 @@ class HubClient:
                     raise
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError  # the loop returns or raises
+
+    def _patience(self, wanted: int) -> str:
+        """A few items are waited for together; of many the first are worth having early."""
+        enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
+        return f"wait={min(seconds, self._config.wait_seconds):.3f}&enough={enough}"

@@ -1,37 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact bytes of each request, on disk before they are first sent (DESIGN §4).
 
-Whoever asks again after a crash sends the same bytes under the same idempotency key, and gets the same signature.
+Whoever asks again after a crash sends the same bytes under the same idempotency key, and gets the same signatures:
+a second run over the same files signs nothing twice.
 """
 
-import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from privyseal.errors import ConfigError
-from privyseal.identity.keyfile import write_private
+import msgspec
 
-__all__ = ["journalled"]
+from privyseal.errors import ConfigError, PrivysealError
+from privyseal.identity.keyfile import write_private
+from privyseal.wire.api import SignatureRequest, decode_body
+from privyseal.wire.statement import RequestStatement, accepted_statement
+
+__all__ = ["KeptRequest", "RequestJournal"]
 
 _KEEP_SECONDS: Final = 7 * 86_400
+_SUFFIX: Final = ".request.json"
 
 
-@contextlib.contextmanager
-def journalled(directory: Path, request_id: str, envelope: bytes) -> Iterator[None]:
-    """Keep the request until the block ends well; what is left over is cleared after a week.
+class KeptRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was about to be sent, or was sent, and whose files are not all in place."""
 
-    Raises:
-        ConfigError: `journal.unwritable`; nothing was sent then.
-    """
-    path = directory / f"{request_id}.request.json"
-    try:
-        write_private(path, envelope)
-        for old in directory.glob("*.request.json"):
-            if old.stat().st_mtime < time.time() - _KEEP_SECONDS:
-                old.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError("journal.unwritable", f"cannot keep the request in {directory}: {error.strerror}") from error
-    yield
-    path.unlink(missing_ok=True)
+    id: str
+    statement: RequestStatement
+    body: SignatureRequest
+
+
+class RequestJournal:
+    """One directory with one file for each open request."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, request_id: str, body: SignatureRequest) -> None:
+        """Write a request down, durably; clears what is older than a week.
+
+        Raises:
+            ConfigError: `journal.unwritable`; nothing may be sent then.
+        """
+        try:
+            write_private(self._path(request_id), msgspec.json.encode(body))
+            for old in self._directory.glob("*" + _SUFFIX):
+                if old.stat().st_mtime < time.time() - _KEEP_SECONDS:
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                "journal.unwritable", f"cannot keep the request in {self._directory}: {error.strerror}"
+            ) from error
+
+    def forget(self, request_id: str) -> None:
+        """Every file of the request is in place, or will never be."""
+        self._path(request_id).unlink(missing_ok=True)
+
+    def open_requests(self) -> Iterator[KeptRequest]:
+        """What earlier runs left, oldest first; what cannot be read is none of ours and is left alone."""
+        found = sorted(self._directory.glob("*" + _SUFFIX), key=lambda path: path.stat().st_mtime)
+        for path in found:
+            try:
+                body = decode_body(path.read_bytes(), SignatureRequest)
+                statement = accepted_statement(body.envelope)
+            except (OSError, PrivysealError):
+                continue
+            yield KeptRequest(id=path.name.removesuffix(_SUFFIX), statement=statement, body=body)
+
+    def _path(self, request_id: str) -> Path:
+        return self._directory / (request_id + _SUFFIX)

@@ -1,213 +1,269 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signing one file, step by step as DESIGN §4 has it."""
+"""Signing files, one or thousands (DESIGN §4): read all, ask once, put each signature into place as it comes."""
 
-import concurrent.futures
-import datetime as dt
-import hashlib
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from privyseal.client.config import ClientConfig
-from privyseal.client.files import SourceFile, open_source, write_signed
+from privyseal.client.files import Draft, draft_beside, open_source
 from privyseal.client.hub import HubClient
-from privyseal.client.journal import journalled
-from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, receipt_path
-from privyseal.errors import MalformedInputError, VerificationError, branch_named
-from privyseal.formats.model import Format, Preimage, Scan, SignatureReport, Signed, SignOptions, TrustAnchors
-from privyseal.formats.registry import detect_format, read_preimage
-from privyseal.identity.bundle import TrustBundle
+from privyseal.client.journal import RequestJournal
+from privyseal.client.placing import Answered, Placer, SignedFile
+from privyseal.client.preparing import Prepared, Scanned, Scanning, Work
+from privyseal.client.requests import Requester
+from privyseal.errors import PrivysealError
+from privyseal.formats.model import SignOptions
 from privyseal.identity.keyfile import load_ed25519
-from privyseal.pki.mechanism import hash_algorithm, mechanism_for, verify_digest
-from privyseal.pki.x509 import parse_certificate
+from privyseal.pki.mechanism import hash_algorithm
 from privyseal.ports.clock import Clock, system_clock
-from privyseal.tlog.entry import ArtifactDigest
-from privyseal.wire.api import ItemView, RequestView, SignatureItem
-from privyseal.wire.dsse import parse_envelope
-from privyseal.wire.statement import (
-    REQUEST_TYPE,
-    ClaimedFile,
-    RequestItem,
-    RequestStatement,
-    seal_request,
-    statement_id,
-)
+from privyseal.wire.api import ProfileView
 
-__all__ = ["SignedFile", "Signer"]
+__all__ = ["Outcome", "Plan", "Progress", "SignedFile", "Signer", "Work"]
 
-_REQUEST_LIFE_MS: Final = 3_600_000
-_HEAD_BYTES: Final = 4096
-Step = Callable[[str], None]
+_WORKERS: Final = max(4, os.cpu_count() or 1)
+#: Answers that wait for a thread; the hub's next ones are not read before.
+_MAX_PENDING: Final = 4 * _WORKERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedFile:
-    """What came of signing a file."""
+class Plan:
+    """How a batch is signed.
 
-    source: Path
-    target: Path
-    receipt_path: Path
-    format: str
-    artifact: str
-    subject: str
-    spki_sha256: str
-    log_index: int
-    log_size: int
-    sent_bytes: int
+    Attributes:
+        continue_on_error: Sign the others if some cannot be read; otherwise nothing is asked for then.
+        skip_signed: Leave files alone that carry a signature.
+        dry_run: Read, and ask for the key profile, but sign nothing.
+    """
+
+    options: SignOptions = field(default_factory=SignOptions)
+    continue_on_error: bool = False
+    skip_signed: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    format: Format
-    scan: Scan
-    preimage: Preimage
-    chain: tuple[bytes, ...]
-    file_sha256: str
+class Outcome:
+    """What became of one file: exactly one of the attributes says it, none means that it would be signed.
+
+    Attributes:
+        skipped: Why it was left alone, or empty.
+    """
+
+    work: Work
+    signed: SignedFile | None = None
+    skipped: str = ""
+    error: PrivysealError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a batch has come.
+
+    Attributes:
+        stage: `read` or `sign`.
+        position: Jobs of others that stand before it in the hub's queue.
+        outcome: That of the file which ended just now.
+    """
+
+    stage: str
+    done: int
+    total: int
+    position: int = 0
+    outcome: Outcome | None = None
+
+
+Observer = Callable[[Progress], None]
 
 
 class Signer:
     """Signs files with one key profile."""
 
     def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
-        self._config = config
         self._profile = profile
         self._clock = clock
-        self._bundle: TrustBundle = config.load_bundle()
-        self._key = load_ed25519(config.identity.request_key)
+        self._bundle = config.load_bundle()
         self._hub = HubClient(config)
+        self._requester = Requester(
+            hub=self._hub,
+            hub_name=self._bundle.hub,
+            profile=profile,
+            key=load_ed25519(config.identity.request_key),
+            journal=RequestJournal(config.identity.journal),
+            clock=clock,
+        )
 
-    def sign(self, path: Path, target: Path, options: SignOptions, step: Step = lambda _: None) -> SignedFile:
+    @property
+    def sent_bytes(self) -> int:
+        """How much has travelled to the hub so far."""
+        return self._hub.sent_bytes
+
+    def sign(self, path: Path, target: Path, options: SignOptions) -> SignedFile:
         """Sign a file; `target` may be the file itself.
 
         Raises:
             PrivysealError: whatever went wrong; then the target is as it was.
         """
-        hash_algorithm(options.digest_algorithm)
-        with open_source(path) as source:
-            head = source.stream.read(_HEAD_BYTES)
-            chosen = detect_format(head, str(path))
-            step(f"asking hub {self._bundle.hub} for key profile {self._profile}")
-            chain = self._hub.profile(self._profile).chain
-            step("reading the file once")
-            prepared = self._prepare(source, chosen, chain, options)
-            step("waiting for the signature")
-            view, sent_bytes = self._request(source, prepared)
-            item = view.items[0]
-            receipt = self._check(prepared, item, view)
-            step("embedding and verifying")
-            report = self._embed(source, target, prepared, item, receipt)
-        return SignedFile(
-            source=path,
-            target=target,
-            receipt_path=receipt_path(target),
-            format=chosen.name,
-            artifact=f"{prepared.scan.artifact.algorithm}:{prepared.scan.artifact.digest.hex()}",
-            subject=report.subject,
-            spki_sha256=report.spki_sha256.hex(),
-            log_index=receipt.index,
-            log_size=receipt.checkpoint.size,
-            sent_bytes=sent_bytes,
-        )
+        (outcome,) = self.sign_all((Work(path=path, target=target),), Plan(options=options))
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.signed is None:
+            raise AssertionError  # nothing is skipped by this plan
+        return outcome.signed
 
-    def _prepare(self, source: SourceFile, chosen: Format, chain: tuple[bytes, ...], options: SignOptions) -> _Prepared:
-        """Scan for the format's digest; a second core takes the whole file's SHA-256, which is only claimed."""
+    def sign_all(self, works: Sequence[Work], plan: Plan, observe: Observer = lambda _: None) -> tuple[Outcome, ...]:
+        """Sign files; whatever becomes of one, the others are whole, signed or as they were.
+
+        Returns:
+            One outcome for each file, in their order.
+
+        Raises:
+            PrivysealError: what concerns all of them: the hub, the key profile; none was signed then.
+        """
+        hash_algorithm(plan.options.digest_algorithm)
+        batch = _Batch(works, plan, observe)
+        with _threads() as threads, ExitStack() as drafts:
+            scannings = [Scanning(work, plan.options, threads) for work in works]
+            filling = _fill_ahead(scannings, threads, drafts, plan)
+            scanned = batch.read(scannings)
+            if batch.stops() or not scanned:
+                return batch.outcomes
+            prepared = batch.prepare(scanned, self._hub.profile(self._profile))
+            if batch.stops() or plan.dry_run:
+                return batch.outcomes
+            placer = Placer(bundle=self._bundle, placement=plan.options.placement, clock=self._clock)
+            batch.place(self._requester, prepared, lambda one: placer.place(one, _filled(filling)), threads)
+        return batch.outcomes
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that begin nothing new once the caller has left."""
+    threads = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="privyseal-sign")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _fill_ahead(
+    scannings: Sequence[Scanning], threads: ThreadPoolExecutor, drafts: ExitStack, plan: Plan
+) -> Future[Draft] | None:
+    """Copy one large file while it is hashed: by the time of the signature all is there but a few kilobytes."""
+    if len(scannings) != 1 or not scannings[0].is_large or plan.dry_run or plan.skip_signed:
+        return None
+    work = scannings[0].work
+    return threads.submit(_fill, work.path, drafts.enter_context(draft_beside(work.target)))
+
+
+def _fill(path: Path, draft: Draft) -> Draft:
+    with open_source(path) as source:
+        draft.fill(source, source.status.st_size)
+    return draft
+
+
+def _filled(filling: Future[Draft] | None) -> Draft | None:
+    return None if filling is None else filling.result()
+
+
+class _Batch:
+    """The outcomes of one run, as they come."""
+
+    def __init__(self, works: Sequence[Work], plan: Plan, observe: Observer) -> None:
+        self._works = works
+        self._plan = plan
+        self._observe = observe
+        self._outcomes: dict[Work, Outcome] = {}
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """One for each file, in their order."""
+        return tuple(self._outcomes.get(work, Outcome(work=work)) for work in self._works)
+
+    def stops(self) -> bool:
+        """A file cannot be signed, and the others shall not be without it."""
+        return not self._plan.continue_on_error and any(one.error is not None for one in self._outcomes.values())
+
+    def _ended(self, stage: str, outcome: Outcome) -> None:
+        self._outcomes[outcome.work] = outcome
+        done = len(self._outcomes)
+        self._observe(Progress(stage=stage, done=done, total=len(self._works), outcome=outcome))
+
+    def read(self, scannings: Sequence[Scanning]) -> list[Scanned]:
+        """Those that were read and shall be signed."""
+        found = []
+        for done, scanning in enumerate(scannings, start=1):
+            try:
+                scanned = scanning.result()
+            except PrivysealError as error:
+                self._ended("read", Outcome(work=scanning.work, error=error))
+                continue
+            if self._plan.skip_signed and scanned.scan.is_signed:
+                self._ended("read", Outcome(work=scanning.work, skipped="it is signed already"))
+                continue
+            found.append(scanned)
+            self._observe(Progress(stage="read", done=done, total=len(scannings)))
+        return found
+
+    def prepare(self, scanned: Sequence[Scanned], profile: ProfileView) -> list[Prepared]:
+        """The bytes to sign of each file."""
+        prepared = []
+        for one in scanned:
+            try:
+                prepared.append(one.prepare(profile.chain, self._plan.options))
+            except PrivysealError as error:
+                self._ended("read", Outcome(work=one.work, error=error))
+        return prepared
+
+    def place(
+        self,
+        requester: Requester,
+        prepared: Sequence[Prepared],
+        place: Callable[[Answered], SignedFile],
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        """Put signatures into place as they come; what concerns all of the rest ends the rest."""
+        pending: dict[Future[SignedFile], Answered] = {}
+        failure: PrivysealError | None = None
         try:
-            with concurrent.futures.ThreadPoolExecutor(max_workers=1) as beside:
-                whole = beside.submit(_file_sha256, source.path)
-                source.stream.seek(0)
-                scan = chosen.scan(source.stream, options)
-                file_sha256 = whole.result()
-        except (OSError, MalformedInputError) as error:
-            source.check_unchanged()  # a file that became shorter is no malformed one
-            if isinstance(error, OSError):
-                raise MalformedInputError("file.unreadable", f"cannot read {source.path}: {error.strerror}") from error
-            raise
-        source.check_unchanged()
-        return _Prepared(
-            format=chosen,
-            scan=scan,
-            preimage=chosen.preimage(scan, chain, options),
-            chain=chain,
-            file_sha256=file_sha256,
-        )
+            for answered in requester.ask(prepared, self._waiting):
+                pending[threads.submit(place, answered)] = answered
+                self._collect(pending, requester, at_most=_MAX_PENDING)
+        except PrivysealError as error:
+            failure = error
+        self._collect(pending, requester, at_most=0)
+        if failure is not None and not any(one.signed for one in self._outcomes.values()):
+            raise failure
+        for one in prepared:
+            if one.scanned.work not in self._outcomes:
+                self._ended("sign", Outcome(work=one.scanned.work, error=failure))
 
-    def _request(self, source: SourceFile, prepared: _Prepared) -> tuple[RequestView, int]:
-        now_ms = self._clock()
-        preimage = prepared.preimage
-        artifact = prepared.scan.artifact
-        item = RequestItem(
-            preimage=hashlib.sha256(preimage.signed).hexdigest(),
-            artifact=ArtifactDigest(alg=artifact.algorithm, digest=artifact.digest.hex()),
-            claimed=ClaimedFile(name=source.path.name, sha256=prepared.file_sha256, size=prepared.scan.size_bytes),
-        )
-        statement = RequestStatement(
-            hub=self._bundle.hub,
-            profile=self._profile,
-            format=prepared.format.name,
-            items=(item,),
-            idempotency_key=secrets.token_hex(16),
-            created=now_ms,
-            not_after=now_ms + _REQUEST_LIFE_MS,
-        )
-        envelope = seal_request(statement, self._key)
-        request_id = statement_id(parse_envelope(envelope, REQUEST_TYPE).payload)
-        sent = SignatureItem(signed=preimage.signed, detail=preimage.detail)
-        with journalled(self._config.identity.journal, request_id, envelope):
-            view = self._hub.sign(envelope, (sent,))
-        return view, len(envelope) + len(preimage.signed) + len(preimage.detail)
+    def _waiting(self, position: int) -> None:
+        done = len(self._outcomes)
+        self._observe(Progress(stage="sign", done=done, total=len(self._works), position=position))
 
-    def _check(self, prepared: _Prepared, item: ItemView, view: RequestView) -> CheckedReceipt:
-        """Believe neither hub nor agent: signature with the certificate, receipt with the pinned log key."""
-        if item.state != "signed":
-            raise branch_named(item.branch)(item.code, item.message)
-        if view.chain[:1] != prepared.chain[:1]:
-            raise VerificationError(
-                "certificate.changed", "the key profile's certificate changed meanwhile", hint="sign again"
-            )
-        facts = read_preimage(prepared.format.name, prepared.preimage)
-        spki = parse_certificate(prepared.chain[0]).spki
-        verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)
-        receipt = check_receipt(item.receipt, self._bundle)
-        match_receipt(
-            receipt,
-            SignatureReport(
-                subject="",
-                spki_sha256=hashlib.sha256(spki).digest(),
-                signature_sha256=hashlib.sha256(item.signature).digest(),
-                artifact=prepared.scan.artifact,
-            ),
-            prepared.format.name,
-        )
-        return receipt
+    def _collect(self, pending: dict[Future[SignedFile], Answered], requester: Requester, *, at_most: int) -> None:
+        """Take what has ended, and wait until no more than so many are under way."""
+        while pending:
+            ended = [future for future in pending if future.done()]
+            if not ended and len(pending) <= at_most:
+                return
+            if not ended:
+                wait(pending, return_when=FIRST_COMPLETED)
+            for future in ended:
+                self._take(future, pending.pop(future), requester)
 
-    def _embed(
-        self, source: SourceFile, target: Path, prepared: _Prepared, item: ItemView, receipt: CheckedReceipt
-    ) -> SignatureReport:
-        signed = Signed(preimage=prepared.preimage, signature=item.signature, chain=prepared.chain)
-        patch = prepared.format.embed(prepared.scan, signed)
-        anchors = TrustAnchors(code_signing=(prepared.chain[-1],))
-        now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
-        place = receipt_path(target)
-        with write_signed(source, patch, target, receipt=item.receipt.encode(), receipt_path=place) as written:
-            with written.open("rb") as stream:
-                reports = prepared.format.verify(stream, anchors, now)
-            signature = hashlib.sha256(item.signature).digest()
-            ours = [report for report in reports if report.signature_sha256 == signature]
-            bad = [report for report in reports if report.problem_code]
-            if bad or len(ours) != 1:
-                source.check_unchanged()  # the likely reason
-                problem = f"{bad[0].problem} [{bad[0].problem_code}]" if bad else "the new signature is not in the file"
-                raise VerificationError(
-                    "embed.refused",
-                    f"{source.path}: the signed file does not verify ({problem}); it was not written",
-                    hint="keep the input: this is a defect in Privyseal or in the certificate chain",
-                )
-            match_receipt(receipt, ours[0], prepared.format.name)
-        return ours[0]
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    def _take(self, future: Future[SignedFile], answered: Answered, requester: Requester) -> None:
+        work = answered.prepared.scanned.work
+        try:
+            outcome = Outcome(work=work, signed=future.result())
+        except PrivysealError as error:
+            outcome = Outcome(work=work, error=error)
+        # A signature that could not be put into place here stays in the journal, for the next run.
+        if outcome.signed is not None or answered.item.state != "signed":
+            requester.settled(answered)
+        self._ended("sign", outcome)

@@ -92,6 +92,8 @@ class WebTransport:
             retries=False,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
         )
+        #: Bodies sent so far.
+        self.sent_bytes = 0
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """One request; answers with the body.
@@ -102,6 +104,7 @@ class WebTransport:
             PrivysealError: what the hub said.
         """
         url = self._url + path
+        self.sent_bytes += len(body or b"")
         try:
             response = self._pool.request(method, url, body=body, headers={"Content-Type": "application/json"})
         except HTTPError as error:

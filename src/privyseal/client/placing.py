@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the hub's answer to the signed file: check it, timestamp it, embed it, verify what was written, rename."""
+
+import datetime as dt
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from privyseal.client.files import Draft, draft_beside, reopen_source, write_signed
+from privyseal.client.preparing import Prepared
+from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, receipt_path
+from privyseal.errors import VerificationError, branch_named
+from privyseal.formats.model import Placement, SignatureReport, Signed, TrustAnchors
+from privyseal.formats.registry import read_preimage
+from privyseal.identity.bundle import TrustBundle
+from privyseal.pki.mechanism import mechanism_for, verify_digest
+from privyseal.pki.x509 import parse_certificate
+from privyseal.ports.clock import Clock
+from privyseal.wire.api import ItemView
+
+__all__ = ["Answered", "Placer", "SignedFile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedFile:
+    """What came of signing a file."""
+
+    source: Path
+    target: Path
+    receipt_path: Path
+    format: str
+    artifact: str
+    subject: str
+    spki_sha256: str
+    log_index: int
+    log_size: int
+    timestamped_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What the hub says became of one file's item.
+
+    Attributes:
+        position: Of the item in its request.
+        chain: The certificates of the key that it says has signed.
+    """
+
+    request_id: str
+    position: int
+    prepared: Prepared
+    item: ItemView
+    chain: tuple[bytes, ...]
+
+
+class Placer:
+    """Puts signatures into files; safe to use from several threads."""
+
+    def __init__(self, *, bundle: TrustBundle, placement: Placement, clock: Clock) -> None:
+        self._bundle = bundle
+        self._placement = placement
+        self._clock = clock
+
+    def place(self, answered: Answered, filled: Draft | None = None) -> SignedFile:
+        """Put one signature into its file.
+
+        Args:
+            answered: Believed only as far as it proves itself.
+            filled: A draft beside the target that holds the whole original already.
+
+        Raises:
+            PrivysealError: whatever went wrong; then the target is as it was.
+        """
+        receipt = self._check(answered)
+        report = self._embed(answered, receipt, filled)
+        scanned = answered.prepared.scanned
+        artifact = scanned.scan.artifact
+        return SignedFile(
+            source=scanned.work.path,
+            target=scanned.work.target,
+            receipt_path=receipt_path(scanned.work.target),
+            format=scanned.format.name,
+            artifact=f"{artifact.algorithm}:{artifact.digest.hex()}",
+            subject=report.subject,
+            spki_sha256=report.spki_sha256.hex(),
+            log_index=receipt.index,
+            log_size=receipt.checkpoint.size,
+            timestamped_at=report.timestamped_at,
+        )
+
+    def _check(self, answered: Answered) -> CheckedReceipt:
+        """Believe neither hub nor agent: signature with the certificate, receipt with the pinned log key."""
+        prepared, item = answered.prepared, answered.item
+        if item.state != "signed":
+            raise branch_named(item.branch)(item.code, item.message)
+        if answered.chain[:1] != prepared.chain[:1]:
+            raise VerificationError(
+                "certificate.changed", "the key profile's certificate changed meanwhile", hint="sign again"
+            )
+        name = prepared.scanned.format.name
+        facts = read_preimage(name, prepared.preimage)
+        spki = parse_certificate(prepared.chain[0]).spki
+        verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)
+        receipt = check_receipt(item.receipt, self._bundle)
+        expected = SignatureReport(
+            subject="",
+            spki_sha256=hashlib.sha256(spki).digest(),
+            signature_sha256=hashlib.sha256(item.signature).digest(),
+            artifact=facts.artifact,
+        )
+        match_receipt(receipt, expected, name)
+        return receipt
+
+    def _embed(self, answered: Answered, receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:
+        prepared, scanned = answered.prepared, answered.prepared.scanned
+        signed = Signed(
+            preimage=prepared.preimage,
+            signature=answered.item.signature,
+            chain=prepared.chain,
+            placement=self._placement,
+        )
+        patch = scanned.format.embed(scanned.scan, signed)
+        target = scanned.work.target
+        with ExitStack() as open_files:
+            source = open_files.enter_context(reopen_source(scanned.work.path, scanned.status))
+            draft = filled or open_files.enter_context(draft_beside(target))
+            written = open_files.enter_context(
+                write_signed(
+                    source,
+                    patch,
+                    draft,
+                    receipt=answered.item.receipt.encode(),
+                    receipt_path=receipt_path(target),
+                    filled=filled is not None,
+                )
+            )
+            report = self._verify(answered, written)
+            match_receipt(receipt, report, scanned.format.name)
+        return report
+
+    def _verify(self, answered: Answered, written: Path) -> SignatureReport:
+        """Refuse to ship: what was written is judged as a stranger would judge it."""
+        scanned = answered.prepared.scanned
+        anchors = TrustAnchors(code_signing=(answered.prepared.chain[-1],))
+        now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
+        with written.open("rb") as stream:
+            reports = scanned.format.verify(stream, anchors, now)
+        value = hashlib.sha256(answered.item.signature).digest()
+        ours = [report for report in reports if report.signature_sha256 == value]
+        # Signatures that were there before keep their own fate; without their roots it cannot be judged here.
+        if len(ours) != 1 or ours[0].problem_code:
+            problem = f"{ours[0].problem} [{ours[0].problem_code}]" if ours else "the new signature is not in the file"
+            raise VerificationError(
+                "embed.refused",
+                f"{scanned.work.path}: the signed file does not verify ({problem}); it was not written",
+                hint="keep the input: this is a defect in Privyseal or in the certificate chain",
+            )
+        return ours[0]
