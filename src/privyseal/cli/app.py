@@ -19,6 +19,7 @@ app = App(
     help="One hardware signing token, every build server.\n\n" + _EXIT_CODES,
     version=privyseal.__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # the boundary has a word and an exit code for it
 )
 
 

@@ -4,6 +4,7 @@
 `--version` answers before anything heavy is imported.
 """
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -19,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from privyseal.cli.boundary import run  # noqa: PLC0415 - imports the command tree
 
+    # A build that is cancelled ends like one that is interrupted by hand: files whole, nothing left beside them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run(given)
 
 

@@ -126,7 +126,7 @@ class Signer:
         """
         hash_algorithm(plan.options.digest_algorithm)
         batch = _Batch(works, plan, observe)
-        with _threads() as threads, ExitStack() as drafts:
+        with ExitStack() as drafts, _threads() as threads:
             scannings = [Scanning(work, plan.options, threads) for work in works]
             filling = _fill_ahead(scannings, threads, drafts, plan)
             scanned = batch.read(scannings)
