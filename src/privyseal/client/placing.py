@@ -7,19 +7,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from privyseal.client.answers import Answered, check_answer
 from privyseal.client.files import Draft, draft_beside, reopen_source, write_signed
 from privyseal.client.preparing import Prepared
-from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, receipt_path
-from privyseal.errors import VerificationError, branch_named
+from privyseal.client.receipts import CheckedReceipt, match_receipt, receipt_path
+from privyseal.errors import VerificationError
 from privyseal.formats.model import Placement, SignatureReport, Signed, TrustAnchors
-from privyseal.formats.registry import read_preimage
 from privyseal.identity.bundle import TrustBundle
-from privyseal.pki.mechanism import mechanism_for, verify_digest
-from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock
-from privyseal.wire.api import ItemView
 
-__all__ = ["Answered", "Placer", "SignedFile"]
+__all__ = ["Placer", "SignedFile"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +35,6 @@ class SignedFile:
     timestamped_at: dt.datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What the hub says became of one file's item.
-
-    Attributes:
-        position: Of the item in its request.
-        chain: The certificates of the key that it says has signed.
-    """
-
-    request_id: str
-    position: int
-    prepared: Prepared
-    item: ItemView
-    chain: tuple[bytes, ...]
-
-
 class Placer:
     """Puts signatures into files; safe to use from several threads."""
 
@@ -62,7 +43,7 @@ class Placer:
         self._placement = placement
         self._clock = clock
 
-    def place(self, answered: Answered, filled: Draft | None = None) -> SignedFile:
+    def place(self, answered: Answered[Prepared], filled: Draft | None = None) -> SignedFile:
         """Put one signature into its file.
 
         Args:
@@ -72,9 +53,9 @@ class Placer:
         Raises:
             PrivysealError: whatever went wrong; then the target is as it was.
         """
-        receipt = self._check(answered)
+        receipt = check_answer(answered, self._bundle)
         report = self._embed(answered, receipt, filled)
-        scanned = answered.prepared.scanned
+        scanned = answered.wanted.scanned
         artifact = scanned.scan.artifact
         return SignedFile(
             source=scanned.work.path,
@@ -89,31 +70,8 @@ class Placer:
             timestamped_at=report.timestamped_at,
         )
 
-    def _check(self, answered: Answered) -> CheckedReceipt:
-        """Believe neither hub nor agent: signature with the certificate, receipt with the pinned log key."""
-        prepared, item = answered.prepared, answered.item
-        if item.state != "signed":
-            raise branch_named(item.branch)(item.code, item.message)
-        if answered.chain[:1] != prepared.chain[:1]:
-            raise VerificationError(
-                "certificate.changed", "the key profile's certificate changed meanwhile", hint="sign again"
-            )
-        name = prepared.scanned.format.name
-        facts = read_preimage(name, prepared.preimage)
-        spki = parse_certificate(prepared.chain[0]).spki
-        verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)
-        receipt = check_receipt(item.receipt, self._bundle)
-        expected = SignatureReport(
-            subject="",
-            spki_sha256=hashlib.sha256(spki).digest(),
-            signature_sha256=hashlib.sha256(item.signature).digest(),
-            artifact=facts.artifact,
-        )
-        match_receipt(receipt, expected, name)
-        return receipt
-
-    def _embed(self, answered: Answered, receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:
-        prepared, scanned = answered.prepared, answered.prepared.scanned
+    def _embed(self, answered: Answered[Prepared], receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:
+        prepared, scanned = answered.wanted, answered.wanted.scanned
         signed = Signed(
             preimage=prepared.preimage,
             signature=answered.item.signature,
@@ -139,10 +97,10 @@ class Placer:
             match_receipt(receipt, report, scanned.format.name)
         return report
 
-    def _verify(self, answered: Answered, written: Path) -> SignatureReport:
+    def _verify(self, answered: Answered[Prepared], written: Path) -> SignatureReport:
         """Refuse to ship: what was written is judged as a stranger would judge it."""
-        scanned = answered.prepared.scanned
-        anchors = TrustAnchors(code_signing=(answered.prepared.chain[-1],))
+        scanned = answered.wanted.scanned
+        anchors = TrustAnchors(code_signing=(answered.wanted.chain[-1],))
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
         with written.open("rb") as stream:
             reports = scanned.format.verify(stream, anchors, now)

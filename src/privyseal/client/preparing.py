@@ -14,8 +14,9 @@ from typing import Final
 
 from privyseal.client.files import open_source
 from privyseal.errors import MalformedInputError
-from privyseal.formats.model import Format, Preimage, Scan, SignOptions
+from privyseal.formats.model import Artifact, Format, Preimage, Scan, SignOptions
 from privyseal.formats.registry import detect_format
+from privyseal.wire.statement import ClaimedFile
 
 __all__ = ["HEAD_BYTES", "Prepared", "Scanned", "Scanning", "Work"]
 
@@ -64,9 +65,20 @@ class Prepared:
     preimage: Preimage
 
     @property
-    def preimage_sha256(self) -> str:
-        """SHA-256 of the bytes that the signature will cover, hex."""
-        return hashlib.sha256(self.preimage.signed).hexdigest()
+    def format_name(self) -> str:
+        """See `Wanted`."""
+        return self.scanned.format.name
+
+    @property
+    def artifact(self) -> Artifact:
+        """See `Wanted`."""
+        return self.scanned.scan.artifact
+
+    @property
+    def claimed(self) -> ClaimedFile:
+        """See `Wanted`."""
+        scanned = self.scanned
+        return ClaimedFile(name=scanned.work.path.name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes)
 
 
 class Scanning:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests for signatures: new ones are journalled before they are sent, those of an interrupted run are taken up."""
 
+import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +9,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from privyseal.client.answers import Answered, Wanted, WantedT
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import KeptRequest, RequestJournal
-from privyseal.client.placing import Answered
-from privyseal.client.preparing import Prepared
 from privyseal.errors import (
     ConfigError,
     ConflictError,
@@ -26,7 +26,6 @@ from privyseal.wire.api import SignatureItem, SignatureRequest
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.statement import (
     REQUEST_TYPE,
-    ClaimedFile,
     RequestItem,
     RequestStatement,
     seal_request,
@@ -75,7 +74,7 @@ class Requester:
         self._clock = clock
         self._open: dict[str, set[int]] = {}
 
-    def ask(self, wanted: Sequence[Prepared], waiting: Waiting) -> Iterator[Answered]:
+    def ask(self, wanted: Sequence[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
         """Answers in the order in which they come; each file that was asked for is answered for once.
 
         Raises:
@@ -88,20 +87,20 @@ class Requester:
         for part in _parts(missing):
             yield from self._ask_anew(part, waiting)
 
-    def settled(self, answered: Answered) -> None:
+    def settled(self, answered: Answered[WantedT]) -> None:
         """The file is in place, or its item will never be signed; a request of which no other is left is forgotten."""
         left = self._open[answered.request_id]
         left.discard(answered.position)
         if not left:
             self._journal.forget(answered.request_id)
 
-    def _take_up(self, kept: KeptRequest, missing: list[Prepared], waiting: Waiting) -> Iterator[Answered]:
+    def _take_up(self, kept: KeptRequest, missing: list[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
         """Ask again with an earlier run's bytes for those files that they speak of; others stay in `missing`."""
         found = _match(kept, missing)
         if not found:
             return
-        taken = {id(prepared) for prepared in found.values()}
-        missing[:] = [prepared for prepared in missing if id(prepared) not in taken]
+        taken = {id(one) for one in found.values()}
+        missing[:] = [one for one in missing if id(one) not in taken]
         left = dict(found)
         try:
             for answered in self._answers(kept.id, kept.body, found, waiting):
@@ -109,28 +108,26 @@ class Requester:
                 if answered.item.state == "signed":
                     yield answered
                 else:  # whoever signs again wants it tried again
-                    missing.append(answered.prepared)
+                    missing.append(answered.wanted)
                     self.settled(answered)
         except _REFUSED:  # the hub never took it, and will not now
             missing.extend(left.values())
             self._journal.forget(kept.id)
 
-    def _ask_anew(self, part: Sequence[Prepared], waiting: Waiting) -> Iterator[Answered]:
+    def _ask_anew(self, part: Sequence[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
         now_ms = self._clock()
         statement = RequestStatement(
             hub=self._hub_name,
             profile=self._profile,
-            format=part[0].scanned.format.name,
-            items=tuple(_item(prepared) for prepared in part),
+            format=part[0].format_name,
+            items=tuple(_item(one) for one in part),
             idempotency_key=secrets.token_hex(16),
             created=now_ms,
             not_after=now_ms + _REQUEST_LIFE_MS,
         )
         envelope = seal_request(statement, self._key)
         request_id = statement_id(parse_envelope(envelope, REQUEST_TYPE).payload)
-        preimages = tuple(
-            SignatureItem(signed=prepared.preimage.signed, detail=prepared.preimage.detail) for prepared in part
-        )
+        preimages = tuple(SignatureItem(signed=one.preimage.signed, detail=one.preimage.detail) for one in part)
         body = SignatureRequest(envelope=envelope, preimages=preimages)
         self._journal.keep(request_id, body)
         try:
@@ -140,8 +137,8 @@ class Requester:
             raise
 
     def _answers(
-        self, request_id: str, body: SignatureRequest, asked: dict[int, Prepared], waiting: Waiting
-    ) -> Iterator[Answered]:
+        self, request_id: str, body: SignatureRequest, asked: dict[int, WantedT], waiting: Waiting
+    ) -> Iterator[Answered[WantedT]]:
         self._open[request_id] = set(asked)
         for view in self._hub.sign(body):
             waiting(view.position)
@@ -150,18 +147,18 @@ class Requester:
                     yield Answered(
                         request_id=request_id,
                         position=position,
-                        prepared=asked[position],
+                        wanted=asked[position],
                         item=item,
                         chain=view.chain,
                     )
 
 
-def _match(kept: KeptRequest, missing: Sequence[Prepared]) -> dict[int, Prepared]:
+def _match(kept: KeptRequest, missing: Sequence[WantedT]) -> dict[int, WantedT]:
     """Which items of a kept request ask for the very bytes that these files need signed."""
-    same: defaultdict[str, list[Prepared]] = defaultdict(list)
-    for prepared in reversed(missing):
-        if prepared.scanned.format.name == kept.statement.format:
-            same[prepared.preimage_sha256].append(prepared)
+    same: defaultdict[str, list[WantedT]] = defaultdict(list)
+    for one in reversed(missing):
+        if one.format_name == kept.statement.format:
+            same[_preimage_sha256(one)].append(one)
     return {
         position: same[item.preimage].pop()
         for position, item in enumerate(kept.statement.items)
@@ -169,29 +166,32 @@ def _match(kept: KeptRequest, missing: Sequence[Prepared]) -> dict[int, Prepared
     }
 
 
-def _item(prepared: Prepared) -> RequestItem:
-    scanned = prepared.scanned
-    artifact = scanned.scan.artifact
+def _preimage_sha256(wanted: Wanted) -> str:
+    return hashlib.sha256(wanted.preimage.signed).hexdigest()
+
+
+def _item(wanted: Wanted) -> RequestItem:
+    artifact = wanted.artifact
     return RequestItem(
-        preimage=prepared.preimage_sha256,
+        preimage=_preimage_sha256(wanted),
         artifact=ArtifactDigest(alg=artifact.algorithm, digest=artifact.digest.hex()),
-        claimed=ClaimedFile(name=scanned.work.path.name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes),
+        claimed=wanted.claimed,
     )
 
 
-def _parts(wanted: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+def _parts(wanted: Sequence[WantedT]) -> Iterator[list[WantedT]]:
     """One request a format, and more only where the hub would not take it."""
-    by_format: defaultdict[str, list[Prepared]] = defaultdict(list)
-    for prepared in wanted:
-        by_format[prepared.scanned.format.name].append(prepared)
+    by_format: defaultdict[str, list[WantedT]] = defaultdict(list)
+    for one in wanted:
+        by_format[one.format_name].append(one)
     for same in by_format.values():
-        part: list[Prepared] = []
+        part: list[WantedT] = []
         room = _MAX_PREIMAGE_BYTES
-        for prepared in same:
-            size_bytes = len(prepared.preimage.signed) + len(prepared.preimage.detail)
+        for one in same:
+            size_bytes = len(one.preimage.signed) + len(one.preimage.detail)
             if part and (len(part) == _MAX_ITEMS or size_bytes > room):
                 yield part
                 part, room = [], _MAX_PREIMAGE_BYTES
-            part.append(prepared)
+            part.append(one)
             room -= size_bytes
         yield part

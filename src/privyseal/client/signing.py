@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from privyseal.client.answers import Answered
 from privyseal.client.config import ClientConfig
 from privyseal.client.files import Draft, draft_beside, open_source
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import RequestJournal
-from privyseal.client.placing import Answered, Placer, SignedFile
+from privyseal.client.placing import Placer, SignedFile
 from privyseal.client.preparing import Prepared, Scanned, Scanning, Work
 from privyseal.client.requests import Requester
 from privyseal.errors import PrivysealError
@@ -78,6 +79,7 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+_Pending = dict[Future[SignedFile], Answered[Prepared]]
 
 
 class Signer:
@@ -223,11 +225,11 @@ class _Batch:
         self,
         requester: Requester,
         prepared: Sequence[Prepared],
-        place: Callable[[Answered], SignedFile],
+        place: Callable[[Answered[Prepared]], SignedFile],
         threads: ThreadPoolExecutor,
     ) -> None:
         """Put signatures into place as they come; what concerns all of the rest ends the rest."""
-        pending: dict[Future[SignedFile], Answered] = {}
+        pending: _Pending = {}
         failure: PrivysealError | None = None
         try:
             for answered in requester.ask(prepared, self._waiting):
@@ -246,7 +248,9 @@ class _Batch:
         done = len(self._outcomes)
         self._observe(Progress(stage="sign", done=done, total=len(self._works), position=position))
 
-    def _collect(self, pending: dict[Future[SignedFile], Answered], requester: Requester, *, at_most: int) -> None:
+    def _collect(
+        self, pending: dict[Future[SignedFile], Answered[Prepared]], requester: Requester, *, at_most: int
+    ) -> None:
         """Take what has ended, and wait until no more than so many are under way."""
         while pending:
             ended = [future for future in pending if future.done()]
@@ -257,8 +261,8 @@ class _Batch:
             for future in ended:
                 self._take(future, pending.pop(future), requester)
 
-    def _take(self, future: Future[SignedFile], answered: Answered, requester: Requester) -> None:
-        work = answered.prepared.scanned.work
+    def _take(self, future: Future[SignedFile], answered: Answered[Prepared], requester: Requester) -> None:
+        work = answered.wanted.scanned.work
         try:
             outcome = Outcome(work=work, signed=future.result())
         except PrivysealError as error:

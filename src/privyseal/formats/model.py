@@ -200,7 +200,7 @@ class Format:
         name: Stable name, for example `authenticode-pe`; stands in requests and log entries.
         title: For people.
         binding: How preimages relate to the artifact.
-        detect: (first 4096 bytes, file name) -> is it this format?
+        detect: (first 4096 bytes, file name) -> is it this format? None if it is no format of files.
         scan: (stream, options) -> Scan. One pass, bounded memory. Raises MalformedInputError,
             UnsupportedInputError.
         preimage: (scan, chain leaf first as DER, options) -> Preimage.
@@ -215,7 +215,7 @@ class Format:
     name: str
     title: str
     binding: Binding
-    detect: Callable[[bytes, str], bool]
+    detect: Callable[[bytes, str], bool] | None
     scan: Callable[[BinaryIO, SignOptions], Scan]
     preimage: Callable[[Scan, tuple[bytes, ...], SignOptions], Preimage]
     parse_preimage: Callable[[Preimage], PreimageFacts]

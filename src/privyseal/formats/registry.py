@@ -6,10 +6,11 @@ from typing import Final
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.model import Format, Preimage, PreimageFacts
+from privyseal.formats.opaque import DIGEST
 
 __all__ = ["FORMATS", "detect_format", "format_named", "read_preimage"]
 
-FORMATS: Final[tuple[Format, ...]] = (PE,)
+FORMATS: Final[tuple[Format, ...]] = (PE, DIGEST)
 
 
 def format_named(name: str, formats: tuple[Format, ...] = FORMATS) -> Format:
@@ -35,9 +36,9 @@ def detect_format(head: bytes, file_name: str, formats: tuple[Format, ...] = FOR
     if not head:
         raise MalformedInputError("file.empty", f"{file_name} is empty", hint="check the build step that wrote it")
     for candidate in formats:
-        if candidate.detect(head, file_name):
+        if candidate.detect is not None and candidate.detect(head, file_name):
             return candidate
-    titles = ", ".join(candidate.title for candidate in formats)
+    titles = ", ".join(candidate.title for candidate in formats if candidate.detect is not None)
     raise UnsupportedInputError(
         "format.not_recognised", f"{file_name} is none of the formats that can be signed: {titles}"
     )
