@@ -3,15 +3,27 @@
 
 import io
 import struct
+from collections.abc import Callable
 from datetime import datetime
 
 from pki_samples import NOW, Signer, signer
 from privyseal.formats.authenticode.pe import PE, embed
-from privyseal.formats.model import Patch, SignatureReport, Signed, SignOptions, TrustAnchors
+from privyseal.formats.model import (
+    Edits,
+    Patch,
+    Scan,
+    SignatureReport,
+    Signed,
+    SignOptions,
+    TrustAnchors,
+)
 
-__all__ = ["ANCHORS", "apply_patch", "make_pe", "sign", "verify"]
+__all__ = ["ANCHORS", "EDITS", "apply_patch", "edited", "make_pe", "scan", "sign", "verify"]
 
 ANCHORS = TrustAnchors(code_signing=(signer().root.der,))
+
+assert PE.edits is not None
+EDITS: Edits = PE.edits
 
 
 def make_pe(
@@ -60,15 +72,32 @@ def sign(
     *,
     options: SignOptions | None = None,
     timestamp_token: bytes = b"",
+    timestamp: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
-    """Sign an image through the format's functions."""
+    """Sign an image through the format's functions; `timestamp` makes a token over the signature."""
     by = by or signer()
     options = options or SignOptions()
     scanned = PE.scan(io.BytesIO(original), options)
     preimage = PE.preimage(scanned, by.chain, options)
     signature = by.sign(preimage.signed, PE.parse_preimage(preimage).digest_algorithm)
-    whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=timestamp_token)
+    whole = Signed(
+        preimage=preimage,
+        signature=signature,
+        chain=by.chain,
+        timestamp_token=timestamp(signature) if timestamp else timestamp_token,
+        placement=options.placement,
+    )
     return apply_patch(original, embed(scanned, whole))
+
+
+def scan(data: bytes, algorithm: str = "sha256") -> Scan:
+    """Read an image through the format's function."""
+    return PE.scan(io.BytesIO(data), SignOptions(digest_algorithm=algorithm))
+
+
+def edited(data: bytes, edit: Callable[[Scan], Patch], algorithm: str = "sha256") -> bytes:
+    """The image after an edit."""
+    return apply_patch(data, edit(scan(data, algorithm)))
 
 
 def verify(signed: bytes, anchors: TrustAnchors = ANCHORS, at: datetime = NOW) -> tuple[SignatureReport, ...]:

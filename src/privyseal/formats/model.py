@@ -179,6 +179,7 @@ class Edits:
     Attributes:
         remove: scan -> Patch that takes every signature out.
         extract: scan -> the first signature as a detached file (Authenticode: ContentInfo, DER).
+        digest_algorithm: detached signature -> the digest algorithm that the file must be scanned with to attach it.
         attach: (scan, detached signature) -> Patch. Raises MalformedInputError if it is one of another file.
         signature_values: scan -> the signature value of each signature, in the order of `Format.verify`.
         add_timestamp: (scan, position in `signature_values`, RFC 3161 token) -> Patch that puts the token beside
@@ -187,6 +188,7 @@ class Edits:
 
     remove: Callable[[Scan], Patch]
     extract: Callable[[Scan], bytes]
+    digest_algorithm: Callable[[bytes], str]
     attach: Callable[[Scan, bytes], Patch]
     signature_values: Callable[[Scan], tuple[bytes, ...]]
     add_timestamp: Callable[[Scan, int, bytes], Patch]

@@ -11,10 +11,11 @@ from typing import BinaryIO, Final
 from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.authenticode import signature as authenticode
 from privyseal.formats.authenticode import spc
-from privyseal.formats.authenticode.checksum import checksum_of, word_sum
+from privyseal.formats.authenticode.edits import EDITS, append, nest
 from privyseal.formats.authenticode.layout import PeLayout, looks_like_pe, read_exactly, read_layout
 from privyseal.formats.authenticode.page_hashes import check_page_hashes
-from privyseal.formats.authenticode.scan import PeScan, authenticode_digests, scan
+from privyseal.formats.authenticode.patching import pe_scan, with_table
+from privyseal.formats.authenticode.scan import authenticode_digests, scan
 from privyseal.formats.authenticode.table import (
     MAX_TABLE_SIZE_BYTES,
     WinCertificate,
@@ -26,6 +27,7 @@ from privyseal.formats.model import (
     Binding,
     Format,
     Patch,
+    Placement,
     Preimage,
     PreimageFacts,
     Scan,
@@ -61,39 +63,24 @@ def parse_preimage(candidate: Preimage) -> PreimageFacts:
 
 
 def embed(scanned: Scan, signed: Signed) -> Patch:
-    """How to put a signature into the image; one that is there already is replaced.
+    """How to put a signature into the image, where its placement says; the first one becomes the first in any case.
 
     Raises:
         MalformedInputError: `authenticode.other_image` if the preimage is not one of this image, and see
-            `signature.make_signed_data`, `signature.parse_preimage`.
+            `signature.make_signed_data`, `signature.parse_preimage`, `edits.nest`, `edits.append`.
         UnsupportedInputError: `pe.too_large` if the signature does not fit, `format.wrong_scan`.
     """
-    if not isinstance(scanned, PeScan):
-        raise UnsupportedInputError("format.wrong_scan", "the scan is not one of a PE image")
+    image = pe_scan(scanned)
     facts = parse_preimage(signed.preimage)
-    if facts.artifact != scanned.artifact:
+    if facts.artifact != image.artifact:
         raise MalformedInputError(
             "authenticode.other_image", "the preimage names another image than the one that was scanned"
         )
-    table = encode_table(authenticode.make_signed_data(facts, signed))
-    if len(table) > MAX_TABLE_SIZE_BYTES:
-        raise UnsupportedInputError(
-            "pe.too_large",
-            f"the certificate table would have {len(table)} of at most {MAX_TABLE_SIZE_BYTES} bytes",
-        )
-    layout = scanned.layout
-    table_offset = layout.data_size_bytes + scanned.padding_size_bytes
-    directory = table_offset.to_bytes(4, "little") + len(table).to_bytes(4, "little")
-    total = scanned.data_word_sum + word_sum(directory) + word_sum(table)
-    checksum = checksum_of(total, table_offset + len(table))
-    return Patch(
-        keep_bytes=layout.data_size_bytes,
-        writes=(
-            (layout.checksum_offset, checksum.to_bytes(4, "little")),
-            (layout.directory_offset, directory),
-            (layout.data_size_bytes, bytes(scanned.padding_size_bytes) + table),
-        ),
-    )
+    content_info = authenticode.make_signed_data(facts, signed)
+    if not image.is_signed or signed.placement is Placement.REPLACE:
+        return with_table(image, encode_table(content_info))
+    add = nest if signed.placement is Placement.NESTED else append
+    return with_table(image, add(image, content_info))
 
 
 def verify(stream: BinaryIO, anchors: TrustAnchors, at: datetime) -> tuple[SignatureReport, ...]:
@@ -155,4 +142,5 @@ PE: Final = Format(
     parse_preimage=parse_preimage,
     embed=embed,
     verify=verify,
+    edits=EDITS,
 )

@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 
 from privyseal.formats.authenticode.checksum import word_sum
 from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT, PeLayout, read_exactly, read_layout
+from privyseal.formats.authenticode.table import check_table_size
 from privyseal.formats.model import Artifact, SignOptions
 from privyseal.pki.mechanism import hash_algorithm
 
@@ -27,13 +28,18 @@ class PeScan:
 
     Attributes:
         padding_size_bytes: Zero bytes that go between data and certificate table.
+        surplus_size_bytes: Zero bytes between the last section and the certificate table, where they are nothing but
+            the padding of a signature.
         data_word_sum: `checksum.word_sum` of the data, CheckSum and certificate directory taken as zero.
+        table: The certificate table, unread; empty if the image is not signed.
     """
 
     artifact: Artifact
     layout: PeLayout
     padding_size_bytes: int
+    surplus_size_bytes: int
     data_word_sum: int
+    table: bytes
 
     @property
     def size_bytes(self) -> int:
@@ -47,7 +53,7 @@ class PeScan:
 
 
 def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
-    """Read a PE image once, in bounded memory; a signature that it has does not count.
+    """Read a PE image once, in bounded memory; a signature that it has is kept, but not read.
 
     Raises:
         MalformedInputError: `pe.*`; see `layout.read_layout`.
@@ -56,19 +62,24 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
     digest_algorithm = options.digest_algorithm
     hash_algorithm(digest_algorithm)
     layout, head = read_layout(stream)
+    check_table_size(layout.table_size_bytes)
     digest = hashlib.new(digest_algorithm)
     total = 0
+    tail = b""
     for hashed, summed in _blocks(stream, layout, head):
         for part in hashed:
             digest.update(part)
         total += word_sum(summed)
+        tail = (tail + summed[-ENTRY_ALIGNMENT:])[-ENTRY_ALIGNMENT:]
     padding_size_bytes = -layout.data_size_bytes % ENTRY_ALIGNMENT
     digest.update(bytes(padding_size_bytes))
     return PeScan(
         artifact=Artifact(algorithm=digest_algorithm, digest=digest.digest()),
         layout=layout,
         padding_size_bytes=padding_size_bytes,
+        surplus_size_bytes=_surplus_size_bytes(layout, tail),
         data_word_sum=total % 0xFFFF or (0xFFFF if total else 0),
+        table=_read_table(stream, layout, head),
     )
 
 
@@ -86,6 +97,20 @@ def authenticode_digests(
             for part in hashed:
                 digest.update(part)
     return {name: digest.digest() for name, digest in digests.items()}
+
+
+def _surplus_size_bytes(layout: PeLayout, tail: bytes) -> int:
+    """Less than one alignment of zeros behind the last section; behind an overlay nobody can tell them from its own."""
+    end = max((one.offset + one.size_bytes for one in layout.sections), default=0)
+    surplus_size_bytes = layout.data_size_bytes - end
+    is_padding = end and 0 < surplus_size_bytes < ENTRY_ALIGNMENT and not any(tail[-surplus_size_bytes:])
+    return surplus_size_bytes if is_padding and layout.table_size_bytes else 0
+
+
+def _read_table(stream: BinaryIO, layout: PeLayout, head: bytes) -> bytes:
+    """The certificate table; as far as it lies within `head`, the stream is behind it already."""
+    within = head[layout.data_size_bytes : layout.data_size_bytes + layout.table_size_bytes]
+    return within + read_exactly(stream, layout.table_size_bytes - len(within))
 
 
 def _blocks(stream: BinaryIO, layout: PeLayout, head: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:

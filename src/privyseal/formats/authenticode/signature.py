@@ -16,9 +16,17 @@ from privyseal.formats.model import Artifact, Preimage, PreimageFacts, Signed, S
 from privyseal.pki import cms, cms_verify, der, oids
 from privyseal.pki.mechanism import DIGEST_SIZES, hash_algorithm
 
-__all__ = ["SpcData", "make_preimage", "make_signed_data", "parse_preimage"]
+__all__ = [
+    "SpcData",
+    "check_detached",
+    "detached_digest_algorithm",
+    "make_preimage",
+    "make_signed_data",
+    "parse_preimage",
+]
 
 _MAX_PREIMAGE_SIZE_BYTES: Final = 64 * 1024
+_MAX_PADDING_BYTES: Final = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +138,70 @@ def make_signed_data(facts: PreimageFacts, signed: Signed) -> bytes:
         signer_infos=(signer_info,),
     )
     return cms.encode_signed_data(signed_data)
+
+
+def detached_digest_algorithm(detached: bytes) -> str:
+    """The algorithm of the digest by which a detached signature names its file.
+
+    Raises:
+        MalformedInputError: `authenticode.other_content`, `cms.*`, `der.*`.
+        UnsupportedInputError: `digest.unsupported` for a weak one.
+    """
+    return _artifact(_read_detached(detached)[1]).algorithm
+
+
+def check_detached(data_type: str, artifact: Artifact, detached: bytes) -> bytes:
+    """A detached signature, if it is one of this artifact; whether it holds is not judged.
+
+    Args:
+        data_type: The kind of file, as in `SpcData.type`.
+        artifact: Of the file.
+        detached: A ContentInfo; up to seven zeros may follow it.
+
+    Returns:
+        The ContentInfo alone.
+
+    Raises:
+        MalformedInputError: `authenticode.other_artifact`, `authenticode.other_content`, `cms.*`, `der.*`.
+        UnsupportedInputError: `authenticode.digest_algorithm` if the file was hashed with another algorithm,
+            `digest.unsupported` for a weak one.
+    """
+    content_info, content = _read_detached(detached)
+    if content.data_type != data_type:
+        raise MalformedInputError(
+            "authenticode.other_content",
+            f"the detached signature is one of a file of type {content.data_type}, not {data_type}",
+        )
+    named = _artifact(content)
+    if named.algorithm != artifact.algorithm:
+        raise UnsupportedInputError(
+            "authenticode.digest_algorithm",
+            f"the detached signature names the file by its {named.algorithm} digest, but the file was hashed with "
+            f"{artifact.algorithm}",
+            hint=f"scan the file with {named.algorithm}",
+        )
+    if named != artifact:
+        raise MalformedInputError(
+            "authenticode.other_artifact",
+            f"the detached signature is one of another file: it names the digest {named.digest.hex()}, but this file "
+            f"has {artifact.digest.hex()}",
+        )
+    return content_info
+
+
+def _read_detached(detached: bytes) -> tuple[bytes, spc.SpcIndirectDataContent]:
+    what = "the detached signature"
+    content_info = der.read_tlv(detached, 0, what).der
+    surplus = detached[len(content_info) :]
+    if len(surplus) > _MAX_PADDING_BYTES or any(surplus):
+        der.read_single(detached, what)
+    signed_data = cms.parse_signed_data(content_info, what)
+    if signed_data.content_type != oids.SPC_INDIRECT_DATA or not signed_data.content:
+        raise MalformedInputError(
+            "authenticode.other_content",
+            f"{what} is over content of type {signed_data.content_type}, not SpcIndirectDataContent",
+        )
+    return content_info, spc.parse_indirect_data(signed_data.content)
 
 
 def _preimage(kind: SpcData, artifact: Artifact, opus: spc.SpcSpOpusInfo) -> Preimage:

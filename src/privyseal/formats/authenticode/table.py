@@ -4,10 +4,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from privyseal.errors import MalformedInputError
+from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT
 
-__all__ = ["MAX_TABLE_SIZE_BYTES", "WinCertificate", "encode_table", "parse_table"]
+__all__ = ["MAX_TABLE_SIZE_BYTES", "WinCertificate", "check_table_size", "encode_table", "parse_table"]
 
 #: Larger certificate tables are not read.
 MAX_TABLE_SIZE_BYTES: Final = 16 << 20
@@ -26,11 +26,25 @@ class WinCertificate:
         is_signed_data: Whether it says of itself that it is a PKCS #7 SignedData.
         certificate: Its bytes, which may end in padding.
         padding: What stands between it and the next entry.
+        encoded: All of it, header and padding included, as it stands in the table.
     """
 
     is_signed_data: bool
     certificate: bytes
     padding: bytes
+    encoded: bytes
+
+
+def check_table_size(size_bytes: int) -> None:
+    """Refuse a certificate table that nobody needs to be this large.
+
+    Raises:
+        UnsupportedInputError: `pe.too_large`.
+    """
+    if size_bytes > MAX_TABLE_SIZE_BYTES:
+        raise UnsupportedInputError(
+            "pe.too_large", f"the certificate table has {size_bytes} of at most {MAX_TABLE_SIZE_BYTES} bytes"
+        )
 
 
 def encode_table(signed_data: bytes) -> bytes:
@@ -69,6 +83,7 @@ def parse_table(table: bytes) -> tuple[WinCertificate, ...]:
                 is_signed_data=int.from_bytes(table[offset + 6 : offset + 8], "little") == _PKCS_SIGNED_DATA,
                 certificate=table[offset + _HEADER_SIZE_BYTES : end],
                 padding=table[end:following],
+                encoded=table[offset:following],
             )
         )
         offset = following
