@@ -136,6 +136,7 @@ def make_token(
     gen_time: bytes = b"20260601120000Z",
     name_certificate: bool = True,
     extra: bytes = b"",
+    imprint: bytes = b"",
 ) -> bytes:
     """A timestamp token, written by hand so that it can be wrong on purpose (RFC 3161 §2.4.2).
 
@@ -145,11 +146,12 @@ def make_token(
         gen_time: The characters of genTime.
         name_certificate: Whether to write the signing-certificate-v2 attribute.
         extra: Encoded fields that follow genTime.
+        imprint: SHA-256 of what the timestamp is over, instead of `data`.
     """
     by = by or tsa()
     sha256 = der.encode_tlv(0x30, der.encode_oid(oids.DIGEST_OIDS["sha256"]) + b"\x05\x00")
-    imprint = der.encode_tlv(0x30, sha256 + der.encode_tlv(0x04, hashlib.sha256(data).digest()))
-    info = b"\x02\x01\x01" + der.encode_oid("1.2.3") + imprint + b"\x02\x01\x07"
+    hashed = der.encode_tlv(0x30, sha256 + der.encode_tlv(0x04, imprint or hashlib.sha256(data).digest()))
+    info = b"\x02\x01\x01" + der.encode_oid("1.2.3") + hashed + b"\x02\x01\x07"
     info = der.encode_tlv(0x30, info + der.encode_tlv(der.TAG_GENERALIZED_TIME, gen_time) + extra)
     attributes = [
         cms.Attribute(type=oids.ID_CONTENT_TYPE, values=(der.encode_oid(oids.ID_CT_TST_INFO),)),

@@ -5,7 +5,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ __all__ = ["ClientConfig", "ClientIdentity", "client_config_text", "find_client_
 
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+/?$")]
 
+# No credentials: the URL stands in messages.
+_TsaUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^@/?#\s]+([/?][!-~]*)?$")]
+
 
 class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
@@ -25,6 +28,8 @@ class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     identity: str
     trust: tuple[str, ...] = ()
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 300.0
+    timestamp: tuple[_TsaUrl, ...] = ()
+    timestamp_via: Literal["direct", "hub"] = "direct"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,8 @@ class ClientConfig:
         hub_url, web_url: The hub's two listeners.
         trust: PEM files with roots that `verify` may end at, beside those of the system.
         wait_seconds: How long `sign` waits for a signature before it gives up (exit 7).
+        timestamp: URLs of TSAs, in the order in which they are asked; none asks for no timestamps.
+        timestamp_via: `direct`, or `hub` to have the hub ask the TSAs of its own configuration.
     """
 
     path: Path
@@ -77,6 +84,8 @@ class ClientConfig:
     identity: ClientIdentity
     trust: tuple[Path, ...]
     wait_seconds: float
+    timestamp: tuple[str, ...] = ()
+    timestamp_via: str = "direct"
 
     def load_bundle(self) -> TrustBundle:
         """The pinned trust bundle.
@@ -103,6 +112,10 @@ trust = [{trust}]
 
 # How long `privyseal sign` waits for a signature.
 wait_seconds = 300.0
+
+# TSAs (RFC 3161) that are asked for timestamps, in this order; or let the hub ask those that it knows.
+# timestamp = ["http://tsa.example.com", "http://other.example.net/rfc3161"]
+# timestamp_via = "hub"
 """
 
 
@@ -156,4 +169,6 @@ def load_client_config(explicit: str = "") -> ClientConfig:
         identity=ClientIdentity(directory=base / table.identity),
         trust=tuple(base / trusted for trusted in table.trust),
         wait_seconds=table.wait_seconds,
+        timestamp=table.timestamp,
+        timestamp_via=table.timestamp_via,
     )

@@ -16,13 +16,15 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.asn1 import TLV, BitString, Default, Implicit, Null
 from cryptography.x509 import ObjectIdentifier
 
-from privyseal.errors import MalformedInputError, UnavailableError, VerificationError
+from privyseal.errors import MalformedInputError, UnavailableError, UnsupportedInputError, VerificationError
 from privyseal.pki import cms, cms_verify, der, oids, x509
 
 __all__ = [
+    "SignedTst",
     "TimeStampReq",
     "TstInfo",
     "encode_request",
+    "open_token",
     "parse_request",
     "parse_response",
     "parse_token",
@@ -30,6 +32,18 @@ __all__ = [
 ]
 
 _GRANTED: Final = (0, 1)  # granted, grantedWithMods (RFC 3161 §2.4.2)
+#: PKIFailureInfo (§2.4.2): bit, name, and whether the same request may be granted later.
+_FAILURES: Final = (
+    (0, "badAlg", False),
+    (2, "badRequest", False),
+    (5, "badDataFormat", False),
+    (14, "timeNotAvailable", True),
+    (15, "unacceptedPolicy", False),
+    (16, "unacceptedExtension", False),
+    (17, "addInfoNotAvailable", False),
+    (25, "systemFailure", True),
+)
+_MAX_SAID: Final = 500
 _GENERALIZED_TIME: Final = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:[.,](\d{1,9}))?)?Z")
 
 
@@ -61,6 +75,20 @@ class TstInfo:
     nonce: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedTst:
+    """What a timestamp token says, and who signed it; whether that signer deserves trust is another question.
+
+    Attributes:
+        certificate: The signer's.
+        certificates: DER certificates that may stand on its path.
+    """
+
+    info: TstInfo
+    certificate: x509.Certificate
+    certificates: tuple[bytes, ...]
+
+
 @asn1.sequence
 class _AlgorithmIdentifier:
     algorithm: ObjectIdentifier
@@ -86,7 +114,7 @@ class _TimeStampReq:
 @asn1.sequence
 class _PkiStatusInfo:
     status: int
-    status_string: list[str] | None
+    status_string: list[TLV] | None
     fail_info: BitString | None
 
 
@@ -198,6 +226,7 @@ def parse_response(data: bytes) -> bytes:
     Raises:
         MalformedInputError: `der.malformed` if it is not a TimeStampResp.
         UnavailableError: `tsp.rejected` if the authority did not grant the request, with its words.
+        UnsupportedInputError: `tsp.refused` if it says that it will not grant this request at any time.
     """
     what = "the timestamp response"
     try:
@@ -205,13 +234,25 @@ def parse_response(data: bytes) -> bytes:
     except MalformedInputError:
         raw = der.decode(_TimeStampResp, der.normalise(data, what), what)
     if raw.status.status not in _GRANTED or not isinstance(raw.time_stamp_token, TLV):
-        said = "; ".join(raw.status.status_string or ()) or "no reason given"
-        raise UnavailableError(
-            "tsp.rejected",
-            f"the time-stamping authority gave no timestamp, but status {raw.status.status}: {said[:500]}",
-            hint="try another time-stamping authority",
-        )
+        raise _refusal(raw.status)
     return asn1.encode_der(raw.time_stamp_token)
+
+
+def _refusal(status: _PkiStatusInfo) -> UnavailableError | UnsupportedInputError:
+    failures = [one for one in _FAILURES if _has_bit(status.fail_info, one[0])]
+    names = [name for _, name, _ in failures]
+    said = [bytes(text.data).decode("utf-8", "replace") for text in status.status_string or ()]
+    reason = "; ".join([*names, *said])[:_MAX_SAID] or "no reason given"
+    message = f"the time-stamping authority gave no timestamp, but status {status.status}: {reason}"
+    hint = "try another time-stamping authority"
+    if failures and not any(later for _, _, later in failures):
+        return UnsupportedInputError("tsp.refused", message, hint=hint)
+    return UnavailableError("tsp.rejected", message, hint=hint)
+
+
+def _has_bit(bits: BitString | None, place: int) -> bool:
+    octets = b"" if bits is None else bits.as_bytes()
+    return place // 8 < len(octets) and bool(octets[place // 8] & 0x80 >> place % 8)
 
 
 def parse_token(token: bytes) -> TstInfo:
@@ -248,13 +289,30 @@ def verify_token(
         VerificationError: `tsp.imprint`, `tsp.nonce`, `tsp.signers`, `tsp.signing_certificate`, or what
             `cms_verify.verify_signer` and `x509.build_path` raise.
     """
-    signed_data = cms.parse_signed_data(token, "the timestamp token")
-    tst_info = _tst_info(signed_data)
-    name = cms_verify.digest_algorithm_name(cms.AlgorithmIdentifier(algorithm=tst_info.digest_algorithm))
-    if hashlib.new(name, data).digest() != tst_info.imprint:
+    signed = open_token(token, intermediates)
+    info = signed.info
+    name = cms_verify.digest_algorithm_name(cms.AlgorithmIdentifier(algorithm=info.digest_algorithm))
+    if hashlib.new(name, data).digest() != info.imprint:
         raise VerificationError("tsp.imprint", "the timestamp was made for another signature than this one")
-    if nonce is not None and tst_info.nonce != nonce:
+    if nonce is not None and info.nonce != nonce:
         raise VerificationError("tsp.nonce", "the timestamp does not carry the nonce of the request")
+    x509.build_path(signed.certificate.der, signed.certificates, anchors, info.gen_time, oids.EKU_TIME_STAMPING)
+    return info.gen_time
+
+
+def open_token(token: bytes, intermediates: tuple[bytes, ...] = ()) -> SignedTst:
+    """Open a timestamp token whose signature holds with the certificate that it names.
+
+    Args:
+        token: ContentInfo, DER.
+        intermediates: Certificates (DER) that need not be in the token.
+
+    Raises:
+        MalformedInputError: if the token cannot be read (`tsp.*`, `cms.*`, `der.*`).
+        VerificationError: `tsp.signers`, `tsp.signing_certificate`, or what `cms_verify.verify_signer` raises.
+    """
+    signed_data = cms.parse_signed_data(token, "the timestamp token")
+    info = _tst_info(signed_data)
     if len(signed_data.signer_infos) != 1:
         raise VerificationError(
             "tsp.signers", f"the timestamp has {len(signed_data.signer_infos)} signers; one is expected"
@@ -265,8 +323,7 @@ def verify_token(
     certificate = cms_verify.signer_certificate(pool, signer_info)
     cms_verify.verify_signer(signed_data, signer_info, certificate)
     _check_signing_certificate(signer_info, certificate.der)
-    x509.build_path(certificate.der, pool.certificates, anchors, tst_info.gen_time, oids.EKU_TIME_STAMPING)
-    return tst_info.gen_time
+    return SignedTst(info=info, certificate=certificate, certificates=pool.certificates)
 
 
 def _tst_info(signed_data: cms.SignedData) -> TstInfo:

@@ -22,6 +22,9 @@ __all__ = [
     "RequestView",
     "SignatureItem",
     "SignatureRequest",
+    "TimestampRequest",
+    "TimestampView",
+    "TsaStatus",
     "decode_body",
     "error_from_problem",
     "problem_from_error",
@@ -96,6 +99,19 @@ class RequestView(_Body, frozen=True):
     items: tuple[ItemView, ...]
 
 
+class TimestampRequest(_Body, frozen=True):
+    """POST /v1/timestamps: a TimeStampReq (RFC 3161 §2.4.1), DER."""
+
+    request: bytes
+
+
+class TimestampView(_Body, frozen=True):
+    """The TimeStampResp as the TSA gave it, and the index of the log entry that records it."""
+
+    response: bytes
+    index: int
+
+
 class ProfileView(_Body, frozen=True):
     """GET /v1/profiles/{name}: what a client needs before it builds a preimage."""
 
@@ -122,6 +138,19 @@ class ProfileStatus(_Body, frozen=True):
     not_after: str
 
 
+class TsaStatus(_Body, frozen=True):
+    """A time-stamping authority in `status`.
+
+    Attributes:
+        state: `ready`, `resting` (its budget is used up, or it asked for patience) or `open` (its circuit breaker).
+        problem: Its last failure, in words; empty if the last answer was good.
+    """
+
+    url: str
+    state: str
+    problem: str = ""
+
+
 class AgentStatus(_Body, frozen=True):
     """An agent in `status`."""
 
@@ -139,6 +168,7 @@ class HubStatus(_Body, frozen=True):
     log_root: str
     profiles: tuple[ProfileStatus, ...]
     agents: tuple[AgentStatus, ...]
+    tsas: tuple[TsaStatus, ...] = ()
 
 
 class Health(_Body, frozen=True):

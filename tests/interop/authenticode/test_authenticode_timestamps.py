@@ -9,7 +9,6 @@ import pytest
 
 from authenticode_judges import accepted_by_osslsigncode, accepted_by_signify, accepted_by_yara
 from inputs import UNSIGNED
-from interop_tools import run_program
 from pe_samples import apply_patch, verify
 from pki_samples import authority, signer, tsa
 from privyseal.errors import MalformedInputError, VerificationError
@@ -17,53 +16,14 @@ from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.pe import embed
 from privyseal.formats.model import Signed, SignOptions, TrustAnchors
 from privyseal.pki import tsp
+from tsa_samples import OpensslTsa
 
 pytestmark = pytest.mark.interop
 
 ROOTS = (tsa().root.der,)
-CONFIGURATION = """
-[tsa]
-default_tsa = tsa_config
-[tsa_config]
-serial = {folder}/serial
-signer_cert = {folder}/tsa.pem
-signer_key = {folder}/tsa.key
-signer_digest = sha256
-default_policy = 1.2.3.4
-digests = sha256, sha384, sha512
-accuracy = secs:1, millisecs:500
-ess_cert_id_chain = {chain}
-ess_cert_id_alg = {ess}
-tsa_name = yes
-ordering = {ordering}
-{certs}
-"""
 
 
-class LocalTsa:
-    """One configuration of OpenSSL's time-stamping authority."""
-
-    def __init__(self, folder: Path, *, certs: bool, ess: str = "sha256", ordering: str = "no") -> None:
-        self.folder = folder
-        (folder / "serial").write_text("01\n")
-        (folder / "tsa.pem").write_bytes(tsa().leaf.pem)
-        (folder / "tsa.key").write_bytes(tsa().leaf.key_pem)
-        (folder / "root.pem").write_bytes(tsa().root.pem)
-        lines = {"folder": folder, "chain": "yes" if certs else "no", "ess": ess, "ordering": ordering}
-        lines["certs"] = f"certs = {folder}/root.pem" if certs else ""
-        (folder / "tsa.cnf").write_text(CONFIGURATION.format(**lines))
-
-    def answer(self, request: bytes) -> bytes:
-        (self.folder / "query.tsq").write_bytes(request)
-        status, said = run_program(
-            "openssl", "ts", "-reply", "-config", self.folder / "tsa.cnf",
-            "-queryfile", self.folder / "query.tsq", "-out", self.folder / "reply.tsr",
-        )  # fmt: skip
-        assert status == 0, said
-        return (self.folder / "reply.tsr").read_bytes()
-
-
-def token_over(data: bytes, authority_: LocalTsa, algorithm: str = "sha256", nonce: int = 1 << 62) -> bytes:
+def token_over(data: bytes, authority_: OpensslTsa, algorithm: str = "sha256", nonce: int = 1 << 62) -> bytes:
     imprint = hashlib.new(algorithm, data).digest()
     request = tsp.TimeStampReq(digest_algorithm=algorithm, imprint=imprint, nonce=nonce)
     return tsp.parse_response(authority_.answer(tsp.encode_request(request)))
@@ -73,7 +33,7 @@ def token_over(data: bytes, authority_: LocalTsa, algorithm: str = "sha256", non
 @pytest.mark.parametrize("ess", ["sha1", "sha256", "sha512"])
 @pytest.mark.parametrize("certs", [True, False])
 def test_tokens_of_openssl_hold(certs: bool, ess: str, algorithm: str, tmp_path: Path) -> None:  # noqa: FBT001
-    local = LocalTsa(tmp_path, certs=certs, ess=ess, ordering="yes" if certs else "no")
+    local = OpensslTsa(tmp_path, certs=certs, ess=ess, ordering="yes" if certs else "no")
 
     token = token_over(b"signature", local, algorithm)
 
@@ -86,20 +46,10 @@ def test_tokens_of_openssl_hold(certs: bool, ess: str, algorithm: str, tmp_path:
 
 def test_openssl_refuses_what_we_refuse(tmp_path: Path) -> None:
     # With certs= the token holds the root, too: a changed copy that is not needed would be ignored by us alone.
-    local = LocalTsa(tmp_path, certs=False)
-    data = tmp_path / "data"
-    data.write_bytes(b"signature")
+    local = OpensslTsa(tmp_path, certs=False)
     token = token_over(b"signature", local)
-    path = tmp_path / "token.der"
 
-    def accepted_by_openssl(candidate: bytes) -> bool:
-        path.write_bytes(candidate)
-        _, said = run_program(
-            "openssl", "ts", "-verify", "-data", data, "-in", path, "-token_in", "-CAfile", tmp_path / "root.pem"
-        )
-        return "Verification: OK" in said
-
-    assert accepted_by_openssl(token)
+    assert local.accepts(token, b"signature")
     for fraction in range(1, 60):
         offset = len(token) * fraction // 60
         changed = token[:offset] + bytes((token[offset] ^ 0x10,)) + token[offset + 1 :]
@@ -108,7 +58,7 @@ def test_openssl_refuses_what_we_refuse(tmp_path: Path) -> None:
         except (MalformedInputError, VerificationError):
             continue
         else:
-            assert accepted_by_openssl(changed), f"we accept a change at {offset} that openssl refuses"
+            assert local.accepts(changed, b"signature"), f"we accept a change at {offset} that openssl refuses"
 
 
 @pytest.mark.parametrize("certs", [True, False])
@@ -119,7 +69,7 @@ def test_a_timestamped_signature_holds_for_every_judge(kind: str, certs: bool, t
     scanned = PE.scan(io.BytesIO(image), SignOptions())
     preimage = PE.preimage(scanned, by.chain, SignOptions())
     signature = by.sign(preimage.signed)
-    token = token_over(signature, LocalTsa(tmp_path, certs=certs))
+    token = token_over(signature, OpensslTsa(tmp_path, certs=certs))
 
     whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=token)
     signed = apply_patch(image, embed(scanned, whole))

@@ -6,7 +6,7 @@ import pytest
 from asn1crypto import tsp as peer
 
 from pki_samples import NOW, issue, make_token, signer, tsa
-from privyseal.errors import MalformedInputError, UnavailableError, VerificationError
+from privyseal.errors import MalformedInputError, UnavailableError, UnsupportedInputError, VerificationError
 from privyseal.pki import cms, der, oids, tsp
 
 ROOTS = (tsa().root.der,)
@@ -135,14 +135,32 @@ def test_the_token_of_a_granted_response_is_given() -> None:
     assert tsp.parse_response(der.encode_tlv(0x30, GRANTED + token)) == token
 
 
-def test_a_refusal_says_what_the_authority_said() -> None:
-    text = der.encode_tlv(0x30, der.encode_tlv(0x0C, "no ☂ today".encode()))
-    refused = der.encode_tlv(0x30, der.encode_tlv(0x30, b"\x02\x01\x02" + text + b"\x03\x02\x05\x20"))
+def refusal(*, said: str = "", failure: bytes = b"") -> bytes:
+    text = der.encode_tlv(0x30, der.encode_tlv(0x0C, said.encode())) if said else b""
+    return der.encode_tlv(0x30, der.encode_tlv(0x30, b"\x02\x01\x02" + text + failure))
 
-    with pytest.raises(UnavailableError, match="no ☂ today") as caught:
-        tsp.parse_response(refused)
 
-    assert caught.value.code == "tsp.rejected"
+@pytest.mark.parametrize(
+    ("failure", "name", "code", "later"),
+    [
+        (b"", "no ☂ today", "tsp.rejected", True),
+        (b"\x03\x02\x07\x80", "badAlg; no ☂ today", "tsp.refused", False),
+        (b"\x03\x02\x05\x20", "badRequest; no ☂ today", "tsp.refused", False),
+        (b"\x03\x03\x01\x00\x02", "timeNotAvailable; no ☂ today", "tsp.rejected", True),
+        (b"\x03\x05\x06\x00\x00\x00\x40", "systemFailure; no ☂ today", "tsp.rejected", True),
+        (b"\x03\x01\x00", "no ☂ today", "tsp.rejected", True),
+    ],
+)
+def test_a_refusal_says_what_the_authority_said(failure: bytes, name: str, code: str, later: bool) -> None:  # noqa: FBT001
+    with pytest.raises((UnavailableError, UnsupportedInputError), match=rf"status 2: {name} \[") as caught:
+        tsp.parse_response(refusal(said="no ☂ today", failure=failure))
+
+    assert (caught.value.code, caught.value.retryable) == (code, later)
+
+
+def test_a_refusal_without_words_is_one() -> None:
+    with pytest.raises(UnavailableError, match="no reason given"):
+        tsp.parse_response(refusal())
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"\x30\x00", b"\x30\x80\x00"])
