@@ -15,9 +15,10 @@ import trustme
 
 from pki_samples import tsa
 from privyseal.client.timestamping import Patience, Timestamper, open_timestamper
-from privyseal.client.tsa_http import BusyError, HttpTsa
+from privyseal.client.tsa_http import HttpTsa
 from privyseal.errors import ConfigError, PrivysealError, UnavailableError, VerificationError
 from privyseal.pki import tsp
+from privyseal.wire.tsa import BusyError
 from tsa_samples import (
     Behaviour,
     Reply,

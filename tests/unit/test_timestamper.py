@@ -9,7 +9,6 @@ import pytest
 
 from pki_samples import signer, tsa
 from privyseal.client.timestamping import Patience, Timestamper
-from privyseal.client.tsa_http import BusyError
 from privyseal.errors import (
     DeniedError,
     PrivysealError,
@@ -18,6 +17,7 @@ from privyseal.errors import (
     VerificationError,
 )
 from privyseal.pki import tsp
+from privyseal.wire.tsa import BusyError
 from tsa_samples import made_by_hand, other_nonce
 
 ROOTS = (tsa().root.der,)

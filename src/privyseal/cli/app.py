@@ -36,6 +36,9 @@ app.command("privyseal.cli.demo:demo", name="demo", help="Sign a real EXE in a t
 app.command("privyseal.cli.sign:sign", name="sign", help="Sign a file.")
 app.command("privyseal.cli.verify:verify", name="verify", help="Verify a file's signatures and its receipt.")
 app.command(
+    "privyseal.cli.timestamp:timestamp", name="timestamp", help="Put timestamps beside signatures that have none."
+)
+app.command(
     "privyseal.cli.status:status",
     name="status",
     help="Key profiles, agents and the log, as the hub sees them.",

@@ -32,6 +32,8 @@ def show(*, as_json: AsJson = False, config: str = "") -> None:
         "identity": str(loaded.identity.directory),
         "trust": [str(path) for path in loaded.trust],
         "wait_seconds": loaded.wait_seconds,
+        "timestamp": list(loaded.timestamp),
+        "timestamp_via": loaded.timestamp_via,
     }
     emit(data, (f"{name:<13} {value}" for name, value in data.items()), as_json=as_json)
 

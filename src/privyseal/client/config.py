@@ -12,7 +12,14 @@ import msgspec
 from privyseal.errors import ConfigError
 from privyseal.identity.bundle import TrustBundle, load_bundle
 
-__all__ = ["ClientConfig", "ClientIdentity", "client_config_text", "find_client_config", "load_client_config"]
+__all__ = [
+    "ClientConfig",
+    "ClientIdentity",
+    "client_config_text",
+    "find_client_config",
+    "load_client_config",
+    "optional_client_config",
+]
 
 
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+/?$")]
@@ -172,3 +179,17 @@ def load_client_config(explicit: str = "") -> ClientConfig:
         timestamp=table.timestamp,
         timestamp_via=table.timestamp_via,
     )
+
+
+def optional_client_config(explicit: str = "") -> ClientConfig | None:
+    """The configuration in force, for what also works without; None if there is none and none was named.
+
+    Raises:
+        ConfigError: `config.missing` for one that was named, `config.malformed`.
+    """
+    try:
+        return load_client_config(explicit)
+    except ConfigError as error:
+        if error.code == "config.missing" and not explicit and not os.environ.get("PRIVYSEAL_CONFIG"):
+            return None
+        raise

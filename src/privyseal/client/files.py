@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
-__all__ = ["Draft", "SourceFile", "draft_beside", "open_source", "reopen_source", "write_signed"]
+__all__ = ["Draft", "SourceFile", "draft_beside", "open_source", "reopen_source", "write_edited", "write_signed"]
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
 
@@ -155,10 +155,7 @@ def write_signed(
     try:
         if not filled:
             _copy_prefix(source.stream, draft.stream, patch.keep_bytes)
-        draft.stream.truncate(patch.keep_bytes)
-        for offset, data in patch.writes:
-            draft.stream.seek(offset)
-            draft.stream.write(data)
+        _apply(draft.stream, patch)
         _finish(draft.stream, source, draft.real)
     except OSError as error:
         raise _unwritable(draft.target, error) from error
@@ -175,6 +172,48 @@ def write_signed(
             proof.replace(receipt_path)
         except OSError as error:
             raise _unwritable(draft.target, error) from error
+
+
+@contextlib.contextmanager
+def write_edited(source: SourceFile, edits: tuple[Callable[[BinaryIO], Patch], ...], target: Path) -> Iterator[Path]:
+    """Edit a copy, one edit after the other; when the block ends well, rename it into place. A receipt stays as it is.
+
+    Args:
+        source: The file.
+        edits: Each reads the copy as the one before left it, and answers with what to change in it.
+        target: Where the result goes; may be the file itself.
+
+    Yields:
+        The temporary copy, complete and on disk, to be verified inside the block.
+
+    Raises:
+        MalformedInputError: `file.unwritable` (also for a full disk), `file.changed`.
+        PrivysealError: what an edit raises.
+    """
+    real = _writable_place(target)
+    with _temporary(real, target) as (copy, stream):
+        try:
+            _copy_prefix(source.stream, stream, source.status.st_size)
+            for edit in edits:
+                stream.seek(0)
+                _apply(stream, edit(stream))
+                stream.flush()
+            _finish(stream, source, real)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        yield copy
+        source.check_unchanged()
+        try:
+            copy.replace(real)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+
+
+def _apply(stream: BinaryIO, patch: Patch) -> None:
+    stream.truncate(patch.keep_bytes)
+    for offset, data in patch.writes:
+        stream.seek(offset)
+        stream.write(data)
 
 
 def _writable_place(target: Path) -> Path:

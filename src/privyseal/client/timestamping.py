@@ -19,7 +19,7 @@ import msgspec
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.transport import MtlsTransport
-from privyseal.client.tsa_http import BusyError, HttpTsa, check_tsa_url
+from privyseal.client.tsa_http import HttpTsa
 from privyseal.client.verifying import trust_anchors
 from privyseal.errors import (
     MalformedInputError,
@@ -31,6 +31,7 @@ from privyseal.errors import (
 from privyseal.pki import tsp, tsp_check
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.wire.api import TimestampRequest, TimestampView, decode_body
+from privyseal.wire.tsa import BusyError, check_tsa_url
 
 __all__ = ["HubTsa", "Patience", "TimestampSource", "Timestamper", "open_timestamper"]
 

@@ -6,7 +6,6 @@ sends a byte now and then gains nothing. Only the system's own name resolution k
 """
 
 import datetime as dt
-import email.utils
 import errno
 import http.client
 import io
@@ -19,51 +18,14 @@ from http import HTTPStatus
 from typing import Final
 
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError, UnavailableError, UnsupportedInputError
+from privyseal.wire.tsa import MAX_TSA_ANSWER_BYTES, TSA_HEADERS, TsaAnswer, check_tsa_url, judge_tsa_answer
 
-__all__ = ["BusyError", "HttpTsa", "check_tsa_url"]
+__all__ = ["HttpTsa"]
 
 _CONNECT_SECONDS: Final = 10.0
-_MAX_ANSWER_BYTES: Final = 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
-_MAX_RETRY_AFTER_SECONDS: Final = 86_400.0
-_HEADERS: Final = {
-    "Content-Type": "application/timestamp-query",
-    "Accept": "application/timestamp-reply",
-    "User-Agent": "privyseal",
-    "Connection": "close",
-}
-
-
-class BusyError(UnavailableError):
-    """The peer asks for patience.
-
-    Attributes:
-        retry_after_seconds: How long, as it said; None if it did not say.
-    """
-
-    def __init__(self, code: str, message: str, *, retry_after_seconds: float | None) -> None:
-        super().__init__(code, message)
-        self.retry_after_seconds = retry_after_seconds
-
-
-def check_tsa_url(url: str) -> None:
-    """A TSA's URL is http or https, and holds no credentials: it stands in messages.
-
-    Raises:
-        ConfigError: `timestamp.url`.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(
-            "timestamp.url",
-            "a TSA is named by an http:// or https:// URL without credentials, for example http://tsa.example.com",
-        )
 
 
 class _Within(io.RawIOBase):
@@ -86,15 +48,6 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    status: int
-    content_type: str
-    location: str
-    retry_after: str
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +79,7 @@ class HttpTsa:
         for _ in range(_MAX_REDIRECTS + 1):
             answer = _exchange(url, request, deadline)
             if answer.status not in _REDIRECTS:
-                return _judged(answer)
+                return judge_tsa_answer(answer, dt.datetime.now(dt.UTC))
             try:
                 url = urllib.parse.urljoin(url, answer.location)
                 check_tsa_url(url)
@@ -135,21 +88,7 @@ class HttpTsa:
         raise MalformedInputError("tsa.redirects", f"it redirects more than {_MAX_REDIRECTS} times")
 
 
-def _judged(answer: _Answer) -> bytes:
-    if answer.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        seconds = _retry_after(answer.retry_after)
-        patience = "" if seconds is None else f" and asks to wait {seconds:.0f} s"
-        raise BusyError("tsa.busy", f"it answers with HTTP {answer.status}{patience}", retry_after_seconds=seconds)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise UnavailableError("tsa.unavailable", f"it answers with HTTP {answer.status}")
-    if answer.status != HTTPStatus.OK:
-        raise UnsupportedInputError("tsa.http_status", f"it answers with HTTP {answer.status}; is this a TSA's URL?")
-    if answer.content_type.lower().startswith("text/") or answer.body.lstrip()[:1] == b"<":
-        raise MalformedInputError("tsa.not_a_timestamp", "it answers with a page of text: a proxy may stand in between")
-    return answer.body
-
-
-def _exchange(url: str, request: bytes, deadline: float) -> _Answer:
+def _exchange(url: str, request: bytes, deadline: float) -> TsaAnswer:
     try:
         return _post(urllib.parse.urlsplit(url), request, deadline)
     except TimeoutError as error:
@@ -170,18 +109,18 @@ def _failure(error: OSError | http.client.HTTPException) -> PrivysealError:
     return MalformedInputError("tsa.not_http", f"it does not speak HTTP: {type(error).__name__}")
 
 
-def _post(place: urllib.parse.SplitResult, request: bytes, deadline: float) -> _Answer:
+def _post(place: urllib.parse.SplitResult, request: bytes, deadline: float) -> TsaAnswer:
     with _connect(place, deadline) as stream:
         connection = http.client.HTTPConnection(place.hostname or "", place.port)
         connection.sock = stream
         stream.settimeout(_left(deadline))
         target = urllib.parse.urlunsplit(("", "", place.path or "/", place.query, ""))
-        connection.request("POST", target, body=request, headers=_HEADERS)
+        connection.request("POST", target, body=request, headers={**TSA_HEADERS, "Connection": "close"})
         with http.client.HTTPResponse(stream, method="POST") as response:
             response.fp.close()
             response.fp = io.BufferedReader(_Within(stream, deadline))
             response.begin()
-            return _Answer(
+            return TsaAnswer(
                 status=response.status,
                 content_type=response.headers.get("Content-Type", ""),
                 location=response.headers.get("Location", ""),
@@ -195,8 +134,8 @@ def _body(response: http.client.HTTPResponse) -> bytes:
     while part := response.read(_READ_BYTES):
         parts.append(part)
         size += len(part)
-        if size > _MAX_ANSWER_BYTES:
-            raise MalformedInputError("tsa.too_large", f"it answers with more than {_MAX_ANSWER_BYTES} bytes")
+        if size > MAX_TSA_ANSWER_BYTES:
+            raise MalformedInputError("tsa.too_large", f"it answers with more than {MAX_TSA_ANSWER_BYTES} bytes")
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
     return b"".join(parts)
@@ -223,18 +162,3 @@ def _connect(place: urllib.parse.SplitResult, deadline: float) -> socket.socket:
             stream.close()
             failure = error
     raise failure
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After field: a number or an HTTP date (RFC 9110 §10.2.3)."""
-    text = text.strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text[:9]), _MAX_RETRY_AFTER_SECONDS)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    seconds = (moment - dt.datetime.now(dt.UTC)).total_seconds()
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)

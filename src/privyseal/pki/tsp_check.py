@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from cryptography.x509 import ExtendedKeyUsage, load_der_x509_certificate
+
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.pki import oids, tsp, x509
 
@@ -95,7 +97,9 @@ def check_trust(fresh: FreshToken, anchors: tuple[bytes, ...]) -> None:
 
 
 def _check_certificate(certificate: x509.Certificate, gen_time: datetime) -> None:
-    if certificate.extended_key_usage != (oids.EKU_TIME_STAMPING,) or not certificate.extended_key_usage_critical:
+    extensions = load_der_x509_certificate(certificate.der).extensions
+    alone = certificate.extended_key_usage == (oids.EKU_TIME_STAMPING,)
+    if not alone or not extensions.get_extension_for_class(ExtendedKeyUsage).critical:
         raise VerificationError(
             "tsp.certificate_purpose",
             f"{certificate.subject} is not for time stamping alone: its extendedKeyUsage must be critical and name "

@@ -47,7 +47,6 @@ class Certificate:
         spki: SubjectPublicKeyInfo, DER.
         subject_key_identifier: Empty if the certificate has none.
         extended_key_usage: Dotted OIDs; None if the extension is absent.
-        extended_key_usage_critical: Whether that extension is marked critical.
     """
 
     der: bytes
@@ -60,7 +59,6 @@ class Certificate:
     not_after: datetime
     subject_key_identifier: bytes
     extended_key_usage: tuple[str, ...] | None
-    extended_key_usage_critical: bool = False
 
 
 def parse_certificate(encoded: bytes) -> Certificate:
@@ -257,7 +255,6 @@ def _facts(certificate: x509.Certificate) -> Certificate:
     except x509.ExtensionNotFound:
         identifier = b""
     issuer_name, subject_name = _names(certificate.tbs_certificate_bytes)
-    purposes = _extended_key_usage(certificate)
     return Certificate(
         der=certificate.public_bytes(Encoding.DER),
         subject=_name(certificate),
@@ -268,8 +265,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         subject_key_identifier=identifier,
-        extended_key_usage=None if purposes is None else _dotted(purposes.value),
-        extended_key_usage_critical=purposes is not None and purposes.critical,
+        extended_key_usage=_dotted(_extended_key_usage(certificate)),
     )
 
 
@@ -281,9 +277,9 @@ def _names(tbs_certificate: bytes) -> tuple[bytes, bytes]:
     return fields[first + 2].der, fields[first + 4].der
 
 
-def _extended_key_usage(certificate: x509.Certificate) -> x509.Extension[x509.ExtendedKeyUsage] | None:
+def _extended_key_usage(certificate: x509.Certificate) -> x509.ExtendedKeyUsage | None:
     try:
-        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return None
 
