@@ -18,6 +18,7 @@ from privyseal.tlog.entry import (
     Intent,
     KeyEntry,
     Result,
+    TimestampEntry,
     Unknown,
 )
 
@@ -102,6 +103,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
         token=texts,
         hardware=st.booleans(),
     ),
+    st.builds(TimestampEntry, ts=integers, client=digests, token=digests, imprint=digests, tsa=digests),
     st.builds(Admin, ts=integers, action=texts, bundle=digests),
 )
 

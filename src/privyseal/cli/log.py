@@ -68,7 +68,7 @@ def show(
         entry = json.loads(data)
         kind, moment = entry.pop("t"), dt.datetime.fromtimestamp(entry.pop("ts") / 1000, dt.UTC)
         fields = " ".join(f"{name}={_short(value)}" for name, value in entry.items() if name != "v")
-        line = f"{index:>6}  {moment:%Y-%m-%d %H:%M:%S}  {kind:<7} {fields}"
+        line = f"{index:>6}  {moment:%Y-%m-%d %H:%M:%S}  {kind:<9} {fields}"
         emit({"index": index, "entry": json.loads(data)}, (line,), as_json=as_json)
 
 

@@ -48,6 +48,9 @@ def _lines(found: HubStatus) -> list[str]:
         for one in found.profiles
     ]
     lines.extend(table(rows) if len(rows) > 1 else ["no key profiles: no agent has announced one yet"])
+    if found.tsas:
+        tsas = [(one.url, one.state, one.problem or "none") for one in found.tsas]
+        lines += ["", *table([("TSA", "STATE", "LAST FAILURE"), *tsas])]
     if any(one.level == "traced" for one in found.profiles):
         lines += [
             "",

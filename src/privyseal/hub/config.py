@@ -2,14 +2,16 @@
 """hub.toml and the files beside it."""
 
 import tomllib
+from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from privyseal.errors import ConfigError
+from privyseal.wire.tsa import check_tsa_url
 
-__all__ = ["HubConfig", "HubFiles", "check_hub_name", "load_hub_config", "split_address"]
+__all__ = ["HubConfig", "HubFiles", "TsaTable", "check_hub_name", "load_hub_config", "split_address"]
 
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-./")
 
@@ -60,6 +62,18 @@ class HubFiles(msgspec.Struct, frozen=True):
         return self.directory / "tls.pem"
 
 
+class TsaTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A time-stamping authority that the hub asks for its clients.
+
+    Attributes:
+        url: http or https.
+        per_minute: How many requests it gets in any minute at most; 0 sets no bound.
+    """
+
+    url: str
+    per_minute: Annotated[int, msgspec.Meta(ge=0, le=6000)] = 0
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What hub.toml says.
 
@@ -67,6 +81,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         name: The hub's name, which is also the log's origin; lower-case letters, digits, `-`, `.` and `/`.
         listen_mtls, listen_web: HOST:PORT to bind.
         mtls_url, web_url: How clients and agents reach the two listeners.
+        tsa: Whom POST /v1/timestamps asks, in the order of preference.
     """
 
     name: str
@@ -74,6 +89,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen_web: str
     mtls_url: str
     web_url: str
+    tsa: tuple[TsaTable, ...] = ()
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -102,7 +118,7 @@ def load_hub_config(directory: Path) -> HubConfig:
     """Read hub.toml.
 
     Raises:
-        ConfigError: `config.missing`, `config.malformed`, `config.address`.
+        ConfigError: `config.missing`, `config.malformed`, `config.address`, `timestamp.url`.
     """
     path = HubFiles(directory).config
     try:
@@ -116,4 +132,8 @@ def load_hub_config(directory: Path) -> HubConfig:
     check_hub_name(config.name)
     split_address(config.listen_mtls)
     split_address(config.listen_web)
+    for url, count in Counter(table.url for table in config.tsa).items():
+        check_tsa_url(url)
+        if count > 1:
+            raise ConfigError("config.malformed", f"{path}: [[tsa]] names {url} {count} times")
     return config

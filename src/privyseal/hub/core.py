@@ -13,6 +13,8 @@ from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.submit import Requests
+from privyseal.hub.services.timestamps import Timestamps
+from privyseal.hub.tsa_http import TsaClient
 from privyseal.identity.bundle import TrustBundle
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Store, Tx
@@ -46,6 +48,8 @@ class Hub:
             )
         )
         self.requests = Requests(store=store, dispatch=self.dispatch, audit=self.audit, bundle=bundle, clock=clock)
+        self._tsa_client = TsaClient()
+        self.timestamps = Timestamps(store=store, tables=config.tsa, ask=self._tsa_client.ask, clock=clock)
 
     def _changed(self, request_id: str) -> None:
         self.requests.changed(request_id)
@@ -119,4 +123,5 @@ class Hub:
     async def stop(self) -> None:
         """End the lanes, close the store."""
         await self.dispatch.stop()
+        await self._tsa_client.close()
         await self.store.close()

@@ -8,9 +8,10 @@ from functools import lru_cache
 from privyseal.formats.model import Preimage
 from privyseal.formats.registry import format_named, read_preimage
 from privyseal.pki.mechanism import mechanism_for
+from privyseal.pki.tsp_check import FreshToken
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.store import Enrolment, Job, ProfileRow
-from privyseal.tlog.entry import Claimed, Deny, Enrol, Intent, KeyEntry, Result, Unknown
+from privyseal.tlog.entry import Claimed, Deny, Enrol, Intent, KeyEntry, Result, TimestampEntry, Unknown
 from privyseal.wire.statement import RequestStatement
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "key_entry",
     "leaf_spki",
     "result_entry",
+    "timestamp_entry",
     "unknown_entry",
 ]
 
@@ -153,4 +155,15 @@ def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
         opaque=profile.opaque,
         token=profile.token_serial,
         hardware=profile.hardware,
+    )
+
+
+def timestamp_entry(caller: Enrolment, fresh: FreshToken, now_ms: int) -> TimestampEntry:
+    """A timestamp token that is about to be given to a client."""
+    return TimestampEntry(
+        ts=now_ms,
+        client=_key_hash(caller.request_key),
+        token=hashlib.sha256(fresh.token).hexdigest(),
+        imprint=hashlib.sha256(fresh.signed.info.imprint).hexdigest(),
+        tsa=fresh.certificate_sha256.hex(),
     )

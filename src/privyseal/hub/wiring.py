@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from privyseal.errors import ConfigError
 from privyseal.hub.config import HubFiles, load_hub_config, split_address
 from privyseal.hub.core import Hub
-from privyseal.hub.http import link, log, membership, signatures
+from privyseal.hub.http import link, log, membership, signatures, timestamps
 from privyseal.hub.http.routes import Listener, Route, application
 from privyseal.hub.services.enrol import TlsAuthority
 from privyseal.identity.bundle import load_bundle
@@ -34,7 +34,7 @@ _SHUTDOWN_SECONDS: Final = 1.0
 
 def all_routes() -> tuple[Route, ...]:
     """The whole route table."""
-    others = (*signatures.ROUTES, *membership.ROUTES, *link.ROUTES)
+    others = (*signatures.ROUTES, *timestamps.ROUTES, *membership.ROUTES, *link.ROUTES)
     return (*others, *log.routes(others))
 
 

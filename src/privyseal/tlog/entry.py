@@ -25,6 +25,7 @@ __all__ = [
     "Intent",
     "KeyEntry",
     "Result",
+    "TimestampEntry",
     "Unknown",
     "canonical_json",
     "encode_entry",
@@ -175,6 +176,22 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
     hardware: bool
 
 
+class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
+    """A TSA gave a timestamp token for a client: durable before the token leaves the hub.
+
+    Attributes:
+        client: SHA-256 of the client's request key.
+        token: SHA-256 of the token (ContentInfo, DER).
+        imprint: SHA-256 of the imprint. Over a SHA-256 imprint it is SHA-256 of what stands in `Result.signature`.
+        tsa: SHA-256 of the TSA's certificate.
+    """
+
+    client: str
+    token: str
+    imprint: str
+    tsa: str
+
+
 class Admin(_Entry, frozen=True, tag="admin"):
     """An act on the hub itself: `genesis` opens a log under a trust bundle."""
 
@@ -182,7 +199,7 @@ class Admin(_Entry, frozen=True, tag="admin"):
     bundle: str
 
 
-Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | Admin
+Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Admin
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _RAW: Final = msgspec.json.Decoder()

@@ -116,6 +116,7 @@ async def _status(call: Call) -> msgspec.Struct:
             for one in enrolments
             if one.role == "agent" and one.revoked_ms is None
         ),
+        tsas=hub.timestamps.status(),
     )
 
 
