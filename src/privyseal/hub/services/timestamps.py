@@ -8,6 +8,7 @@ is its own matter, for the first time.
 import asyncio
 import datetime as dt
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -52,6 +53,10 @@ _NONCE_LIMIT: Final = 1 << 64
 AskTsa = Callable[[str, bytes], Awaitable[bytes]]
 
 
+def _ticks() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
 class Timestamps:
     """Asks TSAs for clients. What it learns of them lasts as long as the process."""
 
@@ -62,19 +67,32 @@ class Timestamps:
         tables: tuple[TsaTable, ...],
         ask: AskTsa,
         clock: Clock,
+        ticks: Clock = _ticks,
         hedge_ms: int = _HEDGE_MS,
         total_seconds: float = _TOTAL_SECONDS,
     ) -> None:
+        """Take what it works with.
+
+        Args:
+            store: Where the log is.
+            tables: The TSAs, in the order of preference.
+            ask: The way to them.
+            clock: This machine's time, against which genTime is held.
+            ticks: Milliseconds that never go back, for budgets and pauses.
+            hedge_ms: After which time an answer is slow.
+            total_seconds: For one timestamp.
+        """
         self._store = store
         self._ask = ask
         self._clock = clock
+        self._ticks = ticks
         self._hedge_ms = hedge_ms
         self._total_seconds = total_seconds
         self._tsas = {table.url: Tsa(url=table.url, per_minute=table.per_minute) for table in tables}
 
     def status(self) -> tuple[TsaStatus, ...]:
         """What is known of each TSA, in the configured order."""
-        now_ms = self._clock()
+        now_ms = self._ticks()
         return tuple(
             TsaStatus(url=tsa.url, state=state_of(tsa, now_ms), problem=tsa.problem) for tsa in self._tsas.values()
         )
@@ -123,7 +141,7 @@ class Timestamps:
     async def _first_good(self, encoded: bytes, request: tsp.TimeStampReq) -> tuple[bytes, FreshToken]:
         """Ask one after the other, a second beside one that is slow; the first good answer wins."""
         loop = asyncio.get_running_loop()
-        queue = [tsa.url for tsa in ranked(tuple(self._tsas.values()), self._clock())]
+        queue = [tsa.url for tsa in ranked(tuple(self._tsas.values()), self._ticks())]
         under_way: dict[asyncio.Task[tuple[bytes, FreshToken]], str] = {}
         failures: dict[str, PrivysealError] = {}
         asked_at = 0.0
@@ -146,7 +164,7 @@ class Timestamps:
                         failures[url] = error
                         self._failed(url, error)
                     else:
-                        self._tsas[url] = answered(self._tsas[url], self._clock())
+                        self._tsas[url] = answered(self._tsas[url], self._ticks())
                         return good
         finally:
             await self._abandon(under_way)
@@ -156,7 +174,7 @@ class Timestamps:
         self, url: str, encoded: bytes, request: tsp.TimeStampReq
     ) -> asyncio.Task[tuple[bytes, FreshToken]] | None:
         """Ask, unless another client's question has used up what was left meanwhile."""
-        now_ms = self._clock()
+        now_ms = self._ticks()
         if not may_ask(self._tsas[url], now_ms):
             return None
         self._tsas[url] = asked(self._tsas[url], now_ms)
@@ -170,15 +188,15 @@ class Timestamps:
     async def _abandon(self, under_way: dict[asyncio.Task[tuple[bytes, FreshToken]], str]) -> None:
         for task, url in under_way.items():
             task.cancel()
-            self._tsas[url] = outrun(self._tsas[url], self._clock())
+            self._tsas[url] = outrun(self._tsas[url], self._ticks())
         await asyncio.gather(*under_way, return_exceptions=True)
 
     def _failed(self, url: str, error: PrivysealError) -> None:
         patience = error.retry_after_seconds if isinstance(error, BusyError) else None
-        self._tsas[url] = failed(self._tsas[url], self._clock(), str(error), int((patience or 0) * 1000))
+        self._tsas[url] = failed(self._tsas[url], self._ticks(), str(error), int((patience or 0) * 1000))
 
     def _none_gave(self, failures: dict[str, PrivysealError]) -> PrivysealError:
-        now_ms = self._clock()
+        now_ms = self._ticks()
         unasked = {
             url: f"{state_of(tsa, now_ms)}, not asked" + (f" (last: {tsa.problem})" if tsa.problem else "")
             for url, tsa in self._tsas.items()

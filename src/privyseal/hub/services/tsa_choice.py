@@ -24,7 +24,7 @@ _UNDER_WAY_AT_MOST: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tsa:
-    """A time-stamping authority and what is known of it. Times are milliseconds since the epoch.
+    """A time-stamping authority and what is known of it. Times are milliseconds of a clock that never goes back.
 
     Attributes:
         per_minute: Budget; 0 for none.
@@ -117,8 +117,8 @@ def until_next_ms(under_way: int, waited_ms: int, hedge_ms: int) -> int | None:
 
 
 def _marks(tsa: Tsa, now_ms: int) -> float:
-    """What is left of its bad marks; a clock that went back forgets nothing."""
-    return float(tsa.marks * 0.5 ** (max(0, now_ms - tsa.marked_ms) / _HALF_LIFE_MS))
+    """What is left of its bad marks."""
+    return float(tsa.marks * 0.5 ** ((now_ms - tsa.marked_ms) / _HALF_LIFE_MS))
 
 
 def _recent(tsa: Tsa, now_ms: int) -> tuple[int, ...]:
