@@ -22,6 +22,7 @@ from privyseal.tlog.entry import (
     Entry,
     Intent,
     Result,
+    TimestampEntry,
     Unknown,
     encode_entry,
     parse_entry,
@@ -95,6 +96,9 @@ LOG: tuple[Entry, ...] = (
     result(8, 8, AGAIN),
     OPEN,
 )
+
+
+TIMESTAMP = TimestampEntry(ts=9, client="77" * 32, token="aa" * 32, imprint="bb" * 32, tsa="cc" * 32)
 
 
 def feed(entries: tuple[Entry | bytes, ...]) -> LogCheck:
@@ -284,3 +288,12 @@ def test_entries_come_back_as_they_are() -> None:
     assert tuple(check.feed(encode_entry(entry)) for entry in LOG) == LOG
     assert check.size == len(LOG)
     assert parse_entry(encode_entry(LOG[-1])) == OPEN
+
+
+def test_timestamps_are_counted_and_pair_with_nothing() -> None:
+    before, after = feed(LOG).summary(), feed((*LOG, TIMESTAMP)).summary()
+
+    assert after.counts == tuple(sorted((*before.counts, ("timestamp", 1))))
+    assert (after.signatures, after.open_intents) == (before.signatures, before.open_intents)
+    with pytest.raises(LogIntegrityError):
+        feed((*LOG, replace(TIMESTAMP, ts=8)))

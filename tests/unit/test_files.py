@@ -4,12 +4,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privyseal.client.files import draft_beside, open_source, write_signed
+from privyseal.client.files import draft_beside, open_source, write_edited, write_signed
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
@@ -179,3 +180,44 @@ def test_a_source_that_changed_is_noticed(file: Path, change: str) -> None:
             source.check_unchanged()
 
     assert caught.value.code == "file.changed"
+
+
+def cut(stream: BinaryIO) -> Patch:
+    """Keeps the first half of what it finds, and says how much that was."""
+    size = len(stream.read())
+    return Patch(keep_bytes=size // 2, writes=((size // 2, b"%d" % size),))
+
+
+def test_each_edit_sees_what_the_one_before_left(file: Path) -> None:
+    file.chmod(0o440)
+    with open_source(file) as source, write_edited(source, (cut, cut), file) as written:
+        assert file.read_bytes() == ORIGINAL
+        seen = written.read_bytes()
+
+    assert seen == file.read_bytes() == ORIGINAL[:4098] + b"8197"
+    assert file.stat().st_mode & 0o777 == 0o440
+
+
+def test_an_edit_that_fails_leaves_nothing(file: Path) -> None:
+    def fail(_: BinaryIO) -> Patch:
+        raise MalformedInputError("test.edit", "no")
+
+    with open_source(file) as source, pytest.raises(MalformedInputError), write_edited(source, (cut, fail), file):
+        pytest.fail("the block must not run")
+
+    assert file.read_bytes() == ORIGINAL
+
+
+def test_what_is_not_verified_is_not_put_into_place(file: Path) -> None:
+    with open_source(file) as source, pytest.raises(KeyboardInterrupt), write_edited(source, (cut,), file):
+        raise KeyboardInterrupt
+
+    assert file.read_bytes() == ORIGINAL
+
+
+def test_a_file_that_changes_meanwhile_is_not_replaced(file: Path) -> None:
+    with open_source(file) as source, pytest.raises(MalformedInputError) as caught, write_edited(source, (cut,), file):
+        file.write_bytes(b"newer")
+
+    assert caught.value.code == "file.changed"
+    assert file.read_bytes() == b"newer"

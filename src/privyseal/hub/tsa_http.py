@@ -20,7 +20,8 @@ _READ_BYTES: Final = 64 * 1024
 class TsaClient:
     """Asks TSAs; connections are kept for the next question."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, exchange_seconds: float = _EXCHANGE_SECONDS) -> None:
+        self._exchange_seconds = exchange_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, url: str, request: bytes) -> bytes:
@@ -32,7 +33,7 @@ class TsaClient:
             MalformedInputError: `tsa.not_a_timestamp`, `tsa.too_large`, `tsa.not_http`, `tsa.truncated`.
         """
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=_EXCHANGE_SECONDS, connect=_CONNECT_SECONDS)
+            timeout = aiohttp.ClientTimeout(total=self._exchange_seconds, connect=_CONNECT_SECONDS)
             jar = aiohttp.DummyCookieJar()
             self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, cookie_jar=jar)
         try:
