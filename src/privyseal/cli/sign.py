@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import Parameter
 
 from privyseal.cli.progress import Watcher, watching
-from privyseal.cli.render import emit, error_document, table
+from privyseal.cli.render import emit, error_document, say, table
 from privyseal.client.config import load_client_config
 from privyseal.client.selection import Selection, select
 from privyseal.client.signing import Outcome, Plan, Progress, Signer
+from privyseal.client.timestamping import open_timestamper
 from privyseal.formats.model import Placement, SignOptions
 
 __all__ = ["sign"]
@@ -57,6 +58,8 @@ class How:
         page_hashes: Put digests of the image's pages into the signature.
         description: Program name that Windows shows when it asks for consent.
         url: URL that Windows shows beside it.
+        timestamp: URL of a TSA (RFC 3161) to ask instead of those in client.toml; may be repeated: asked in this order.
+        no_timestamp: Sign without a timestamp although client.toml names TSAs.
     """
 
     digest: Literal["sha256", "sha384", "sha512"] = "sha256"
@@ -64,6 +67,8 @@ class How:
     page_hashes: Annotated[bool, _FLAG] = False
     description: Annotated[str, Parameter(name=["--description", "-d"])] = ""
     url: Annotated[str, Parameter(name=["--url", "-u"])] = ""
+    timestamp: Annotated[tuple[str, ...], _FLAG] = ()
+    no_timestamp: Annotated[bool, _FLAG] = False
 
 
 def sign(
@@ -94,7 +99,8 @@ def sign(
     loaded = load_client_config(config)
     selection = Selection(names=files, lists=which.files_from, excludes=which.exclude, output=which.output)
     works = select(selection)
-    signer = Signer(loaded, profile=key)
+    timestamper = None if how.no_timestamp else open_timestamper(loaded, how.timestamp, notice=say)
+    signer = Signer(loaded, profile=key, timestamper=timestamper)
     if selection.is_one_file:
         (outcome,) = signer.sign_all(works, _plan(which, how))
         if outcome.error is not None:

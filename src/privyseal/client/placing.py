@@ -11,6 +11,7 @@ from privyseal.client.answers import Answered, check_answer
 from privyseal.client.files import Draft, draft_beside, reopen_source, write_signed
 from privyseal.client.preparing import Prepared
 from privyseal.client.receipts import CheckedReceipt, match_receipt, receipt_path
+from privyseal.client.timestamping import Timestamper
 from privyseal.errors import VerificationError
 from privyseal.formats.model import Placement, SignatureReport, Signed, TrustAnchors
 from privyseal.identity.bundle import TrustBundle
@@ -38,9 +39,12 @@ class SignedFile:
 class Placer:
     """Puts signatures into files; safe to use from several threads."""
 
-    def __init__(self, *, bundle: TrustBundle, placement: Placement, clock: Clock) -> None:
+    def __init__(
+        self, *, bundle: TrustBundle, placement: Placement, timestamper: Timestamper | None, clock: Clock
+    ) -> None:
         self._bundle = bundle
         self._placement = placement
+        self._timestamper = timestamper
         self._clock = clock
 
     def place(self, answered: Answered[Prepared], filled: Draft | None = None) -> SignedFile:
@@ -76,6 +80,7 @@ class Placer:
             preimage=prepared.preimage,
             signature=answered.item.signature,
             chain=prepared.chain,
+            timestamp_token=self._token(answered),
             placement=self._placement,
         )
         patch = scanned.format.embed(scanned.scan, signed)
@@ -97,10 +102,20 @@ class Placer:
             match_receipt(receipt, report, scanned.format.name)
         return report
 
+    def _token(self, answered: Answered[Prepared]) -> bytes:
+        """Never go without one that was asked for: what the timestamper raises leaves the file as it was."""
+        if self._timestamper is None:
+            return b""
+        return self._timestamper.token(answered.item.signature, answered.wanted.artifact.algorithm)
+
     def _verify(self, answered: Answered[Prepared], written: Path) -> SignatureReport:
         """Refuse to ship: what was written is judged as a stranger would judge it."""
         scanned = answered.wanted.scanned
-        anchors = TrustAnchors(code_signing=(answered.wanted.chain[-1],))
+        timestamper = self._timestamper
+        anchors = TrustAnchors(
+            code_signing=(answered.wanted.chain[-1],),
+            time_stamping=() if timestamper is None else timestamper.anchors,
+        )
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
         with written.open("rb") as stream:
             reports = scanned.format.verify(stream, anchors, now)

@@ -17,6 +17,7 @@ from privyseal.client.journal import RequestJournal
 from privyseal.client.placing import Placer, SignedFile
 from privyseal.client.preparing import Prepared, Scanned, Scanning, Work
 from privyseal.client.requests import Requester
+from privyseal.client.timestamping import Timestamper
 from privyseal.errors import PrivysealError
 from privyseal.formats.model import SignOptions
 from privyseal.identity.keyfile import load_ed25519
@@ -83,10 +84,18 @@ _Pending = dict[Future[SignedFile], Answered[Prepared]]
 
 
 class Signer:
-    """Signs files with one key profile."""
+    """Signs files with one key profile; with a timestamper, no file without a timestamp."""
 
-    def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        profile: str,
+        timestamper: Timestamper | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
         self._profile = profile
+        self._timestamper = timestamper
         self._clock = clock
         self._bundle = config.load_bundle()
         self._hub = HubClient(config)
@@ -137,7 +146,12 @@ class Signer:
             prepared = batch.prepare(scanned, self._hub.profile(self._profile))
             if batch.stops() or plan.dry_run:
                 return batch.outcomes
-            placer = Placer(bundle=self._bundle, placement=plan.options.placement, clock=self._clock)
+            placer = Placer(
+                bundle=self._bundle,
+                placement=plan.options.placement,
+                timestamper=self._timestamper,
+                clock=self._clock,
+            )
             batch.place(self._requester, prepared, lambda one: placer.place(one, _filled(filling)), threads)
         return batch.outcomes
 

@@ -129,6 +129,11 @@ class Timestamper:
         self._lock = threading.Lock()
         self._standings = tuple(_Standing() for _ in sources)
 
+    @property
+    def anchors(self) -> tuple[bytes, ...]:
+        """Roots (DER) at which the tokens end."""
+        return self._anchors
+
     def token(self, signature: bytes, digest_algorithm: str) -> bytes:
         """A timestamp token (ContentInfo, DER) over a signature value, checked in every respect.
 
