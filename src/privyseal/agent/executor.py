@@ -37,7 +37,7 @@ _OUTCOME_STATES: Final = {
     OutcomeState.FAILED: "failed",
 }
 #: An answer waits this long for those behind it; the last of a job never waits.
-_GATHER_SECONDS: Final = 0.05
+_GATHER_SECONDS: Final = 0.1
 _ItemKey = tuple[str, int, int]
 #: Sends a message to the hub, or drops it if the link is down: the hub asks again when it is back.
 Answer = Callable[[AgentMessage], Awaitable[None]]
