@@ -142,7 +142,10 @@ def token_cpu_seconds(directory: Path) -> float:
     )
     os.environ |= config.environment
     driver = Pkcs11Driver(
-        config, supply=PinSupply(pin_file=config.pin_file, prompted=None), journal=PinJournal(config.journal), progress=lambda _: None
+        config,
+        supply=PinSupply(pin_file=config.pin_file, prompted=None),
+        journal=PinJournal(config.journal),
+        progress=lambda _: None,
     )
     driver.open()
     driver.sign(key_id=b"\x01", mechanism=Mechanism.RSA_SHA256, digest=bytes(32))
