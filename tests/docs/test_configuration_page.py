@@ -28,7 +28,10 @@ def blocks() -> list[str]:
 def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     (tmp_path / "hub.toml").write_text(blocks[HUB], "utf-8")
 
-    assert load_hub_config(tmp_path).name == "signing.example.com"
+    config = load_hub_config(tmp_path)
+
+    assert config.name == "signing.example.com"
+    assert [tsa.per_minute for tsa in config.tsa] == [60, 0]
 
 
 def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
@@ -43,7 +46,10 @@ def test_client_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     path = tmp_path / "client.toml"
     path.write_text(blocks[CLIENT], "utf-8")
 
-    assert load_client_config(str(path)).trust == (tmp_path / "company-root.pem",)
+    config = load_client_config(str(path))
+
+    assert config.trust == (tmp_path / "company-root.pem",)
+    assert (len(config.timestamp), config.timestamp_via) == (2, "direct")
 
 
 def test_readme_example_fits_an_agent(blocks: list[str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from privyseal.errors import ConfigError
 from privyseal.identity.bundle import TrustBundle, load_bundle
+from privyseal.wire.tsa import check_tsa_url
 
 __all__ = [
     "ClientConfig",
@@ -24,9 +25,6 @@ __all__ = [
 
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+/?$")]
 
-# No credentials: the URL stands in messages.
-_TsaUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^@/?#\s]+([/?][!-~]*)?$")]
-
 
 class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
@@ -35,7 +33,7 @@ class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     identity: str
     trust: tuple[str, ...] = ()
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 300.0
-    timestamp: tuple[_TsaUrl, ...] = ()
+    timestamp: tuple[str, ...] = ()
     timestamp_via: Literal["direct", "hub"] = "direct"
 
 
@@ -78,7 +76,7 @@ class ClientConfig:
     Attributes:
         path: The file itself.
         hub_url, web_url: The hub's two listeners.
-        trust: PEM files with roots that `verify` may end at, beside those of the system.
+        trust: PEM files with roots that signatures and timestamps may end at, beside those of the system.
         wait_seconds: How long `sign` waits for a signature before it gives up (exit 7).
         timestamp: URLs of TSAs, in the order in which they are asked; none asks for no timestamps.
         timestamp_via: `direct`, or `hub` to have the hub ask the TSAs of its own configuration.
@@ -114,7 +112,7 @@ web = "{web}"
 # Keys, certificate and pinned trust bundle.
 identity = "{identity}"
 
-# Roots (PEM) that `privyseal verify` may end at, beside those of the system.
+# Roots (PEM) that signatures and timestamps may end at, beside those of the system.
 trust = [{trust}]
 
 # How long `privyseal sign` waits for a signature.
@@ -160,13 +158,15 @@ def load_client_config(explicit: str = "") -> ClientConfig:
     """Read the configuration in force.
 
     Raises:
-        ConfigError: `config.missing`, `config.malformed`.
+        ConfigError: `config.missing`, `config.malformed`, `timestamp.url`.
     """
     path = find_client_config(explicit)
     try:
         table = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _ClientTable)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ConfigError("config.malformed", f"{path}: {error}") from error
+    for url in table.timestamp:
+        check_tsa_url(url)
     base = path.resolve().parent
     return ClientConfig(
         path=path,

@@ -260,9 +260,9 @@ def open_timestamper(
     if not urls and config is not None and config.timestamp_via == "hub":
         sources = (HubTsa(config),)
     else:
-        named = urls or (() if config is None else config.timestamp)
-        for url in named:
+        for url in urls:
             check_tsa_url(url)
+        named = urls or (() if config is None else config.timestamp)
         sources = tuple(HttpTsa(url=url) for url in dict.fromkeys(named))
     if not sources:
         return None
