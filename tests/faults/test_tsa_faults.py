@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TSAs that hang, lie, or speak something else: a clear error in bounded time, and never a token."""
 
+import contextlib
 import datetime as dt
 import email.utils
 import hashlib
@@ -139,17 +140,37 @@ def test_nobody_there() -> None:
     assert error_of(f"http://127.0.0.1:{port}/").code == "tsa.unreachable"
 
 
-def test_who_speaks_no_http() -> None:
+HEAD = b"HTTP/1.1 200 OK\r\n"
+#: What a peer may send instead of HTTP, or as HTTP that only looks like it; `...` is sent again and again.
+NONSENSE: dict[str, tuple[bytes, bytes, str]] = {
+    "another protocol": (b"220 mail.example.com ESMTP\r\n", b"", "tsa.not_http"),
+    "nothing": (b"", b"", "tsa.unreachable"),
+    "endless line": (HEAD + b"X: ", b"y" * 4096, "tsa.not_http"),
+    "endless patience": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "tsa.too_large"),
+    "endless body": (HEAD + b"\r\n", b"y" * 4096, "tsa.too_large"),
+    "huge length": (HEAD + b"Content-Length: 99999999999999\r\n\r\n", b"", "tsa.truncated"),
+    "huge chunk": (HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffff\r\n", b"y" * 4096, "tsa.too_large"),
+    "chunk below zero": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", b"y" * 4096, "tsa.too_large"),
+    "chunk far below zero": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n", b"y", "tsa.not_http"),
+    "chunk of no size": (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"", "tsa.truncated"),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_what_only_looks_like_http(kind: str) -> None:
+    first, again, code = NONSENSE[kind]
+
+    def answer(server: socket.socket) -> None:
+        stream, _ = server.accept()
+        with stream, contextlib.suppress(OSError):
+            stream.recv(4096)
+            stream.sendall(first)
+            while again:
+                stream.sendall(again)
+
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-
-        def greet() -> None:
-            stream, _ = server.accept()
-            with stream:
-                stream.recv(4096)
-                stream.sendall(b"220 mail.example.com ESMTP\r\n")
-
-        pool.submit(greet)
-        assert error_of(f"http://127.0.0.1:{server.getsockname()[1]}/").code == "tsa.not_http"
+        pool.submit(answer, server)
+        assert error_of(f"http://127.0.0.1:{server.getsockname()[1]}/").code == code
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -249,6 +270,8 @@ def test_https_is_verified(authority: trustme.CA) -> None:
         "http://a b",
         "http://[",
         "http://a:x",
+        "http://a..b",
+        f"http://{'a' * 64}",
         "http://a\n",
     ],
 )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`privyseal timestamp`."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,7 +13,7 @@ from privyseal.client.config import optional_client_config
 from privyseal.client.timestamp_file import FileTimestamper, TimestampedFile
 from privyseal.client.timestamping import open_timestamper
 from privyseal.client.verifying import trust_anchors
-from privyseal.errors import ConfigError, PrivysealError
+from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError
 
 __all__ = ["timestamp"]
 
@@ -60,7 +61,7 @@ def timestamp(
         )
     anchors = trust_anchors((*trust, *(() if loaded is None else loaded.trust)))
     subject = FileTimestamper(timestamper, anchors, replace=all_signatures)
-    different = tuple({path.resolve(): path for path in files}.values())
+    different = tuple({os.path.realpath(path): path for path in files}.values())
     if len(different) == 1:
         done = subject.add(different[0])
         emit(_data(done), (_line(done),), as_json=as_json)
@@ -72,6 +73,8 @@ def _several(subject: FileTimestamper, files: tuple[Path, ...], *, as_json: bool
     def add(path: Path) -> TimestampedFile | PrivysealError:
         try:
             return subject.add(path)
+        except LogIntegrityError:
+            raise
         except PrivysealError as error:
             return error
 

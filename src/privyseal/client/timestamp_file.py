@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 
 from privyseal.client.files import SourceFile, open_source, write_edited
 from privyseal.client.timestamping import Timestamper
-from privyseal.errors import UnsupportedInputError, VerificationError
+from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import Edits, Format, Patch, SignatureReport, SignOptions, TrustAnchors
 from privyseal.formats.registry import detect_format
 from privyseal.pki import oids, tsp
@@ -65,6 +65,12 @@ class FileTimestamper:
         Raises:
             PrivysealError: whatever went wrong; then the file is as it was.
         """
+        try:
+            return self._add(path)
+        except OSError as error:
+            raise MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror or error}") from error
+
+    def _add(self, path: Path) -> TimestampedFile:
         with open_source(path) as source:
             chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
             edits = chosen.edits

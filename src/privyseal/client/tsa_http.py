@@ -29,18 +29,26 @@ _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
 
 class _Within(io.RawIOBase):
-    """The socket's bytes; every read gets what is left of the time."""
+    """The socket's bytes; every read gets what is left of the time, and all of them what is left of the size.
+
+    The size is bounded here, below HTTP: http.client reads to the end for a chunk that says it has -1 bytes.
+    """
 
     def __init__(self, stream: socket.socket, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._left_bytes = MAX_TSA_ANSWER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]  # the stub has a private protocol
         self._stream.settimeout(_left(self._deadline))
-        return self._stream.recv_into(buffer)
+        count = self._stream.recv_into(buffer)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise MalformedInputError("tsa.too_large", f"it answers with more than {MAX_TSA_ANSWER_BYTES} bytes")
+        return count
 
 
 def _left(deadline: float) -> float:
@@ -93,11 +101,11 @@ def _exchange(url: str, request: bytes, deadline: float) -> TsaAnswer:
         return _post(urllib.parse.urlsplit(url), request, deadline)
     except TimeoutError as error:
         raise UnavailableError("tsa.timeout", "it does not answer in time") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise _failure(error) from error
 
 
-def _failure(error: OSError | http.client.HTTPException) -> PrivysealError:
+def _failure(error: OSError | http.client.HTTPException | ValueError) -> PrivysealError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return UnsupportedInputError("tsa.tls", f"its TLS certificate is not trusted: {error.verify_message}")
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
@@ -130,15 +138,11 @@ def _post(place: urllib.parse.SplitResult, request: bytes, deadline: float) -> T
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
-    parts, size = [], 0
-    while part := response.read(_READ_BYTES):
-        parts.append(part)
-        size += len(part)
-        if size > MAX_TSA_ANSWER_BYTES:
-            raise MalformedInputError("tsa.too_large", f"it answers with more than {MAX_TSA_ANSWER_BYTES} bytes")
+    """In pieces: a single read would make room first for whatever length the peer has announced."""
+    body = b"".join(iter(lambda: response.read(_READ_BYTES), b""))
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
-    return b"".join(parts)
+    return body
 
 
 def _connect(place: urllib.parse.SplitResult, deadline: float) -> socket.socket:

@@ -30,6 +30,10 @@ listen_web = "{listen_web}"
 # How clients and agents reach these two listeners.
 mtls_url = "{mtls_url}"
 web_url = "{web_url}"
+
+# TSAs (RFC 3161) that the hub asks for clients with timestamp_via = "hub".
+# [[tsa]]
+# url = "http://tsa.example.com"
 """
 
 

@@ -53,7 +53,8 @@ def check_tsa_url(url: str) -> None:
     """
     try:
         parts = urllib.parse.urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # refuses names that no resolver takes
+        sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         sound = False
     if not sound or "@" in parts.netloc or not url.isascii() or not url.isprintable() or " " in url:
