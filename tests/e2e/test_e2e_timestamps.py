@@ -46,7 +46,7 @@ def brokered(tmp_path_factory: pytest.TempPathFactory, host: TsaHost) -> Iterato
 @pytest.fixture
 def signed(brokered: Up, tmp_path: Path) -> Path:
     path = copy_of_program(tmp_path)
-    succeeded(brokered.run("sign", "--key", "demo", path))
+    succeeded(brokered.run("sign", "--key", "demo", "--no-timestamp", path))
     return path
 
 
@@ -74,6 +74,16 @@ def test_the_hub_asks_and_records(brokered: Up, host: TsaHost, signed: Path) -> 
     assert entry["imprint"] == hashlib.sha256(imprint).hexdigest()
     counted = succeeded(brokered.run("log", "verify", "--json")).document["entries"]
     assert counted["timestamp"] >= 1
+
+
+def test_signing_takes_its_timestamp_from_the_hub(brokered: Up, host: TsaHost, app: Path) -> None:
+    host.behaviour = honest
+    signed = succeeded(brokered.run("sign", "--key", "demo", "--json", app)).document
+
+    assert signed["timestamp"] is not None
+    assert newest(brokered)["t"] == "timestamp"
+    verified = succeeded(brokered.run("verify", app, "--json")).document
+    assert verified["signatures"][0]["timestamp"] == signed["timestamp"]
 
 
 def test_a_lying_tsa_behind_the_hub_leaves_no_entry_and_no_timestamp(brokered: Up, host: TsaHost, signed: Path) -> None:

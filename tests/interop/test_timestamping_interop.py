@@ -17,8 +17,9 @@ from privyseal.client.tsa_http import HttpTsa
 from privyseal.formats.authenticode.edits import EDITS
 from privyseal.formats.authenticode.pe import PE
 from privyseal.formats.model import Placement, SignOptions
+from privyseal.pki import der
 from programs import Outcome, privyseal, refused, succeeded, unchanged
-from tsa_samples import OpensslTsa, TsaHost, busy, html, other_nonce, running_tsa
+from tsa_samples import OpensslTsa, Reply, TsaHost, busy, html, other_nonce, running_tsa
 
 pytestmark = pytest.mark.interop
 
@@ -168,6 +169,17 @@ def test_a_signature_that_does_not_hold_costs_no_timestamp(signed: Path, roots: 
         assert "--trust" in untrusted.document["error"]["hint"]
         assert host.requests == []
         signed_well.unlink()
+
+
+def test_a_tsa_cannot_move_the_cursor(signed: Path, roots: Path) -> None:
+    said = der.encode_tlv(0x30, der.encode_tlv(0x0C, b"\x1b[2J\r no"))
+    body = der.encode_tlv(0x30, der.encode_tlv(0x30, b"\x02\x01\x02" + said))
+    with running_tsa(lambda _: Reply(body=body)) as host, unchanged(signed):
+        told = run(roots, signed, tsas=(host,))
+
+    assert told.code == 7
+    assert "?[2J? no" in told.err
+    assert "\x1b" not in told.out + told.err
 
 
 def test_no_tsa_no_file(signed: Path, roots: Path) -> None:

@@ -258,3 +258,19 @@ async def test_a_log_that_cannot_be_written_gives_no_token(world: World) -> None
     await world.store.close()
 
     assert (await error_of(world.broker(a=honest))).branch in {"unavailable", "log"}
+
+
+async def test_a_defect_on_the_way_does_not_close_a_half_open_breaker_for_ever(world: World) -> None:
+    async def defective(request: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    broker = world.broker(a=failing(DOWN))
+    for _ in range(3):
+        await error_of(broker)
+    world.now_ms += 30_000
+    world.answers["a"] = defective
+    with pytest.raises(ZeroDivisionError):
+        await broker.create(CALLER, ENCODED)
+
+    world.answers["a"] = honest
+    assert (await broker.create(CALLER, ENCODED)).index == 0

@@ -22,7 +22,7 @@ def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
 
 def say(message: str) -> None:
     """Talk: to stderr, so that stdout stays data."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(printable(message), file=sys.stderr)  # noqa: T201
 
 
 def emit_error(error: PrivysealError, *, as_json: bool) -> None:

@@ -12,7 +12,6 @@ from privyseal.cli.render import emit, emit_error, say
 from privyseal.client.config import optional_client_config
 from privyseal.client.timestamp_file import FileTimestamper, TimestampedFile
 from privyseal.client.timestamping import open_timestamper
-from privyseal.client.verifying import trust_anchors
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError
 
 __all__ = ["timestamp"]
@@ -51,16 +50,14 @@ def timestamp(
     """
     if not files:
         raise ConfigError("usage.arguments", "no file is named", hint="privyseal timestamp FILE...")
-    loaded = optional_client_config(config)
-    timestamper = open_timestamper(loaded, timestamp, trust=trust, notice=say)
+    timestamper = open_timestamper(optional_client_config(config), timestamp, trust=trust, notice=say)
     if timestamper is None:
         raise ConfigError(
             "timestamp.none",
             "no TSA is named",
             hint='name one with --timestamp URL, or in client.toml: timestamp = ["http://tsa.example.com"]',
         )
-    anchors = trust_anchors((*trust, *(() if loaded is None else loaded.trust)))
-    subject = FileTimestamper(timestamper, anchors, replace=all_signatures)
+    subject = FileTimestamper(timestamper, replace=all_signatures)
     different = tuple({os.path.realpath(path): path for path in files}.values())
     if len(different) == 1:
         done = subject.add(different[0])

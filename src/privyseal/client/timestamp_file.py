@@ -38,24 +38,16 @@ class TimestampedFile:
 class FileTimestamper:
     """Timestamps the signatures of files; safe to share between threads that work on different files."""
 
-    def __init__(
-        self,
-        timestamper: Timestamper,
-        anchors: tuple[bytes, ...],
-        *,
-        replace: bool = False,
-        clock: Clock = system_clock,
-    ) -> None:
+    def __init__(self, timestamper: Timestamper, *, replace: bool = False, clock: Clock = system_clock) -> None:
         """Take what it works with.
 
         Args:
-            timestamper: Where tokens come from.
-            anchors: Root certificates (DER) that signatures and timestamps may end at.
+            timestamper: Where tokens come from; signatures, too, must end at its roots.
             replace: Ask for a new token also where there is one.
             clock: This machine's time.
         """
         self._timestamper = timestamper
-        self._anchors = TrustAnchors(code_signing=anchors, time_stamping=anchors)
+        self._anchors = TrustAnchors(code_signing=timestamper.anchors, time_stamping=timestamper.anchors)
         self._replace = replace
         self._clock = clock
 

@@ -157,15 +157,12 @@ class Timestamps:
                 timeout = None if pause_ms is None else pause_ms / 1000
                 done, _ = await asyncio.wait(under_way, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    url = under_way.pop(task)
-                    try:
-                        good = task.result()
-                    except PrivysealError as error:
-                        failures[url] = error
-                        self._failed(url, error)
-                    else:
-                        self._tsas[url] = answered(self._tsas[url], self._ticks())
-                        return good
+                    url = under_way[task]
+                    failure = self._settle(url, task)
+                    del under_way[task]
+                    if failure is None:
+                        return task.result()
+                    failures[url] = failure
         finally:
             await self._abandon(under_way)
         raise self._none_gave(failures)
@@ -191,9 +188,16 @@ class Timestamps:
             self._tsas[url] = outrun(self._tsas[url], self._ticks())
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    def _failed(self, url: str, error: PrivysealError) -> None:
-        patience = error.retry_after_seconds if isinstance(error, BusyError) else None
-        self._tsas[url] = failed(self._tsas[url], self._ticks(), str(error), int((patience or 0) * 1000))
+    def _settle(self, url: str, task: asyncio.Task[tuple[bytes, FreshToken]]) -> PrivysealError | None:
+        """Remember how a question ended, and answer with what went wrong."""
+        try:
+            task.result()
+        except PrivysealError as error:
+            patience = error.retry_after_seconds if isinstance(error, BusyError) else None
+            self._tsas[url] = failed(self._tsas[url], self._ticks(), str(error), int((patience or 0) * 1000))
+            return error
+        self._tsas[url] = answered(self._tsas[url], self._ticks())
+        return None
 
     def _none_gave(self, failures: dict[str, PrivysealError]) -> PrivysealError:
         now_ms = self._ticks()
