@@ -18,7 +18,19 @@ from privyseal.formats.model import (
     TrustAnchors,
 )
 
-__all__ = ["ANCHORS", "EDITS", "apply_patch", "edited", "make_pe", "scan", "sign", "verify"]
+__all__ = [
+    "ANCHORS",
+    "EDITS",
+    "apply_patch",
+    "edited",
+    "make_pe",
+    "scan",
+    "sign",
+    "table_of",
+    "verify",
+    "with_table",
+    "written_checksum",
+]
 
 ANCHORS = TrustAnchors(code_signing=(signer().root.der,))
 
@@ -98,6 +110,32 @@ def scan(data: bytes, algorithm: str = "sha256") -> Scan:
 def edited(data: bytes, edit: Callable[[Scan], Patch], algorithm: str = "sha256") -> bytes:
     """The image after an edit."""
     return apply_patch(data, edit(scan(data, algorithm)))
+
+
+def _optional_header(data: bytes) -> tuple[int, int]:
+    """Offsets of CheckSum and of the certificate table's directory."""
+    optional = int.from_bytes(data[0x3C:0x40], "little") + 24
+    plus = data[optional : optional + 2] == b"\x0b\x02"
+    return optional + 64, optional + (112 if plus else 96) + 32
+
+
+def table_of(data: bytes) -> bytes:
+    """The certificate table of an image."""
+    offset, size = struct.unpack_from("<II", data, _optional_header(data)[1])
+    return data[offset : offset + size] if size else b""
+
+
+def with_table(image: bytes, table: bytes) -> bytes:
+    """An unsigned image with this certificate table, whatever is in it."""
+    data = bytearray(image + bytes(-len(image) % 8))
+    struct.pack_into("<II", data, _optional_header(image)[1], len(data), len(table))
+    return bytes(data) + table
+
+
+def written_checksum(data: bytes) -> int:
+    """The CheckSum that stands in an image."""
+    offset = _optional_header(data)[0]
+    return int.from_bytes(data[offset : offset + 4], "little")
 
 
 def verify(signed: bytes, anchors: TrustAnchors = ANCHORS, at: datetime = NOW) -> tuple[SignatureReport, ...]:

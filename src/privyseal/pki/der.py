@@ -17,6 +17,7 @@ from privyseal.errors import MalformedInputError
 __all__ = [
     "MAX_DEPTH",
     "MAX_SIZE_BYTES",
+    "MAX_VALUES",
     "TAG_BMP_STRING",
     "TAG_GENERALIZED_TIME",
     "TAG_NULL",
@@ -37,8 +38,10 @@ __all__ = [
 
 #: Deepest nesting that is followed. CMS with a nested signature and a timestamp needs about 25.
 MAX_DEPTH: Final = 40
-#: Largest structure that is read at all.
-MAX_SIZE_BYTES: Final = 16 * 1024 * 1024
+#: Largest structure that is read at all: page hashes of large images, and signatures nested in one another.
+MAX_SIZE_BYTES: Final = 64 * 1024 * 1024
+#: How many values it may consist of, on all levels: each costs a hundred times its size once it is read.
+MAX_VALUES: Final = 500_000
 
 TAG_OCTET_STRING: Final = 0x04
 TAG_NULL: Final = 0x05
@@ -51,6 +54,7 @@ _CONSTRUCTED: Final = 0x20
 _CONSTRUCTED_OCTET_STRING: Final = 0x24
 _HIGH_TAG_NUMBER: Final = 0x1F
 _INDEFINITE: Final = 0x80
+_UNCOUNTED_SIZE_BYTES: Final = 256 * 1024
 _END_OF_CONTENTS: Final = b"\x00\x00"
 
 T = TypeVar("T")
@@ -80,9 +84,9 @@ def decode(cls: type[T], der: bytes, what: str) -> T:
         what: Name of the object, for the message.
 
     Raises:
-        MalformedInputError: `der.malformed`, or `der.too_large`.
+        MalformedInputError: `der.malformed`, `der.too_large`, or `der.too_many_values`.
     """
-    _limit_size(der, what)
+    _limit(der, what)
     try:
         return asn1.decode_der(cls, der)
     except (ValueError, OverflowError) as error:
@@ -176,9 +180,10 @@ def normalise(data: bytes, what: str) -> bytes:
     §5.4).
 
     Raises:
-        MalformedInputError: `der.malformed`, `der.trailing_bytes`, `der.too_deep`, `der.too_large`.
+        MalformedInputError: `der.malformed`, `der.trailing_bytes`, `der.too_deep`, `der.too_large`,
+            `der.too_many_values`.
     """
-    _limit_size(data, what)
+    _limit(data, what)
     _, der, end = _normalised(data, 0, len(data), 0, what)
     if end != len(data):
         raise MalformedInputError(
@@ -187,11 +192,46 @@ def normalise(data: bytes, what: str) -> bytes:
     return der
 
 
-def _limit_size(data: bytes, what: str) -> None:
+def _limit(data: bytes, what: str) -> None:
     if len(data) > MAX_SIZE_BYTES:
         raise MalformedInputError(
             "der.too_large", f"{what} has {len(data)} bytes; at most {MAX_SIZE_BYTES} are accepted"
         )
+    if len(data) > _UNCOUNTED_SIZE_BYTES and _counts_beyond(data, MAX_VALUES):
+        raise MalformedInputError("der.too_many_values", f"{what} consists of more than {MAX_VALUES} values")
+
+
+def _counts_beyond(data: bytes, limit: int) -> bool:
+    """Whether there are more values than that, those within constructed ones included.
+
+    What lies about its length ends with its container, so that nothing behind it goes uncounted.
+    """
+    ends = [len(data)]
+    position = 0
+    for _ in range(limit):
+        while position >= ends[-1]:
+            position = ends.pop()
+            if not ends:
+                return False
+        tag = data[position]
+        position += 1
+        if tag & _HIGH_TAG_NUMBER == _HIGH_TAG_NUMBER:
+            while position < ends[-1] and data[position] & _INDEFINITE:
+                position += 1
+            position += 1
+        length = int.from_bytes(data[position : position + 1], "big")
+        position += 1
+        if length > _INDEFINITE:
+            octets = length & 0x7F
+            length = int.from_bytes(data[position : position + octets], "big")
+            position += octets
+        elif length == _INDEFINITE:
+            length = ends[-1]
+        if tag & _CONSTRUCTED:
+            ends.append(min(position + length, ends[-1]))
+        else:
+            position += length
+    return True
 
 
 def _header(data: bytes, offset: int, limit: int, what: str) -> tuple[int, int, int | None]:

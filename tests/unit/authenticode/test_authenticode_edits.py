@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pe_samples import ANCHORS, EDITS, edited, make_pe, scan, sign, verify
+from pe_samples import ANCHORS, EDITS, edited, make_pe, scan, sign, table_of, verify, with_table
 from pki_samples import NOW, make_token, signer, tsa
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode.table import encode_table, parse_table
@@ -21,24 +21,12 @@ SIGNED = sign(IMAGE, signer("rsa"))
 NESTED = SignOptions(digest_algorithm="sha512", placement=Placement.NESTED)
 ENTRY = SignOptions(digest_algorithm="sha384", placement=Placement.ENTRY)
 WITH_TSA = TrustAnchors(code_signing=ANCHORS.code_signing, time_stamping=(tsa().root.der,))
-CHECKSUM, DIRECTORY = 0x80 + 24 + 64, 0x80 + 24 + 112 + 32
+CHECKSUM = 0x80 + 24 + 64
 
 
 def with_checksum(data: bytes) -> bytes:
     checksum = pefile.PE(data=data, fast_load=True).generate_checksum()
     return data[:CHECKSUM] + struct.pack("<I", checksum) + data[CHECKSUM + 4 :]
-
-
-def table_of(signed: bytes) -> bytes:
-    offset, size = struct.unpack_from("<II", signed, DIRECTORY)
-    assert len(signed) == offset + size
-    return signed[offset:]
-
-
-def with_table(table: bytes) -> bytes:
-    data = bytearray(IMAGE + bytes(-len(IMAGE) % 8))
-    struct.pack_into("<II", data, DIRECTORY, len(data), len(table))
-    return bytes(data) + table
 
 
 def problems(signed: bytes) -> list[str]:
@@ -56,6 +44,7 @@ def test_an_image_without_overlay_becomes_what_it_was(surplus: int) -> None:
     assert edited(sign(original), EDITS.remove) == original
 
 
+@settings(max_examples=25)
 @given(st.binary(max_size=40))
 def test_an_image_with_an_overlay_becomes_what_it_was_and_its_padding(overlay: bytes) -> None:
     image = make_pe(overlay=overlay)
@@ -98,12 +87,12 @@ def test_an_extracted_signature_is_the_first_content_info() -> None:
 def test_entries_of_other_types_are_passed_over() -> None:
     other = bytearray(encode_table(b"an X.509 certificate"))
     other[6] = 1
-    signed = with_table(bytes(other) + table_of(SIGNED))
+    signed = with_table(IMAGE, bytes(other) + table_of(SIGNED))
 
     assert EDITS.extract(scan(signed)) == EDITS.extract(scan(SIGNED))
     assert EDITS.signature_values(scan(signed)) == (b"", *EDITS.signature_values(scan(SIGNED)))
     with pytest.raises(UnsupportedInputError) as caught:
-        EDITS.extract(scan(with_table(bytes(other))))
+        EDITS.extract(scan(with_table(IMAGE, bytes(other))))
     assert caught.value.code == "authenticode.not_signed"
 
 
@@ -224,7 +213,7 @@ def test_a_timestamp_leaves_the_other_attributes_as_they_are() -> None:
             ),
         )
     )
-    signed = with_table(encode_table(with_foreign))
+    signed = with_table(IMAGE, encode_table(with_foreign))
 
     stamped = edited(signed, lambda one: EDITS.add_timestamp(one, 0, make_token(signer_info.signature)))
 
@@ -239,7 +228,7 @@ def test_a_timestamp_leaves_the_other_attributes_as_they_are() -> None:
 def test_what_hides_behind_a_signature_is_not_lost(surplus: bytes) -> None:
     """Programs keep data there that no signature covers; it is reported, and kept."""
     content_info = EDITS.extract(scan(SIGNED))
-    signed = with_table(encode_table(content_info + surplus))
+    signed = with_table(IMAGE, encode_table(content_info + surplus))
     (value,) = EDITS.signature_values(scan(signed))
 
     stamped = edited(signed, lambda one: EDITS.add_timestamp(one, 0, make_token(value)))
@@ -268,7 +257,7 @@ def test_a_position_without_a_signature_is_refused(position: int) -> None:
 
 
 def test_an_unreadable_signature_has_no_value_and_takes_no_timestamp() -> None:
-    signed = with_table(encode_table(b"\x30\x00") + table_of(SIGNED))
+    signed = with_table(IMAGE, encode_table(b"\x30\x00") + table_of(SIGNED))
 
     assert EDITS.signature_values(scan(signed)) == (b"", *EDITS.signature_values(scan(SIGNED)))
     assert len(verify(signed)) == 2

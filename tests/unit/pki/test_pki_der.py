@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+from cryptography.hazmat import asn1
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,34 @@ def test_bombs_and_broken_lengths_are_refused(data: bytes, code: str) -> None:
 
     assert caught.value.code == code
     assert "the thing" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        bytes.fromhex("3003 0484ffffff"),
+        bytes.fromhex("3002 0485"),
+        bytes.fromhex("1f8101 00"),
+        bytes.fromhex("1f81818101 01 00"),
+        bytes.fromhex("3080 0000"),
+        bytes.fromhex("0484 0000 0001 00"),
+    ],
+)
+def test_countless_values_are_refused_before_they_are_read(before: bytes) -> None:
+    """A value that lies about its length hides none of those behind it."""
+    bomb = der.encode_tlv(0x30, before + b"\x05\x00" * der.MAX_VALUES)
+
+    for read in (der.normalise, lambda data, what: der.decode(asn1.TLV, data, what)):
+        with pytest.raises(MalformedInputError) as caught:
+            read(bomb, "the thing")
+        assert caught.value.code == "der.too_many_values"
+
+
+def test_a_large_value_is_no_bomb() -> None:
+    large = der.encode_tlv(0x30, b"\x05\x00" * 1000 + der.encode_tlv(0x04, bytes(20 << 20)))
+
+    assert der.normalise(large, "it") == large
 
 
 def test_children_keep_their_bytes() -> None:

@@ -22,14 +22,12 @@ __all__ = ["EDITS", "add_timestamp", "append", "attach", "extract", "nest", "rem
 
 
 def remove(scanned: Scan) -> Patch:
-    """Take every signature out; see `patching.without_table` for where the image then ends.
+    """Take every signature out, readable or not; see `patching.without_table` for where the image then ends.
 
     Raises:
         UnsupportedInputError: `authenticode.not_signed`, `format.wrong_scan`.
     """
-    image = pe_scan(scanned)
-    _entries(image)
-    return without_table(image)
+    return without_table(_signed(pe_scan(scanned)))
 
 
 def extract(scanned: Scan) -> bytes:
@@ -123,10 +121,14 @@ def append(scanned: PeScan, content_info: bytes) -> bytes:
     return there + bytes(-len(there) % ENTRY_ALIGNMENT) + encode_table(content_info)
 
 
-def _entries(image: PeScan) -> tuple[WinCertificate, ...]:
+def _signed(image: PeScan) -> PeScan:
     if not image.is_signed:
         raise UnsupportedInputError("authenticode.not_signed", "the file has no signature")
-    return parse_table(image.table)
+    return image
+
+
+def _entries(image: PeScan) -> tuple[WinCertificate, ...]:
+    return parse_table(_signed(image).table)
 
 
 def _first(entries: tuple[WinCertificate, ...]) -> int:

@@ -26,7 +26,7 @@ ENTRY_ALIGNMENT: Final = 8
 #: Headers and section table must lie within this.
 HEAD_SIZE_BYTES: Final = 1 << 20
 #: File offsets in the headers have 32 bits; the certificate table must still fit behind the data.
-_MAX_SIZE_BYTES: Final = (1 << 32) - (32 << 20)
+_MAX_SIZE_BYTES: Final = (1 << 32) - (64 << 20)
 
 _E_LFANEW: Final = 0x3C
 _COFF_SIZE_BYTES: Final = 24  # signature and COFF file header

@@ -13,7 +13,11 @@ from privyseal.formats.authenticode import signature as authenticode
 from privyseal.formats.authenticode import spc
 from privyseal.formats.authenticode.edits import EDITS, append, nest
 from privyseal.formats.authenticode.layout import PeLayout, looks_like_pe, read_exactly, read_layout
-from privyseal.formats.authenticode.page_hashes import check_page_hashes
+from privyseal.formats.authenticode.page_hashes import (
+    MAX_PAGE_HASHES_SIZE_BYTES,
+    check_page_hashes,
+    check_records,
+)
 from privyseal.formats.authenticode.patching import pe_scan, with_table
 from privyseal.formats.authenticode.scan import authenticode_digests, scan
 from privyseal.formats.authenticode.table import (
@@ -40,26 +44,44 @@ from privyseal.pki import oids
 
 __all__ = ["PE", "embed", "parse_preimage", "preimage", "verify"]
 
-_KIND: Final = authenticode.SpcData(type=oids.SPC_PE_IMAGE_DATA, data=spc.PE_IMAGE_DATA)
-
 
 def preimage(scanned: Scan, _chain: tuple[bytes, ...], options: SignOptions) -> Preimage:
     """The signed attributes for a scanned image; certificates are not in them.
 
     Raises:
-        UnsupportedInputError: see `signature.make_preimage`.
+        UnsupportedInputError: `authenticode.page_hashes_missing` if the scan was made without them,
+            `format.wrong_scan`; see `signature.make_preimage`.
     """
-    return authenticode.make_preimage(_KIND, scanned.artifact, options)
+    image = pe_scan(scanned)
+    if options.page_hashes and image.page_hashes is None:
+        raise UnsupportedInputError(
+            "authenticode.page_hashes_missing",
+            "page hashes were asked for, but the image was scanned without them",
+            hint="scan the file with the options of the signature",
+        )
+    return authenticode.make_preimage(_kind(image.page_hashes), image.artifact, options)
 
 
 def parse_preimage(candidate: Preimage) -> PreimageFacts:
-    """What a preimage says; refused unless `preimage` would have made the same bytes.
+    """What a preimage says; refused unless `preimage` would have made the same bytes of some image.
 
     Raises:
-        MalformedInputError: see `signature.parse_preimage`.
+        MalformedInputError: `authenticode.page_hashes`; see `signature.parse_preimage`.
         UnsupportedInputError: see `signature.parse_preimage`.
     """
-    return authenticode.parse_preimage(_KIND, candidate)
+    authenticode.check_preimage_size(candidate, MAX_PAGE_HASHES_SIZE_BYTES)
+    content = spc.parse_indirect_data(candidate.detail)
+    page_hashes = None
+    if content.data_type == oids.SPC_PE_IMAGE_DATA and content.data:
+        page_hashes = spc.parse_page_hashes(content.data)
+    if page_hashes is not None:
+        check_records(page_hashes)
+    return authenticode.parse_preimage(_kind(page_hashes), candidate)
+
+
+def _kind(page_hashes: spc.PageHashes | None) -> authenticode.SpcData:
+    data = spc.PE_IMAGE_DATA if page_hashes is None else spc.encode_page_hashes(page_hashes)
+    return authenticode.SpcData(type=oids.SPC_PE_IMAGE_DATA, data=data)
 
 
 def embed(scanned: Scan, signed: Signed) -> Patch:
@@ -72,7 +94,8 @@ def embed(scanned: Scan, signed: Signed) -> Patch:
     """
     image = pe_scan(scanned)
     facts = parse_preimage(signed.preimage)
-    if facts.artifact != image.artifact:
+    data = spc.parse_indirect_data(signed.preimage.detail).data
+    if facts.artifact != image.artifact or data != _kind(image.page_hashes).data:
         raise MalformedInputError(
             "authenticode.other_image", "the preimage names another image than the one that was scanned"
         )

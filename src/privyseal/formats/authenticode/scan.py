@@ -13,6 +13,8 @@ from typing import BinaryIO, Final
 
 from privyseal.formats.authenticode.checksum import word_sum
 from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT, PeLayout, read_exactly, read_layout
+from privyseal.formats.authenticode.page_hashes import make_page_hashes
+from privyseal.formats.authenticode.spc import PageHashes
 from privyseal.formats.authenticode.table import check_table_size
 from privyseal.formats.model import Artifact, SignOptions
 from privyseal.pki.mechanism import hash_algorithm
@@ -32,6 +34,7 @@ class PeScan:
             the padding of a signature.
         data_word_sum: `checksum.word_sum` of the data, CheckSum and certificate directory taken as zero.
         table: The certificate table, unread; empty if the image is not signed.
+        page_hashes: If they were asked for.
     """
 
     artifact: Artifact
@@ -40,6 +43,7 @@ class PeScan:
     surplus_size_bytes: int
     data_word_sum: int
     table: bytes
+    page_hashes: PageHashes | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -53,7 +57,9 @@ class PeScan:
 
 
 def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
-    """Read a PE image once, in bounded memory; a signature that it has is kept, but not read.
+    """Read a PE image once, its sections twice for page hashes; a signature that it has is kept, but not read.
+
+    Memory is bounded: blocks of the data, the certificate table, and the page hashes.
 
     Raises:
         MalformedInputError: `pe.*`; see `layout.read_layout`.
@@ -71,6 +77,7 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
             digest.update(part)
         total += word_sum(summed)
         tail = (tail + summed[-ENTRY_ALIGNMENT:])[-ENTRY_ALIGNMENT:]
+    table = _read_table(stream, layout, head)
     padding_size_bytes = -layout.data_size_bytes % ENTRY_ALIGNMENT
     digest.update(bytes(padding_size_bytes))
     return PeScan(
@@ -79,7 +86,8 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
         padding_size_bytes=padding_size_bytes,
         surplus_size_bytes=_surplus_size_bytes(layout, tail),
         data_word_sum=total % 0xFFFF or (0xFFFF if total else 0),
-        table=_read_table(stream, layout, head),
+        table=table,
+        page_hashes=make_page_hashes(stream, layout, head) if options.page_hashes else None,
     )
 
 

@@ -19,6 +19,7 @@ from privyseal.pki.mechanism import DIGEST_SIZES, hash_algorithm
 __all__ = [
     "SpcData",
     "check_detached",
+    "check_preimage_size",
     "detached_digest_algorithm",
     "make_preimage",
     "make_signed_data",
@@ -56,6 +57,24 @@ def make_preimage(kind: SpcData, artifact: Artifact, options: SignOptions) -> Pr
     return _preimage(kind, artifact, opus)
 
 
+def check_preimage_size(preimage: Preimage, data_size_bytes: int) -> None:
+    """Refuse a preimage that has no reason to be so large.
+
+    Args:
+        preimage: Not read yet.
+        data_size_bytes: How much the kind of file may want to say, as in `SpcData.data`.
+
+    Raises:
+        MalformedInputError: `authenticode.preimage_too_large`.
+    """
+    limit = _MAX_PREIMAGE_SIZE_BYTES + data_size_bytes
+    if len(preimage.signed) > _MAX_PREIMAGE_SIZE_BYTES or len(preimage.signed) + len(preimage.detail) > limit:
+        raise MalformedInputError(
+            "authenticode.preimage_too_large",
+            f"an Authenticode preimage has at most {limit} bytes, {_MAX_PREIMAGE_SIZE_BYTES} of them signed attributes",
+        )
+
+
 def parse_preimage(kind: SpcData, preimage: Preimage) -> PreimageFacts:
     """Read a preimage of this kind of file; only the bytes that `make_preimage` makes are accepted.
 
@@ -64,11 +83,7 @@ def parse_preimage(kind: SpcData, preimage: Preimage) -> PreimageFacts:
             `authenticode.preimage_too_large`, `cms.signed_attributes`, `der.*`.
         UnsupportedInputError: `digest.unsupported`, `authenticode.program_name`, `authenticode.program_url`.
     """
-    if len(preimage.signed) + len(preimage.detail) > _MAX_PREIMAGE_SIZE_BYTES:
-        raise MalformedInputError(
-            "authenticode.preimage_too_large",
-            f"an Authenticode preimage has at most {_MAX_PREIMAGE_SIZE_BYTES} bytes",
-        )
+    check_preimage_size(preimage, len(kind.data))
     content = spc.parse_indirect_data(preimage.detail)
     if (content.data_type, content.data) != (kind.type, kind.data):
         raise MalformedInputError(

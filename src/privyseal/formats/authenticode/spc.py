@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from cryptography.hazmat import asn1
-from cryptography.hazmat.asn1 import TLV, BitString, IA5String, Implicit, Null, SetOf, Variant
+from cryptography.hazmat.asn1 import TLV, BitString, IA5String, Implicit, Null, Variant
 from cryptography.x509 import ObjectIdentifier
 
 from privyseal.errors import MalformedInputError, UnsupportedInputError
@@ -23,6 +23,7 @@ __all__ = [
     "SpcSpOpusInfo",
     "encode_indirect_data",
     "encode_opus_info",
+    "encode_page_hashes",
     "parse_indirect_data",
     "parse_opus_info",
     "parse_page_hashes",
@@ -34,10 +35,11 @@ INDIVIDUAL_STATEMENT_TYPE: Final = der.encode_tlv(der.TAG_SEQUENCE, der.encode_o
 _MAX_TEXT_CHARACTERS: Final = 1024
 #: The class of a serialized object that carries page hashes.
 _PAGE_HASHES_CLASS: Final = bytes.fromhex("a6b586d5b4a12466ae05a217da8e60d6")
-_PAGE_HASH_ALGORITHMS: Final = {
-    oids.SPC_PE_IMAGE_PAGE_HASHES_V1: "sha1",
-    oids.SPC_PE_IMAGE_PAGE_HASHES_V2: "sha256",
+_PAGE_HASH_OIDS: Final = {
+    "sha1": oids.SPC_PE_IMAGE_PAGE_HASHES_V1,
+    "sha256": oids.SPC_PE_IMAGE_PAGE_HASHES_V2,
 }
+_PAGE_HASH_ALGORITHMS: Final = {der.encode_oid(oid): name for name, oid in _PAGE_HASH_OIDS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,17 +133,6 @@ class _SpcSpOpusInfo:
     more_info: Annotated[_SpcLink | None, Implicit(1)]
 
 
-@asn1.sequence
-class _PageHashesAttribute:
-    type: ObjectIdentifier
-    values: SetOf[bytes]
-
-
-@asn1.sequence
-class _PageHashesSet:
-    attributes: SetOf[_PageHashesAttribute]
-
-
 def encode_indirect_data(content: SpcIndirectDataContent) -> bytes:
     """The SpcIndirectDataContent (DER).
 
@@ -222,11 +213,27 @@ def parse_opus_info(data: bytes) -> SpcSpOpusInfo:
     return SpcSpOpusInfo(program_name="" if raw.program_name is None else _text(raw.program_name), more_info_url=url)
 
 
+def encode_page_hashes(page_hashes: PageHashes) -> bytes:
+    """The SpcPeImageData (DER) of an image with page hashes: they take the place of the file name.
+
+    Raises:
+        MalformedInputError: `der.malformed`.
+    """
+    oid = _PAGE_HASH_OIDS[page_hashes.algorithm]
+    values = der.encode_tlv(der.TAG_SET, der.encode_tlv(der.TAG_OCTET_STRING, page_hashes.records))
+    attribute = der.encode_tlv(der.TAG_SEQUENCE, der.encode_oid(oid) + values)
+    moniker = _SpcSerializedObject(class_id=_PAGE_HASHES_CLASS, serialized_data=der.encode_tlv(der.TAG_SET, attribute))
+    return der.encode(
+        _SpcPeImageData(flags=BitString(b"", 0), file=_SpcLink(value=Variant(moniker, "moniker"))),
+        "the SpcPeImageData",
+    )
+
+
 def parse_page_hashes(pe_image_data: bytes) -> PageHashes | None:
     """The page hashes in a SpcPeImageData (DER); None if it has none.
 
     Raises:
-        MalformedInputError: `der.malformed`, `authenticode.page_hashes`.
+        MalformedInputError: `der.malformed`, `der.trailing_bytes`, `authenticode.page_hashes`.
     """
     image = der.decode(_SpcPeImageData, pe_image_data, "the SpcPeImageData")
     if image.file is None or not isinstance(image.file.value.value, _SpcSerializedObject):
@@ -234,14 +241,18 @@ def parse_page_hashes(pe_image_data: bytes) -> PageHashes | None:
     moniker = image.file.value.value
     if moniker.class_id != _PAGE_HASHES_CLASS:
         raise MalformedInputError("authenticode.page_hashes", "the SpcPeImageData holds an unknown object")
-    wrapped = der.encode_tlv(der.TAG_SEQUENCE, moniker.serialized_data)
-    attributes = der.decode(_PageHashesSet, wrapped, "the page hashes").attributes.as_list()
-    for attribute in attributes:
-        algorithm = _PAGE_HASH_ALGORITHMS.get(attribute.type.dotted_string)
-        values = attribute.values.as_list()
-        if len(attributes) == 1 and algorithm is not None and len(values) == 1:
-            return PageHashes(algorithm=algorithm, records=values[0])
-    raise MalformedInputError("authenticode.page_hashes", "the page hashes are not one list of a known kind")
+    # One list is expected; read without a declared type, so that a million empty ones cost nothing.
+    what = "the page hashes"
+    attributes = der.read_single(moniker.serialized_data, what)
+    attribute = der.read_single(attributes.content, what)
+    oid = der.read_tlv(attribute.content, 0, what)
+    values = der.read_single(attribute.content[len(oid.der) :], what)
+    records = der.read_single(values.content, what)
+    algorithm = _PAGE_HASH_ALGORITHMS.get(oid.der)
+    tags = (attributes.tag, attribute.tag, values.tag, records.tag)
+    if algorithm is None or tags != (der.TAG_SET, der.TAG_SEQUENCE, der.TAG_SET, der.TAG_OCTET_STRING):
+        raise MalformedInputError("authenticode.page_hashes", "the page hashes are not one list of a known kind")
+    return PageHashes(algorithm=algorithm, records=records.content)
 
 
 def _string(text: str) -> _SpcString:

@@ -9,8 +9,8 @@ from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT
 
 __all__ = ["MAX_TABLE_SIZE_BYTES", "WinCertificate", "check_table_size", "encode_table", "parse_table"]
 
-#: Larger certificate tables are not read.
-MAX_TABLE_SIZE_BYTES: Final = 16 << 20
+#: Larger certificate tables are not read. Two signatures with all the page hashes that one may have fit in.
+MAX_TABLE_SIZE_BYTES: Final = 64 << 20
 _MAX_ENTRIES: Final = 32
 
 _HEADER_SIZE_BYTES: Final = 8
