@@ -102,6 +102,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
         opaque=_names,
         token=texts,
         hardware=st.booleans(),
+        test=st.booleans(),
     ),
     st.builds(TimestampEntry, ts=integers, client=digests, token=digests, imprint=digests, tsa=digests),
     st.builds(Admin, ts=integers, action=texts, bundle=digests),

@@ -42,6 +42,7 @@ _profiles = st.builds(
     token_label=texts,
     token_serial=texts,
     hardware=st.booleans(),
+    test=st.booleans(),
     problem_code=texts,
     problem=texts,
     problem_hint=texts,

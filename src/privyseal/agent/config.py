@@ -81,6 +81,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         chain: PEM file with the certificates, leaf first, if the token does not hold them all.
         level: `traced` or `pinned` (see SECURITY.md).
         opaque: Formats that may be signed although the preimage shows only a digest; `*` for all.
+        test: Its signatures are for trying things out: marked everywhere, and never under a public CA's certificate.
     """
 
     profile: str
@@ -90,6 +91,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     chain: str = ""
     level: Literal["traced", "pinned"] = "traced"
     opaque: tuple[str, ...] = ()
+    test: bool = False
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

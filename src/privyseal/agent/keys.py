@@ -3,6 +3,7 @@
 
 import asyncio
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from privyseal.agent.check import KeyProfile
 from privyseal.agent.config import AgentConfig, KeyConfig
 from privyseal.agent.executor import ServedKey
 from privyseal.errors import ConfigError, PrivysealError, TokenError
+from privyseal.identity.system_roots import system_roots
+from privyseal.pki.code_signing import public_ca_sign
 from privyseal.ports.token import Token, TokenInfo, TokenKey
 from privyseal.wire.link import ProfileAnnouncement
 
@@ -27,12 +30,24 @@ class OpenedProfile:
     served: ServedKey | None
 
 
-async def open_profiles(config: AgentConfig, tokens: dict[str, Token], directory: Path) -> tuple[OpenedProfile, ...]:
+async def open_profiles(
+    config: AgentConfig,
+    tokens: dict[str, Token],
+    directory: Path,
+    roots: Callable[[], tuple[bytes, ...]] = system_roots,
+) -> tuple[OpenedProfile, ...]:
     """Look at every configured key profile; a token that fails takes only its own profiles down.
 
     A token is asked once, however many profiles it has: a wrong PIN must not be presented for each of them.
+
+    Args:
+        config: What agent.toml says.
+        tokens: By their names there.
+        directory: Where agent.toml is.
+        roots: The roots that this system trusts; asked for only if there is a test profile.
     """
     opened: list[OpenedProfile] = []
+    public_roots = roots() if any(key.test for key in config.key) else ()
     for name, token in tokens.items():
         wanted = [key for key in config.key if key.token == name]
         turn = asyncio.Lock()
@@ -43,7 +58,9 @@ async def open_profiles(config: AgentConfig, tokens: dict[str, Token], directory
             continue
         for key in wanted:
             try:
-                opened.append(_open(key, info, _find(key, keys), token=token, turn=turn, directory=directory))
+                profile = _open(key, info, _find(key, keys), token=token, turn=turn, directory=directory)
+                _check_test(key, profile.announcement.chain, public_roots)
+                opened.append(profile)
             except PrivysealError as error:
                 opened.append(_unserved(key, error, directory))
     return tuple(opened)
@@ -109,6 +126,17 @@ def _leaf(config: KeyConfig, chain: tuple[bytes, ...], spki: bytes) -> x509.Cert
     return leaf
 
 
+def _check_test(config: KeyConfig, chain: tuple[bytes, ...], public_roots: tuple[bytes, ...]) -> None:
+    """What a test profile signs must not be believed by everybody."""
+    if config.test and (sign := public_ca_sign(chain, public_roots)):
+        raise ConfigError(
+            "profile.test_public",
+            f"key profile {config.profile!r} is for tests, but {sign}",
+            hint="remove `test` from the [[key]] in agent.toml; a company's own test root is named in `trust` of "
+            "client.toml instead of the system's store",
+        )
+
+
 def _open(
     config: KeyConfig, info: TokenInfo, key: TokenKey, *, token: Token, turn: asyncio.Lock, directory: Path
 ) -> OpenedProfile:
@@ -130,6 +158,7 @@ def _open(
         token_label=info.label,
         token_serial=info.serial,
         hardware=info.hardware,
+        test=config.test,
     )
     served = ServedKey(profile=profile, token=token, key_id=key.key_id, turn=turn)
     return OpenedProfile(announcement=announcement, served=served)
@@ -148,6 +177,7 @@ def _unserved(config: KeyConfig, problem: PrivysealError, directory: Path) -> Op
         token_label=config.token,
         token_serial="",
         hardware=False,
+        test=config.test,
         problem_code=problem.code,
         problem=problem.message,
         problem_hint=problem.hint,

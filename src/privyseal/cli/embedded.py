@@ -55,6 +55,7 @@ token = "software"
 id = "01"
 level = "traced"
 opaque = ["*"]
+test = true
 """
 
 

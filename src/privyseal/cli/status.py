@@ -38,7 +38,7 @@ def _lines(found: HubStatus) -> list[str]:
     rows = [("KEY PROFILE", "STATE", "LEVEL", "TOKEN", "QUEUE", "CERTIFICATE")]
     rows += [
         (
-            one.name,
+            one.name + (" (test)" if one.test else ""),
             "ready" if one.online else one.problem or "agent offline",
             one.level,
             one.token_label + ("" if one.hardware else " (not hardware)"),
@@ -56,6 +56,8 @@ def _lines(found: HubStatus) -> list[str]:
             "",
             "traced: a hub that was taken over could use the token, and every use would stay provable.",
         ]
+    if any(one.test for one in found.profiles):
+        lines += ["", "test: its signatures are for trying things out; do not give them to anybody."]
     return lines
 
 

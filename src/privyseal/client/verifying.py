@@ -18,16 +18,12 @@ from privyseal.client.receipts import CheckedReceipt, check_receipt, match_recei
 from privyseal.errors import ConfigError, PrivysealError, VerificationError
 from privyseal.formats.model import SignatureReport, TrustAnchors
 from privyseal.formats.registry import detect_format
+from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
 
 __all__ = ["VerifyOptions", "VerifyReport", "trust_anchors", "verify_file"]
 
 _HEAD_BYTES: Final = 4096
-_SYSTEM_ROOTS: Final = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-    Path("/etc/ssl/cert.pem"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +64,18 @@ def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
         ConfigError: `file.missing`, `trust.malformed`.
     """
     found: dict[bytes, None] = {}
-    for path in (*files, *(root for root in _SYSTEM_ROOTS if root.is_file())):
+    for path in files:
         try:
             with warnings.catch_warnings():
-                # Some system roots have serial numbers that RFC 5280 forbids; that is not ours to mend.
+                # Some public roots have serial numbers that RFC 5280 forbids; that is not ours to mend.
                 warnings.simplefilter("ignore", CryptographyDeprecationWarning)
                 certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except OSError as error:
             raise ConfigError("file.missing", f"cannot read trusted roots {path}: {error.strerror}") from error
         except ValueError as error:
-            if path in _SYSTEM_ROOTS:
-                continue
             raise ConfigError("trust.malformed", f"{path} holds no PEM certificates") from error
         found.update(dict.fromkeys(certificate.public_bytes(Encoding.DER) for certificate in certificates))
+    found.update(dict.fromkeys(system_roots()))
     return tuple(found)
 
 

@@ -155,6 +155,7 @@ def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
         opaque=profile.opaque,
         token=profile.token_serial,
         hardware=profile.hardware,
+        test=profile.test,
     )
 
 

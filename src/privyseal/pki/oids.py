@@ -5,6 +5,8 @@ from typing import Final
 
 __all__ = [
     "ANY_EXTENDED_KEY_USAGE",
+    "CABF_CODE_SIGNING",
+    "CABF_EV_CODE_SIGNING",
     "DIGEST_NAMES",
     "DIGEST_OIDS",
     "ECDSA_WITH_SHA2",
@@ -69,6 +71,10 @@ ANY_EXTENDED_KEY_USAGE: Final = "2.5.29.37.0"
 EKU_CODE_SIGNING: Final = "1.3.6.1.5.5.7.3.3"
 EKU_TIME_STAMPING: Final = "1.3.6.1.5.5.7.3.8"
 EKU_LIFETIME_SIGNING: Final = "1.3.6.1.4.1.311.10.3.13"
+
+# CA/Browser Forum, Baseline Requirements for Code Signing Certificates §7.1.6.1.
+CABF_CODE_SIGNING: Final = "2.23.140.1.4.1"
+CABF_EV_CODE_SIGNING: Final = "2.23.140.1.3"
 
 # Windows Authenticode Portable Executable Signature Format.
 SPC_INDIRECT_DATA: Final = "1.3.6.1.4.1.311.2.1.4"

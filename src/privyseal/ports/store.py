@@ -92,6 +92,7 @@ class ProfileRow:
         level: `traced` or `pinned`.
         opaque: Names of formats that may be signed without a bound preimage; `*` for all.
         hardware: Whether the token is hardware.
+        test: Whether its signatures are for trying things out only.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ProfileRow:
     token_serial: str
     hardware: bool
     entry_index: int
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

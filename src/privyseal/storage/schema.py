@@ -93,7 +93,8 @@ HUB_SCHEMA: Final = Schema(
             token_label TEXT NOT NULL,
             token_serial TEXT NOT NULL,
             hardware INTEGER NOT NULL,
-            entry_index INTEGER NOT NULL
+            entry_index INTEGER NOT NULL,
+            test INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID
         """,
         """

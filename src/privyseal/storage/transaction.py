@@ -53,7 +53,9 @@ _ADD_ENROLMENT: Final = (
     " entry_index = excluded.entry_index, revoked_ms = excluded.revoked_ms"
 )
 _ADD_GRANT: Final = f"INSERT OR REPLACE INTO key_grant ({rows.GRANT_COLUMNS}) VALUES (?, ?, ?, ?)"
-_PUT_PROFILE: Final = f"INSERT OR REPLACE INTO key_profile ({rows.PROFILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_PROFILE: Final = (
+    f"INSERT OR REPLACE INTO key_profile ({rows.PROFILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _ADD_REQUEST: Final = f"INSERT INTO request ({rows.REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_JOB: Final = f"INSERT INTO job ({rows.JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_PREIMAGE: Final = "INSERT INTO job_preimage (seq, signed, detail) VALUES (?, ?, ?)"

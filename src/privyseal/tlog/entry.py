@@ -164,7 +164,11 @@ class GrantEntry(_Entry, frozen=True, tag="grant"):
 
 
 class KeyEntry(_Entry, frozen=True, tag="key"):
-    """An agent announced a key profile, or changed what it says of it."""
+    """An agent announced a key profile, or changed what it says of it.
+
+    Attributes:
+        test: Whether its signatures are for trying things out only.
+    """
 
     profile: str
     agent: str
@@ -174,6 +178,7 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
     opaque: tuple[str, ...]
     token: str
     hardware: bool
+    test: bool
 
 
 class TimestampEntry(_Entry, frozen=True, tag="timestamp"):

@@ -121,6 +121,7 @@ class ProfileView(_Body, frozen=True):
     hardware: bool
     chain: tuple[bytes, ...]
     online: bool
+    test: bool = False  #: its signatures are for trying things out
 
 
 class ProfileStatus(_Body, frozen=True):
@@ -136,6 +137,7 @@ class ProfileStatus(_Body, frozen=True):
     queued: int
     subject: str
     not_after: str
+    test: bool = False
 
 
 class TsaStatus(_Body, frozen=True):

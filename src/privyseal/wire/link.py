@@ -52,6 +52,7 @@ class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     token_label: str
     token_serial: str
     hardware: bool
+    test: bool = False
     problem_code: str = ""
     problem: str = ""
     problem_hint: str = ""

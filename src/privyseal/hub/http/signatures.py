@@ -89,6 +89,7 @@ async def _profile(call: Call) -> msgspec.Struct:
         level=lane.profile.level,
         opaque=lane.profile.opaque,
         hardware=lane.profile.hardware,
+        test=lane.profile.test,
         chain=lane.profile.chain,
         online=lane.online,
     )
@@ -130,6 +131,7 @@ def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
         name=lane.profile.name,
         level=lane.profile.level,
         hardware=lane.profile.hardware,
+        test=lane.profile.test,
         token_label=lane.profile.token_label,
         agent=lane.agent_name,
         online=lane.online,

@@ -123,6 +123,7 @@ class Dispatch:
                 token_label=announcement.token_label,
                 token_serial=announcement.token_serial,
                 hardware=announcement.hardware,
+                test=announcement.test,
                 entry_index=0 if known is None else known.entry_index,
             )
             if known == profile or not announcement.chain:
