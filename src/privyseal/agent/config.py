@@ -11,7 +11,15 @@ from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
 from privyseal.wire.names import NAME_RULE, is_name
 
-__all__ = ["AgentConfig", "AgentFiles", "KeyConfig", "TokenTable", "load_agent_config", "token_config"]
+__all__ = [
+    "AgentConfig",
+    "AgentFiles",
+    "KeyConfig",
+    "TokenTable",
+    "load_agent_config",
+    "parse_agent_config",
+    "token_config",
+]
 
 
 class AgentFiles(msgspec.Struct, frozen=True):
@@ -70,6 +78,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     environment: dict[str, str] = {}
     call_seconds: float = 30.0
     sign_seconds: float = 60.0
+    generate_seconds: float = 600.0
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,14 +127,27 @@ def load_agent_config(directory: Path) -> AgentConfig:
     """
     path = AgentFiles(directory).config
     try:
-        config = msgspec.convert(tomllib.loads(path.read_text("utf-8")), AgentConfig)
+        text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(
             "config.missing",
             f"there is no agent in {directory}",
             hint=f"privyseal agent join --dir {directory}",
         ) from error
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError("config.malformed", f"{path}: {error}") from error
+    return parse_agent_config(text, path)
+
+
+def parse_agent_config(text: str, path: Path) -> AgentConfig:
+    """The same from text; `path` is where it stands, for messages.
+
+    Raises:
+        ConfigError: `config.malformed`.
+    """
+    try:
+        config = msgspec.convert(tomllib.loads(text), AgentConfig)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError("config.malformed", f"{path}: {error}") from error
     for kind, names in (
         ("token", [token.name for token in config.token]),
@@ -167,4 +189,5 @@ def token_config(table: TokenTable, directory: Path) -> TokenConfig:
         environment=table.environment,
         call_seconds=table.call_seconds,
         sign_seconds=table.sign_seconds,
+        generate_seconds=table.generate_seconds,
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command tree. Commands are named by import path and imported when they run, so that each starts fast."""
 
+from keyword import iskeyword
 from typing import Final
 
 from cyclopts import App
@@ -26,7 +27,7 @@ app = App(
 def _noun(name: str, text: str, commands: tuple[tuple[str, str], ...]) -> None:
     noun = App(name=name, help=text)
     for command, summary in commands:
-        function = command.replace("-", "_")
+        function = command.replace("-", "_") + ("_" if iskeyword(command) else "")
         noun.command(f"privyseal.cli.{name}:{function}", name=command, help=summary)
     app.command(noun)
 
@@ -67,12 +68,24 @@ _noun(
         ("grant", "Let a client use a key profile, also a pinned one (needs an authority key)."),
     ),
 )
-_noun("key", "Signing keys.", (("list", "Signing keys on this host's tokens, with their certificates."),))
+_noun(
+    "key",
+    "Signing keys.",
+    (
+        ("list", "Signing keys on this host's tokens, with their certificates."),
+        ("generate", "Make a key pair on a token, which it cannot leave."),
+        ("csr", "Make a certification request (PKCS#10), signed by a key on a token."),
+        ("import", "Check a CA's certificates and put them beside their key."),
+        ("test-certificate", "Have a self-made test root certify a key, to try everything before the real one."),
+    ),
+)
 _noun(
     "token",
     "Tokens of this host.",
     (
         ("list", "The configured tokens and their state."),
+        ("scan", "PKCS#11 modules of this machine and the tokens in them. Logs in to none."),
+        ("add", "Put a token and a key profile into agent.toml."),
         ("unlock", "Allow PIN attempts again after a refused or unknown one."),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets that a person pastes: never from the arguments, which every process of the machine can read."""
+"""What a person is asked: secrets, never taken from the arguments, which every process can read; and yes or no."""
 
 import getpass
 import sys
@@ -7,7 +7,7 @@ from typing import Final
 
 from privyseal.errors import ConfigError
 
-__all__ = ["read_join_code"]
+__all__ = ["confirm", "has_terminal", "read_join_code", "read_pin"]
 
 _MAX_CHARACTERS: Final = 4096
 
@@ -31,3 +31,47 @@ def read_join_code() -> str:
             hint="run the command on a terminal and paste it, or: privyseal … join < FILE",
         )
     return text.strip()
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_pin(token: str) -> bytearray:
+    """A token's PIN, asked for on a terminal; to be overwritten by the caller.
+
+    Raises:
+        ConfigError: `pin.no_terminal`, `pin.empty`.
+    """
+    if not has_terminal():
+        raise ConfigError(
+            "pin.no_terminal",
+            f"token {token!r} needs its PIN, and there is no terminal to ask for it",
+            hint="write the PIN into a file of mode 0600 and name it with --pin-file",
+        )
+    pin = getpass.getpass(f"PIN of token {token}: ")
+    if not pin:
+        raise ConfigError("pin.empty", "no PIN was typed; nothing was presented to the token")
+    return bytearray(pin.encode())
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if a person says so.
+
+    Args:
+        question: What would be done.
+        yes: Whether the arguments said so already.
+
+    Raises:
+        ConfigError: `usage.confirm` if nobody can be asked; `usage.declined`.
+    """
+    if yes:
+        return
+    if not has_terminal():
+        raise ConfigError(
+            "usage.confirm", f"{question} Nobody can be asked, so nothing was done.", hint="look at it, then add --yes"
+        )
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stdin.readline(_MAX_CHARACTERS).strip().lower() not in ("y", "yes"):
+        raise ConfigError("usage.declined", "nothing was changed")

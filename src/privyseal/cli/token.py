@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson
 from privyseal.cli.render import emit, table
+from privyseal.cli.scanning import scan
 from privyseal.errors import ConfigError, PrivysealError
 
-__all__ = ["list", "unlock"]
+__all__ = ["add", "list", "scan", "unlock"]
 
 
 def list(  # noqa: A001 - the command's name
@@ -63,6 +64,66 @@ async def _tokens(directory: Path) -> Any:
             await token.close()
         found.append(row)
     return found
+
+
+def add(  # noqa: PLR0913 - a command's options
+    *,
+    directory: Annotated[Path, Parameter(name="--dir")],
+    module: Path | None = None,
+    name: str = "",
+    token_label: str = "",
+    serial: str = "",
+    key_id: str = "",
+    profile: str = "",
+    pin_file: Path | None = None,
+    test: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find a token, show its keys and certificates, and append `[[token]]` and `[[key]]` to agent.toml.
+
+    Logs in once, with the PIN of --pin-file, or with one that is typed at the terminal and then kept in a file of mode
+    0600 beside agent.toml. Run it as the user that runs the agent.
+
+    Parameters
+    ----------
+    directory
+        The agent's directory.
+    module
+        The PKCS#11 module; otherwise the usual places are searched.
+    name
+        Name of the token in agent.toml; by default from its label.
+    token_label
+        Which token, by its label.
+    serial
+        Which token, by its serial number.
+    key_id
+        Which key, by its CKA_ID in hex; needed if the token has several.
+    profile
+        Name of the key profile; by default from the key's label.
+    pin_file
+        A file of mode 0600 that holds the PIN and nothing else.
+    test
+        The profile is for trying things out: marked everywhere, and refused under a public CA's certificate.
+    yes
+        Append without asking.
+    as_json
+        Print one JSON document.
+    """
+    from privyseal.cli.adding import AddRequest, add_token  # noqa: PLC0415 - extra `agent`
+
+    asked = AddRequest(
+        directory=directory,
+        module=None if module is None else module.absolute(),
+        name=name,
+        token_label=token_label,
+        serial=serial,
+        key_id=key_id,
+        profile=profile,
+        test=test,
+        pin_file=pin_file,
+    )
+    add_token(asked, yes=yes, as_json=as_json)
 
 
 def unlock(

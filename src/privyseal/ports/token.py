@@ -3,11 +3,14 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from privyseal.pki.mechanism import Mechanism
 
-__all__ = ["PinState", "Token", "TokenInfo", "TokenKey"]
+__all__ = ["KeyKind", "ManagedToken", "PinState", "Token", "TokenInfo", "TokenKey"]
+
+#: Keys that can be made on a token: RSA by its size, ECDSA by its curve.
+KeyKind = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
 
 class PinState(Enum):
@@ -91,4 +94,35 @@ class Token(Protocol):
 
     async def close(self) -> None:
         """End sessions and the worker process. Never raises; may be called twice."""
+        ...
+
+
+class ManagedToken(Token, Protocol):
+    """A token that a person sets up: new keys, and the certificates for them. Nothing here is tried again by itself."""
+
+    async def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
+        """Make a signing key on the token, which it cannot leave. Logs in.
+
+        Args:
+            kind: What key.
+            key_id: CKA_ID; empty for the first free one.
+            label: CKA_LABEL.
+
+        Raises:
+            TokenError: as `Token.keys`, and `token.key_exists` if CKA_ID or label are in use, `token.failed` if the
+                token makes no such keys. After `token.timeout` or `token.crashed` the key may be there.
+        """
+        ...
+
+    async def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
+        """Put a key's certificates on the token. Logs in.
+
+        Args:
+            key_id: CKA_ID of the key.
+            chain: DER, leaf first. What the token holds already is not stored twice.
+
+        Raises:
+            TokenError: as `Token.keys`, and `token.key_not_found`, `token.certificate` if one cannot be read,
+                `token.failed` with the function `C_CreateObject` or `C_OpenSession` if the token takes none.
+        """
         ...

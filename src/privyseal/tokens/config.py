@@ -28,6 +28,7 @@ class TokenConfig:
         start_seconds: Deadline for starting the worker and loading the module.
         call_seconds: Deadline for every call, login included, up to C_Sign.
         sign_seconds: Deadline for C_Sign alone.
+        generate_seconds: Deadline for C_GenerateKeyPair alone: RSA keys of 4096 bits take minutes on some tokens.
         close_seconds: How long `close` waits for a call in progress, and for the module to end its sessions; and
             how long a worker still runs whose supervisor is gone.
         respawn_seconds: Least time between two starts of the worker.
@@ -47,6 +48,7 @@ class TokenConfig:
     start_seconds: float = 30.0
     call_seconds: float = 30.0
     sign_seconds: float = 60.0
+    generate_seconds: float = 600.0
     close_seconds: float = 5.0
     respawn_seconds: float = 1.0
 
@@ -58,7 +60,7 @@ class TokenConfig:
             raise self._error("a software token needs `path`, a pkcs11 token needs `module`")
         if not self.journal:
             raise self._error("`journal` is missing: PIN attempts must be remembered across restarts")
-        for name in ("start_seconds", "call_seconds", "sign_seconds", "close_seconds"):
+        for name in ("start_seconds", "call_seconds", "sign_seconds", "generate_seconds", "close_seconds"):
             if not 0 < getattr(self, name) <= 86_400:
                 raise self._error(f"`{name}` must be above 0 and at most a day")
         if not 0 <= self.respawn_seconds <= 86_400:

@@ -6,21 +6,32 @@ deadlines. A foreign call releases the GIL and may hang or crash: this module be
 """
 
 import ctypes
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from privyseal.errors import TokenError
 from privyseal.tokens.ckr import Ckr, Rv
+from privyseal.tokens.cryptoki_types import (
+    PROTOTYPES,
+    ULONG,
+    AttributeRecord,
+    FunctionList,
+    InitializeArgs,
+    LibraryInfo,
+    MechanismRecord,
+    SessionFlags,
+    SlotInfo,
+    TokenInfo,
+)
 
-__all__ = ["Attribute", "Module", "SlotFlags", "TokenDescription", "TokenFlags", "UserType", "ulong"]
+__all__ = ["Module", "Template", "TokenDescription"]
 
-_ULONG = ctypes.c_ulong
-_ULONG_P = ctypes.POINTER(_ULONG)
-_BYTES = ctypes.c_void_p
+#: Attributes by type, with their values as bytes.
+Template = tuple[tuple[int, bytes], ...]
+
 #: CK_UNAVAILABLE_INFORMATION: "this attribute cannot be shown" in ulValueLen.
-_UNAVAILABLE: Final = _ULONG(-1).value
+_UNAVAILABLE: Final = ULONG(-1).value
 
 _MAX_SLOTS: Final = 1024
 _MAX_OBJECTS: Final = 1024
@@ -29,123 +40,6 @@ _MAX_SIGNATURE_BYTES: Final = 64 * 1024
 _FIRST_SIGNATURE_BYTES: Final = 2048  #: holds RSA-16384
 
 _CKF_OS_LOCKING_OK: Final = 0x2
-_CKF_SERIAL_SESSION: Final = 0x4
-
-
-class SlotFlags:
-    """Flags of CK_SLOT_INFO (§3.2)."""
-
-    HW_SLOT: ClassVar[int] = 0x4
-
-
-class TokenFlags:
-    """Flags of CK_TOKEN_INFO (§3.2)."""
-
-    LOGIN_REQUIRED: ClassVar[int] = 0x4
-    TOKEN_INITIALIZED: ClassVar[int] = 0x400
-    USER_PIN_COUNT_LOW: ClassVar[int] = 0x10000
-    USER_PIN_FINAL_TRY: ClassVar[int] = 0x20000
-    USER_PIN_LOCKED: ClassVar[int] = 0x40000
-
-
-class UserType:
-    """CK_USER_TYPE (§3.5)."""
-
-    USER: ClassVar[int] = 1
-    CONTEXT_SPECIFIC: ClassVar[int] = 2
-
-
-class Attribute:
-    """CK_ATTRIBUTE_TYPE (§4)."""
-
-    CLASS: ClassVar[int] = 0x0
-    LABEL: ClassVar[int] = 0x3
-    VALUE: ClassVar[int] = 0x11
-    KEY_TYPE: ClassVar[int] = 0x100
-    ID: ClassVar[int] = 0x102
-    SIGN: ClassVar[int] = 0x108
-    MODULUS: ClassVar[int] = 0x120
-    PUBLIC_EXPONENT: ClassVar[int] = 0x122
-    EC_PARAMS: ClassVar[int] = 0x180
-    EC_POINT: ClassVar[int] = 0x181
-    ALWAYS_AUTHENTICATE: ClassVar[int] = 0x202
-
-
-class _Structure(ctypes.Structure):
-    # pkcs11.h packs to one byte on Windows and not at all elsewhere (§2.1 of the header's own notes).
-    if sys.platform == "win32":
-        _pack_ = 1
-
-
-class _Version(_Structure):
-    _fields_: ClassVar = [("major", ctypes.c_ubyte), ("minor", ctypes.c_ubyte)]
-
-
-class _SlotInfo(_Structure):
-    _fields_: ClassVar = [
-        ("slotDescription", ctypes.c_ubyte * 64),
-        ("manufacturerID", ctypes.c_ubyte * 32),
-        ("flags", _ULONG),
-        ("hardwareVersion", _Version),
-        ("firmwareVersion", _Version),
-    ]
-
-
-class _TokenInfo(_Structure):
-    _fields_: ClassVar = [
-        ("label", ctypes.c_ubyte * 32),
-        ("manufacturerID", ctypes.c_ubyte * 32),
-        ("model", ctypes.c_ubyte * 16),
-        ("serialNumber", ctypes.c_ubyte * 16),
-        ("flags", _ULONG),
-        ("counts", _ULONG * 10),  # session counts, PIN lengths, memory sizes: not used
-        ("hardwareVersion", _Version),
-        ("firmwareVersion", _Version),
-        ("utcTime", ctypes.c_ubyte * 16),
-    ]
-
-
-class _Attribute(_Structure):
-    _fields_: ClassVar = [("type", _ULONG), ("pValue", ctypes.c_void_p), ("ulValueLen", _ULONG)]
-
-
-class _Mechanism(_Structure):
-    _fields_: ClassVar = [("mechanism", _ULONG), ("pParameter", ctypes.c_void_p), ("ulParameterLen", _ULONG)]
-
-
-class _InitializeArgs(_Structure):
-    _fields_: ClassVar = [
-        ("CreateMutex", ctypes.c_void_p),
-        ("DestroyMutex", ctypes.c_void_p),
-        ("LockMutex", ctypes.c_void_p),
-        ("UnlockMutex", ctypes.c_void_p),
-        ("flags", _ULONG),
-        ("pReserved", ctypes.c_void_p),
-    ]
-
-
-class _FunctionList(_Structure):
-    # Only the 44 pointers up to C_Sign are named; every v2.x list is longer.
-    _fields_: ClassVar = [("version", _Version), ("functions", ctypes.c_void_p * 44)]
-
-
-#: Function name -> its place in CK_FUNCTION_LIST and its argument types.
-_PROTOTYPES: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
-    "C_Initialize": (0, (ctypes.c_void_p,)),
-    "C_Finalize": (1, (ctypes.c_void_p,)),
-    "C_GetSlotList": (4, (ctypes.c_ubyte, _ULONG_P, _ULONG_P)),
-    "C_GetSlotInfo": (5, (_ULONG, ctypes.POINTER(_SlotInfo))),
-    "C_GetTokenInfo": (6, (_ULONG, ctypes.POINTER(_TokenInfo))),
-    "C_OpenSession": (12, (_ULONG, _ULONG, ctypes.c_void_p, ctypes.c_void_p, _ULONG_P)),
-    "C_CloseSession": (13, (_ULONG,)),
-    "C_Login": (18, (_ULONG, _ULONG, _BYTES, _ULONG)),
-    "C_GetAttributeValue": (24, (_ULONG, _ULONG, ctypes.POINTER(_Attribute), _ULONG)),
-    "C_FindObjectsInit": (26, (_ULONG, ctypes.POINTER(_Attribute), _ULONG)),
-    "C_FindObjects": (27, (_ULONG, _ULONG_P, _ULONG, _ULONG_P)),
-    "C_FindObjectsFinal": (28, (_ULONG,)),
-    "C_SignInit": (42, (_ULONG, ctypes.POINTER(_Mechanism), _ULONG)),
-    "C_Sign": (43, (_ULONG, _BYTES, _ULONG, _BYTES, _ULONG_P)),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +59,16 @@ def _text(field: Sequence[int]) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def ulong(value: int) -> bytes:
-    """A CK_ULONG as an attribute's value."""
-    return bytes(_ULONG(value))
+def _records(template: Template) -> "tuple[ctypes.Array[AttributeRecord], object]":
+    """A CK_ATTRIBUTE array, and the memory that it points to: to be held as long as the array is used."""
+    values = [ctypes.create_string_buffer(value, len(value)) for _, value in template]
+    records = (AttributeRecord * len(template))(
+        *(
+            AttributeRecord(kind, ctypes.addressof(value), len(raw))
+            for (kind, raw), value in zip(template, values, strict=True)
+        )
+    )
+    return records, values
 
 
 class Module:
@@ -191,17 +92,17 @@ class Module:
                 f"{path} does not load as a PKCS#11 module: {error}",
                 hint="name the vendor's PKCS#11 library, built for this machine's processor",
             ) from error
-        get_function_list.restype = _ULONG
+        get_function_list.restype = ULONG
         get_function_list.argtypes = (ctypes.c_void_p,)
-        table = ctypes.POINTER(_FunctionList)()
+        table = ctypes.POINTER(FunctionList)()
         rv: int = get_function_list(ctypes.byref(table))
         if rv != Rv.OK:
             raise Ckr("C_GetFunctionList", rv)
         if ctypes.cast(table, ctypes.c_void_p).value is None:
             raise TokenError("token.module", f"{path}: C_GetFunctionList gave no function list")
         self._functions = {
-            name: ctypes.CFUNCTYPE(_ULONG, *argtypes)(address)
-            for name, (index, argtypes) in _PROTOTYPES.items()
+            name: ctypes.CFUNCTYPE(ULONG, *argtypes)(address)
+            for name, (index, argtypes) in PROTOTYPES.items()
             if (address := table.contents.functions[index])
         }
 
@@ -216,7 +117,7 @@ class Module:
 
     def initialize(self) -> None:
         """C_Initialize with CKF_OS_LOCKING_OK; a module that cannot lock hears of one thread (§5.4)."""
-        arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
+        arguments = InitializeArgs(flags=_CKF_OS_LOCKING_OK)
         rv = self._raw("C_Initialize", ctypes.byref(arguments))
         if rv == Rv.CANT_LOCK:
             rv = self._raw("C_Initialize", None)
@@ -227,15 +128,22 @@ class Module:
         """C_Finalize: ends every session of this process."""
         self._call("C_Finalize", None)
 
-    def slots(self) -> tuple[int, ...]:
-        """Slots with a token in them, by C_GetSlotList's two calls; one may arrive in between."""
-        count = _ULONG(0)
+    def description(self) -> str:
+        """Manufacturer, name and version of the library, by C_GetInfo."""
+        info = LibraryInfo()
+        self._call("C_GetInfo", ctypes.byref(info))
+        version = f"{info.libraryVersion.major}.{info.libraryVersion.minor}"
+        return f"{_text(info.manufacturerID)}, {_text(info.libraryDescription)} {version}"
+
+    def slots(self, *, with_token: bool = True) -> tuple[int, ...]:
+        """Slots, by default those with a token in them, by C_GetSlotList's two calls; one may arrive in between."""
+        count = ULONG(0)
         for _ in range(3):
-            self._call("C_GetSlotList", 1, None, ctypes.byref(count))
+            self._call("C_GetSlotList", int(with_token), None, ctypes.byref(count))
             room = min(count.value, _MAX_SLOTS) + 4
-            handles = (_ULONG * room)()
+            handles = (ULONG * room)()
             count.value = room
-            rv = self._raw("C_GetSlotList", 1, handles, ctypes.byref(count))
+            rv = self._raw("C_GetSlotList", int(with_token), handles, ctypes.byref(count))
             if rv == Rv.OK:
                 return tuple(handles[: min(count.value, room)])
             if rv != Rv.BUFFER_TOO_SMALL:
@@ -244,13 +152,13 @@ class Module:
 
     def slot_flags(self, slot: int) -> int:
         """Flags of C_GetSlotInfo."""
-        info = _SlotInfo()
+        info = SlotInfo()
         self._call("C_GetSlotInfo", slot, ctypes.byref(info))
         return int(info.flags)
 
     def token(self, slot: int) -> TokenDescription:
         """C_GetTokenInfo, never from a cache of ours: its PIN flags change with every attempt."""
-        info = _TokenInfo()
+        info = TokenInfo()
         self._call("C_GetTokenInfo", slot, ctypes.byref(info))
         return TokenDescription(
             label=_text(info.label),
@@ -260,10 +168,11 @@ class Module:
             flags=int(info.flags),
         )
 
-    def open_session(self, slot: int) -> int:
-        """C_OpenSession, read-only."""
-        session = _ULONG(0)
-        self._call("C_OpenSession", slot, _CKF_SERIAL_SESSION, None, None, ctypes.byref(session))
+    def open_session(self, slot: int, *, writable: bool = False) -> int:
+        """C_OpenSession, by default read-only."""
+        session = ULONG(0)
+        flags = SessionFlags.SERIAL_SESSION | (SessionFlags.RW_SESSION if writable else 0)
+        self._call("C_OpenSession", slot, flags, None, None, ctypes.byref(session))
         return session.value
 
     def close_session(self, session: int) -> None:
@@ -276,17 +185,11 @@ class Module:
 
     def find(self, session: int, *template: tuple[int, bytes]) -> tuple[int, ...]:
         """Handles of the objects that have these attributes; at most 1024."""
-        values = [ctypes.create_string_buffer(value, len(value)) for _, value in template]
-        attributes = (_Attribute * len(template))(
-            *(
-                _Attribute(kind, ctypes.addressof(value), len(raw))
-                for (kind, raw), value in zip(template, values, strict=True)
-            )
-        )
+        attributes, _alive = _records(template)
         self._call("C_FindObjectsInit", session, attributes, len(template))
         found: list[int] = []
-        handles = (_ULONG * 64)()
-        count = _ULONG(0)
+        handles = (ULONG * 64)()
+        count = ULONG(0)
         try:
             while len(found) < _MAX_OBJECTS:
                 self._call("C_FindObjects", session, handles, len(handles), ctypes.byref(count))
@@ -305,7 +208,7 @@ class Module:
         Returns:
             Its value, or None if the object has none, does not show it, or it is longer than 64 KiB.
         """
-        query = _Attribute(kind, None, 0)
+        query = AttributeRecord(kind, None, 0)
         absent = (Rv.ATTRIBUTE_SENSITIVE, Rv.ATTRIBUTE_TYPE_INVALID)
         rv = self._raw("C_GetAttributeValue", session, handle, ctypes.byref(query), 1)
         if rv in absent:
@@ -316,7 +219,7 @@ class Module:
         if length == _UNAVAILABLE or length > _MAX_ATTRIBUTE_BYTES:
             return None
         value = (ctypes.c_ubyte * max(length, 1))()
-        query = _Attribute(kind, ctypes.addressof(value), length)
+        query = AttributeRecord(kind, ctypes.addressof(value), length)
         rv = self._raw("C_GetAttributeValue", session, handle, ctypes.byref(query), 1)
         if rv in absent:
             return None
@@ -324,9 +227,37 @@ class Module:
             raise Ckr("C_GetAttributeValue", rv)
         return bytes(value[: min(query.ulValueLen, length)])
 
+    def create_object(self, session: int, template: Template) -> int:
+        """C_CreateObject."""
+        handle = ULONG(0)
+        attributes, _alive = _records(template)
+        self._call("C_CreateObject", session, attributes, len(template), ctypes.byref(handle))
+        return handle.value
+
+    def generate_key_pair(self, session: int, mechanism: int, public: Template, private: Template) -> tuple[int, int]:
+        """C_GenerateKeyPair with a mechanism that has no parameter.
+
+        Returns:
+            Handles of the public and of the private key.
+        """
+        handles = ULONG(0), ULONG(0)
+        public_attributes, _alive = _records(public)
+        private_attributes, _alive_too = _records(private)
+        self._call(
+            "C_GenerateKeyPair",
+            session,
+            ctypes.byref(MechanismRecord(mechanism, None, 0)),
+            public_attributes,
+            len(public),
+            private_attributes,
+            len(private),
+            *(ctypes.byref(handle) for handle in handles),
+        )
+        return handles[0].value, handles[1].value
+
     def sign_init(self, session: int, mechanism: int, key: int) -> None:
         """C_SignInit with a mechanism that has no parameter."""
-        self._call("C_SignInit", session, ctypes.byref(_Mechanism(mechanism, None, 0)), key)
+        self._call("C_SignInit", session, ctypes.byref(MechanismRecord(mechanism, None, 0)), key)
 
     def sign(self, session: int, data: bytes) -> bytes:
         """C_Sign in one part (§5.2 knows two conventions for the length; this one never asks with NULL).
@@ -341,7 +272,7 @@ class Module:
         room = _FIRST_SIGNATURE_BYTES
         for _ in range(2):
             signature = (ctypes.c_ubyte * room)()
-            length = _ULONG(room)
+            length = ULONG(room)
             rv = self._raw("C_Sign", session, data, len(data), signature, ctypes.byref(length))
             if rv == Rv.OK:
                 return bytes(signature[: min(length.value, room)])

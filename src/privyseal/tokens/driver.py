@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
 
 __all__ = ["Driver", "Progress"]
 
-#: Told the name of a function right before it is called, for those that use up a PIN attempt or a signature.
+#: Told the name of a function right before it is called, for those that use something up or leave something behind.
 Progress = Callable[[str], None]
 
 
@@ -34,6 +34,14 @@ class Driver(Protocol):
 
     def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         """See `privyseal.ports.token.Token.sign`."""
+        ...
+
+    def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
+        """See `privyseal.ports.token.ManagedToken.generate_key`."""
+        ...
+
+    def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
+        """See `privyseal.ports.token.ManagedToken.store_certificates`."""
         ...
 
     def close(self) -> None:

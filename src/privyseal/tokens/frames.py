@@ -12,8 +12,9 @@ import msgspec
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.contents import ModuleContents
 
 __all__ = [
     "HEADER_BYTES",
@@ -23,14 +24,19 @@ __all__ = [
     "CloseCall",
     "Done",
     "Failure",
+    "GenerateAnswer",
+    "GenerateCall",
     "InfoAnswer",
     "InfoCall",
     "KeysAnswer",
     "KeysCall",
     "Open",
     "Progress",
+    "ScanAnswer",
+    "ScanCall",
     "SignAnswer",
     "SignCall",
+    "StoreCall",
     "decode_answer",
     "decode_call",
     "encode",
@@ -64,6 +70,27 @@ class SignCall(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
     digest: bytes
 
 
+class GenerateCall(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+    """`ManagedToken.generate_key`."""
+
+    kind: KeyKind
+    key_id: bytes
+    label: str
+
+
+class StoreCall(msgspec.Struct, frozen=True, kw_only=True, tag="store"):
+    """`ManagedToken.store_certificates`."""
+
+    key_id: bytes
+    chain: tuple[bytes, ...]
+
+
+class ScanCall(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
+    """In place of `Open`: what a module shows without any login. The only call to its worker."""
+
+    module: str
+
+
 class CloseCall(msgspec.Struct, frozen=True, tag="close"):
     """The last call; the worker ends after it."""
 
@@ -75,7 +102,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Answer to `Open` and `CloseCall`."""
+    """Answer to `Open`, `StoreCall` and `CloseCall`."""
 
 
 class InfoAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
@@ -94,6 +121,18 @@ class SignAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
     """Answer to `SignCall`."""
 
     signature: bytes
+
+
+class GenerateAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+    """Answer to `GenerateCall`."""
+
+    key: TokenKey
+
+
+class ScanAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
+    """Answer to `ScanCall`."""
+
+    contents: ModuleContents
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
@@ -130,8 +169,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         )
 
 
-Call = Open | InfoCall | KeysCall | SignCall | CloseCall
-Answer = Progress | Done | InfoAnswer | KeysAnswer | SignAnswer | Failure
+Call = Open | InfoCall | KeysCall | SignCall | GenerateCall | StoreCall | ScanCall | CloseCall
+Answer = Progress | Done | InfoAnswer | KeysAnswer | SignAnswer | GenerateAnswer | ScanAnswer | Failure
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _calls: Final[msgspec.msgpack.Decoder[Call]] = msgspec.msgpack.Decoder(Call)

@@ -6,49 +6,34 @@ tried again. The token signs digests only: CKM_RSA_PKCS over a DigestInfo, CKM_E
 """
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import PinState, TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
 from privyseal.tokens.ckr import Ckr, Rv
 from privyseal.tokens.config import TokenConfig
-from privyseal.tokens.cryptoki import (
-    Attribute,
-    Module,
-    SlotFlags,
-    TokenDescription,
-    TokenFlags,
-    UserType,
-    ulong,
-)
+from privyseal.tokens.cryptoki import Module, TokenDescription
+from privyseal.tokens.cryptoki_types import SlotFlags, TokenFlags, UserType
 from privyseal.tokens.driver import Progress
 from privyseal.tokens.pin import PinBuffer, PinSupply
 from privyseal.tokens.pin_journal import Outcome, PinJournal
-from privyseal.tokens.token_objects import (
-    TokenCertificate,
-    chain_for,
-    digest_info,
-    ec_spki,
-    ecdsa_sig_value,
-    read_certificate,
-    rsa_spki,
-    signature_bytes,
-)
+from privyseal.tokens.pkcs11_keys import PrivateKeyObject, read_keys
+from privyseal.tokens.pkcs11_make import create_certificates, generate_key_pair
+from privyseal.tokens.scan import is_software
+from privyseal.tokens.token_objects import digest_info, ecdsa_sig_value, pin_state, signature_bytes
 
 __all__ = ["Pkcs11Driver"]
 
 T = TypeVar("T")
 
-_CKO_CERTIFICATE: Final = 1
-_CKO_PUBLIC_KEY: Final = 2
-_CKO_PRIVATE_KEY: Final = 3
-_CKK_RSA: Final = 0
-_CKK_EC: Final = 3
 _CKM_RSA_PKCS: Final = 0x0001
 _CKM_ECDSA: Final = 0x1041
+
+#: Entered once: what they made before they failed would be made again.
+_NOT_REPEATED: Final = frozenset({"C_GenerateKeyPair", "C_CreateObject"})
 
 #: What C_Login's refusals say of the PIN. What is not named leaves its outcome unknown: the token may have
 #: counted.
@@ -69,27 +54,21 @@ _LOGIN_OUTCOMES: Final[dict[int, Outcome]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PrivateKey:
-    handle: int
-    token_key: TokenKey
-    always_authenticate: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
     handle: int
     slot: int
-    keys: tuple[_PrivateKey, ...]
+    keys: tuple[PrivateKeyObject, ...]
 
 
-def _pin_state(flags: int) -> PinState:
-    if flags & TokenFlags.USER_PIN_LOCKED:
-        return PinState.LOCKED
-    if flags & TokenFlags.USER_PIN_FINAL_TRY:
-        return PinState.FINAL_TRY
-    if flags & TokenFlags.USER_PIN_COUNT_LOW:
-        return PinState.COUNT_LOW
-    return PinState.OK
+def _key_of(session: _Session, key_id: bytes) -> PrivateKeyObject:
+    key = next((key for key in session.keys if key.token_key.key_id == key_id), None)
+    if key is None:
+        raise TokenError(
+            "token.key_not_found",
+            f"no signing key with CKA_ID {key_id.hex() or '(empty)'} is on the token",
+            hint="list the token's keys; the key may have been deleted, or its CKA_SIGN may be false",
+        )
+    return key
 
 
 class Pkcs11Driver:
@@ -132,7 +111,7 @@ class Pkcs11Driver:
             manufacturer=description.manufacturer,
             model=description.model,
             hardware=self._is_hardware(slot, description),
-            pin_state=_pin_state(description.flags),
+            pin_state=pin_state(description.flags),
         )
 
     def keys(self) -> tuple[TokenKey, ...]:
@@ -148,6 +127,44 @@ class Pkcs11Driver:
         """See `Driver.sign`."""
         return self._on_session(lambda session: self._sign(session, key_id=key_id, mechanism=mechanism, digest=digest))
 
+    def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
+        """See `Driver.generate_key`."""
+
+        def generate(session: _Session) -> bytes:
+            with self._writable(session) as handle:
+                return generate_key_pair(
+                    self._module, handle, kind=kind, key_id=key_id, label=label, progress=self._progress
+                )
+
+        made = self._on_session(generate)
+        key = next((key for key in self.keys() if key.key_id == made), None)
+        if key is None:
+            raise TokenError(
+                "token.failed", f"the key pair {made.hex()} was made, and the token does not show it as a signing key"
+            )
+        return key
+
+    def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
+        """See `Driver.store_certificates`."""
+
+        def store(session: _Session) -> None:
+            key = _key_of(session, key_id)
+            with self._writable(session) as handle:
+                create_certificates(self._module, handle, key=key, chain=chain, progress=self._progress)
+
+        self._on_session(store)
+
+    @contextlib.contextmanager
+    def _writable(self, session: _Session) -> Iterator[int]:
+        """A second session that may write; logged in like the first one (§5.6)."""
+        handle = self._module.open_session(session.slot, writable=True)
+        try:
+            yield handle
+        finally:
+            # Its failure must not hide why it is being closed.
+            with contextlib.suppress(Ckr):
+                self._module.close_session(handle)
+
     def close(self) -> None:
         """See `Driver.close`."""
         self._drop_session()
@@ -158,7 +175,7 @@ class Pkcs11Driver:
     # Finding the token
 
     def _is_hardware(self, slot: int, description: TokenDescription) -> bool:
-        if description.manufacturer.startswith("SoftHSM"):
+        if is_software(description.manufacturer):
             return False
         if self._config.hardware is not None:
             return self._config.hardware
@@ -229,7 +246,8 @@ class Pkcs11Driver:
                 return operation(self._session or self._open_session())
             except Ckr as error:
                 self._drop_session()
-                if is_last or error.begun or error.code != "token.session_lost":
+                is_final = is_last or error.begun or error.function in _NOT_REPEATED
+                if is_final or error.code != "token.session_lost":
                     raise
         raise AssertionError("unreachable: the second turn returns or raises")
 
@@ -271,7 +289,7 @@ class Pkcs11Driver:
         with self._journal.attempt(
             serial=description.serial or description.label,
             pin=pin,
-            pin_state=_pin_state(description.flags),
+            pin_state=pin_state(description.flags),
         ) as attempt:
             self._progress("C_Login")
             try:
@@ -286,80 +304,13 @@ class Pkcs11Driver:
             attempt.conclude("accepted")
             return True
 
-    # Keys
-
     def _with_keys(self, session: _Session) -> _Session:
-        private = self._module.find(
-            session.handle,
-            (Attribute.CLASS, ulong(_CKO_PRIVATE_KEY)),
-            (Attribute.SIGN, b"\x01"),
-        )
-        certificates = self._certificates(session.handle)
-        keys = [self._read_key(session.handle, handle, certificates) for handle in private]
-        known = sorted((key for key in keys if key), key=lambda key: key.token_key.key_id)
-        return _Session(handle=session.handle, slot=session.slot, keys=tuple(known))
-
-    def _certificates(self, session: int) -> tuple[TokenCertificate, ...]:
-        certificates = []
-        for handle in self._module.find(session, (Attribute.CLASS, ulong(_CKO_CERTIFICATE))):
-            value = self._module.attribute(session, handle, Attribute.VALUE)
-            key_id = self._module.attribute(session, handle, Attribute.ID)
-            if value and (certificate := read_certificate(key_id or b"", value)):
-                certificates.append(certificate)
-        return tuple(certificates)
-
-    def _read_key(self, session: int, handle: int, certificates: tuple[TokenCertificate, ...]) -> _PrivateKey | None:
-        """A private key with its public key and chain; None if the token shows no public key for it."""
-        key_id = self._module.attribute(session, handle, Attribute.ID) or b""
-        spki = self._public_key(session, handle, key_id)
-        chain = chain_for(key_id=key_id, spki=spki, certificates=certificates)
-        if spki is None:
-            if not chain:
-                return None
-            spki = chain[0].spki
-        label = self._module.attribute(session, handle, Attribute.LABEL) or b""
-        always = self._module.attribute(session, handle, Attribute.ALWAYS_AUTHENTICATE)
-        return _PrivateKey(
-            handle=handle,
-            token_key=TokenKey(
-                key_id=key_id,
-                label=label.decode("utf-8", errors="replace"),
-                spki=spki,
-                certificates=tuple(item.der for item in chain),
-            ),
-            always_authenticate=always == b"\x01",
-        )
-
-    def _public_key(self, session: int, handle: int, key_id: bytes) -> bytes | None:
-        """From the private key's own attributes, or from the public key object with the same CKA_ID."""
-        kind = self._module.attribute(session, handle, Attribute.KEY_TYPE)
-        build: Callable[[bytes | None, bytes | None], bytes | None]
-        names: tuple[int, int]
-        if kind == ulong(_CKK_RSA):
-            build, names = rsa_spki, (Attribute.MODULUS, Attribute.PUBLIC_EXPONENT)
-        elif kind == ulong(_CKK_EC):
-            build, names = ec_spki, (Attribute.EC_PARAMS, Attribute.EC_POINT)
-        else:
-            return None
-        holders = [handle]
-        if key_id:
-            holders += self._module.find(session, (Attribute.CLASS, ulong(_CKO_PUBLIC_KEY)), (Attribute.ID, key_id))
-        for holder in holders:
-            first, second = (self._module.attribute(session, holder, name) for name in names)
-            if spki := build(first, second):
-                return spki
-        return None
+        return replace(session, keys=read_keys(self._module, session.handle))
 
     # Signing
 
     def _sign(self, session: _Session, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
-        key = next((key for key in session.keys if key.token_key.key_id == key_id), None)
-        if key is None:
-            raise TokenError(
-                "token.key_not_found",
-                f"no signing key with CKA_ID {key_id.hex() or '(empty)'} is on the token",
-                hint="list the token's keys; the key may have been deleted, or its CKA_SIGN may be false",
-            )
+        key = _key_of(session, key_id)
         length = signature_bytes(key.token_key.spki, mechanism)
         # Of a digest longer than the curve's order ECDSA takes the leftmost bits (FIPS 186-5 §6.4.1); some
         # modules refuse to cut it themselves.

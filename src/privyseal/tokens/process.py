@@ -36,6 +36,9 @@ _KEPT_VARIABLES: Final = (
     "XDG_RUNTIME_DIR",
 )
 
+#: Those with a deadline of their own.
+_LONG_FUNCTIONS: Final = frozenset({"C_Sign", "C_GenerateKeyPair"})
+
 #: A killed process that waits inside the kernel (a stuck USB transfer) is left behind after this long.
 _KILL_SECONDS: Final = 5.0
 
@@ -50,8 +53,12 @@ class WorkerProcess:
         self.function = ""
 
     @classmethod
-    async def spawn(cls, config: TokenConfig) -> "WorkerProcess":
+    async def spawn(cls, name: str, variables: Mapping[str, str]) -> "WorkerProcess":
         """Start the process.
+
+        Args:
+            name: Of its token, for messages.
+            variables: What its module needs of the environment.
 
         Raises:
             TokenError: `token.crashed` if it cannot be started.
@@ -64,14 +71,14 @@ class WorkerProcess:
                 "privyseal.tokens.worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env=_environment(config.environment),
+                env=_environment(variables),
                 start_new_session=True,  # Ctrl-C is for the supervisor, which ends its worker in order
             )
         except OSError as error:
             raise TokenError(
-                "token.crashed", f"token {config.name!r}: its worker cannot be started: {error.strerror}"
+                "token.crashed", f"token {name!r}: its worker cannot be started: {error.strerror}"
             ) from error
-        return cls(config.name, process)
+        return cls(name, process)
 
     async def open(self, config: TokenConfig, pin: PinBuffer | None) -> None:
         """Tell it its token and have it load its module.
@@ -100,7 +107,7 @@ class WorkerProcess:
         Args:
             call: What to send.
             call_seconds: Deadline up to C_Sign.
-            sign_seconds: Deadline from the moment that C_Sign is entered.
+            sign_seconds: Deadline from the moment that C_Sign, or C_GenerateKeyPair, is entered.
             pin: What follows the frame, straight from its locked page.
 
         Raises:
@@ -114,7 +121,7 @@ class WorkerProcess:
                 await self._send(call, pin)
                 while isinstance(answer := await self._receive(), frames.Progress):
                     self.function = answer.function
-                    if self._has_begun:
+                    if self.function in _LONG_FUNCTIONS:
                         seconds = sign_seconds
                         deadline.reschedule(asyncio.get_running_loop().time() + seconds)
         except TimeoutError as error:

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from privyseal.errors import ConfigError, TokenError
 from privyseal.pki.mechanism import Mechanism, hash_algorithm
-from privyseal.ports.token import PinState, TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, PinState, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.driver import Progress
 from privyseal.tokens.pin import PinBuffer, PinSupply
 from privyseal.tokens.pin_journal import PinJournal
-from privyseal.tokens.token_objects import signature_bytes
+from privyseal.tokens.token_objects import free_key_id, key_taken, signature_bytes
 
 __all__ = ["SoftwareDriver", "create_software_token", "generate_key", "set_certificates"]
 
@@ -76,7 +76,7 @@ def generate_key(
     directory: Path,
     *,
     pin: bytes,
-    kind: Literal["rsa3072", "p256"],
+    kind: KeyKind,
     key_id: bytes,
     label: str,
 ) -> bytes:
@@ -95,12 +95,8 @@ def generate_key(
     if not 1 <= len(key_id) <= 32:
         raise ConfigError("config.token", "the CKA_ID of a software token's key has 1 to 32 bytes")
     if any(key.id == key_id.hex() for key in index.keys):
-        raise TokenError("token.key_exists", f"{directory} has a key with CKA_ID {key_id.hex()} already")
-    private_key: _PrivateKey
-    if kind == "rsa3072":
-        private_key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
-    else:
-        private_key = ec.generate_private_key(ec.SECP256R1())
+        raise key_taken(f"CKA_ID {key_id.hex()}")
+    private_key = _new_key(kind)
     spki = _spki(private_key)
     key = _Key(id=key_id.hex(), label=label, spki=spki)
     try:
@@ -194,6 +190,30 @@ class SoftwareDriver:
             return private_key.sign(digest, padding.PKCS1v15(), algorithm)
         return private_key.sign(digest, ec.ECDSA(algorithm))
 
+    def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
+        """See `Driver.generate_key`."""
+        index = _read_index(self._directory)
+        self._private = None  # the PIN is needed once more, and judged first
+        self._login(index)
+        if any(key.label == label for key in index.keys):
+            raise key_taken(f"the label {label!r}")
+        key_id = key_id or free_key_id(lambda candidate: any(key.id == candidate.hex() for key in index.keys))
+        try:
+            with self._supply.pin() as pin:
+                self._progress("C_GenerateKeyPair")
+                spki = generate_key(self._directory, pin=bytes(pin.view), kind=kind, key_id=key_id, label=label)
+        except ConfigError as error:
+            raise TokenError("token.failed", error.message, hint=error.hint) from error
+        return TokenKey(key_id=key_id, label=label, spki=spki, certificates=())
+
+    def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
+        """See `Driver.store_certificates`."""
+        self._login(_read_index(self._directory))
+        try:
+            set_certificates(self._directory, key_id=key_id, chain=chain)
+        except ConfigError as error:
+            raise TokenError("token.failed", error.message, hint=error.hint) from error
+
     def close(self) -> None:
         """See `Driver.close`."""
         self._private = None
@@ -213,6 +233,16 @@ class SoftwareDriver:
                 attempt.conclude("accepted")
             self._private = {key.id: _decrypt(self._directory / f"{key.id}.key.pem", secret) for key in index.keys}
         return self._private
+
+
+def _new_key(kind: KeyKind) -> _PrivateKey:
+    match kind:
+        case "p256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "p384":
+            return ec.generate_private_key(ec.SECP384R1())
+        case "rsa2048" | "rsa3072" | "rsa4096":
+            return rsa.generate_private_key(public_exponent=65537, key_size=int(kind.removeprefix("rsa")))
 
 
 def _spki(private_key: _PrivateKey) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from privyseal.errors import MalformedInputError, TokenError
 from privyseal.pki.mechanism import DIGEST_SIZES, Mechanism
-from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
 from privyseal.tokens import frames
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.pin import PinBuffer
@@ -16,14 +16,16 @@ from privyseal.tokens.process import WorkerProcess
 __all__ = ["WorkerToken"]
 
 T = TypeVar("T")
-AnswerT = TypeVar("AnswerT", frames.InfoAnswer, frames.KeysAnswer, frames.SignAnswer)
+AnswerT = TypeVar(
+    "AnswerT", frames.InfoAnswer, frames.KeysAnswer, frames.SignAnswer, frames.GenerateAnswer, frames.Done
+)
 
 #: After these the worker is in a state that nobody knows, or gone.
 _FATAL_CODES: Final = frozenset({"token.timeout", "token.crashed", "token.protocol"})
 
 
 class WorkerToken:
-    """A token (see `privyseal.ports.token.Token`) whose driver lives in a worker process.
+    """A token (see `privyseal.ports.token.ManagedToken`) whose driver lives in a worker process.
 
     Calls run one at a time, in order. A caller that is cancelled leaves its call running: ending a login
     half-way would make its outcome unknown. The worker is started by the first call, and again, not more
@@ -66,6 +68,15 @@ class WorkerToken:
             )
         call = frames.SignCall(key_id=key_id, mechanism=mechanism, digest=digest)
         return (await self._exchange(call, frames.SignAnswer)).signature
+
+    async def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
+        """See `ManagedToken.generate_key`."""
+        call = frames.GenerateCall(kind=kind, key_id=key_id, label=label)
+        return (await self._exchange(call, frames.GenerateAnswer)).key
+
+    async def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
+        """See `ManagedToken.store_certificates`."""
+        await self._exchange(frames.StoreCall(key_id=key_id, chain=chain), frames.Done)
 
     async def unlock(self, pin: bytes | bytearray) -> None:
         """Hand in a PIN that a person typed, in place of any other; it is presented when next needed.
@@ -134,9 +145,9 @@ class WorkerToken:
         async with self._turn:
             worker = await self._live_worker()
             try:
-                return await worker.ask(
-                    call, call_seconds=self.config.call_seconds, sign_seconds=self.config.sign_seconds
-                )
+                is_generating = isinstance(call, frames.GenerateCall)
+                long_seconds = self.config.generate_seconds if is_generating else self.config.sign_seconds
+                return await worker.ask(call, call_seconds=self.config.call_seconds, sign_seconds=long_seconds)
             except TokenError as error:
                 if error.code in _FATAL_CODES:
                     await self._discard(worker)
@@ -165,7 +176,7 @@ class WorkerToken:
             await asyncio.sleep(max(0.0, self._started_s + self.config.respawn_seconds - now_s))
         self._started_s = asyncio.get_running_loop().time()
         # Known from its first moment, so that `close` can end it while it loads.
-        self._worker = worker = await WorkerProcess.spawn(self.config)
+        self._worker = worker = await WorkerProcess.spawn(self.config.name, self.config.environment)
         try:
             await worker.open(self.config, self._pin)
         except (TokenError, asyncio.CancelledError):

@@ -4,7 +4,7 @@
 Follows PKCS#11 v3.1 §4 (attributes), RFC 8017 §9.2 (DigestInfo) and RFC 3279 §2.2.3 (ECDSA-Sig-Value).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,13 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import KeyKind, PinState
+from privyseal.tokens.cryptoki_types import TokenFlags
 
 __all__ = [
+    "CURVE_PARAMS",
     "TokenCertificate",
     "chain_for",
     "digest_info",
     "ec_spki",
     "ecdsa_sig_value",
+    "free_key_id",
+    "key_taken",
+    "pin_state",
     "read_certificate",
     "rsa_spki",
     "signature_bytes",
@@ -30,10 +36,16 @@ __all__ = [
 
 _MAX_CHAIN: Final = 8
 
+#: CKA_EC_PARAMS by the kind of key.
+CURVE_PARAMS: Final[dict[KeyKind, bytes]] = {
+    "p256": bytes.fromhex("06082a8648ce3d030107"),
+    "p384": bytes.fromhex("06052b81040022"),
+}
+
 #: DER of CKA_EC_PARAMS (namedCurve) for the curves that code is signed with.
 _CURVES: Final[dict[bytes, ec.EllipticCurve]] = {
-    bytes.fromhex("06082a8648ce3d030107"): ec.SECP256R1(),
-    bytes.fromhex("06052b81040022"): ec.SECP384R1(),
+    CURVE_PARAMS["p256"]: ec.SECP256R1(),
+    CURVE_PARAMS["p384"]: ec.SECP384R1(),
     bytes.fromhex("06052b81040023"): ec.SECP521R1(),
 }
 
@@ -54,6 +66,38 @@ class TokenCertificate:
     spki: bytes
     not_before_s: float
     certificate: x509.Certificate
+
+
+def pin_state(flags: int) -> PinState:
+    """What the flags of CK_TOKEN_INFO say of the user PIN."""
+    if flags & TokenFlags.USER_PIN_LOCKED:
+        return PinState.LOCKED
+    if flags & TokenFlags.USER_PIN_FINAL_TRY:
+        return PinState.FINAL_TRY
+    if flags & TokenFlags.USER_PIN_COUNT_LOW:
+        return PinState.COUNT_LOW
+    return PinState.OK
+
+
+def free_key_id(is_taken: Callable[[bytes], bool]) -> bytes:
+    """The first CKA_ID of one byte, 01 and on, that nothing on the token has.
+
+    Raises:
+        TokenError: `token.key_exists` if all are taken.
+    """
+    for number in range(1, 256):
+        if not is_taken(candidate := bytes([number])):
+            return candidate
+    raise key_taken("each CKA_ID from 01 to ff")
+
+
+def key_taken(what: str) -> TokenError:
+    """The error for a CKA_ID or label that is in use."""
+    return TokenError(
+        "token.key_exists",
+        f"an object on the token has {what} already",
+        hint="choose another one; `privyseal key list` shows what is there",
+    )
 
 
 def _spki(public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:

@@ -23,11 +23,14 @@ from privyseal.tokens.driver import Driver, Progress
 from privyseal.tokens.pin import PinBuffer, PinSupply
 from privyseal.tokens.pin_journal import PinJournal
 from privyseal.tokens.pkcs11 import Pkcs11Driver
+from privyseal.tokens.scan import read_module
 from privyseal.tokens.software import SoftwareDriver
 
 __all__ = ["main"]
 
 _PR_SET_DUMPABLE: Final = 4
+#: A scan holds nothing that its end could spoil.
+_SCAN_GRACE_SECONDS: Final = 0.0
 
 
 class _Pipes:
@@ -83,6 +86,10 @@ def _end_with_supervisor(descriptor: int, grace_seconds: float) -> None:
     os._exit(1)
 
 
+def _end_later(pipes: _Pipes, grace_seconds: float) -> None:
+    threading.Thread(target=_end_with_supervisor, args=(pipes.calls, grace_seconds), daemon=True).start()
+
+
 def _driver(config: TokenConfig, *, prompted: PinBuffer | None, progress: Progress) -> Driver:
     supply = PinSupply(pin_file=config.pin_file, prompted=prompted)
     journal = PinJournal(config.journal)
@@ -95,10 +102,14 @@ def _open(pipes: _Pipes) -> Driver | None:
     call = pipes.receive()
     if call is None:
         return None
+    if isinstance(call, frames.ScanCall):
+        _end_later(pipes, _SCAN_GRACE_SECONDS)
+        pipes.send(frames.ScanAnswer(contents=read_module(call.module)))
+        return None
     if not isinstance(call, frames.Open):
         raise TokenError("token.protocol", "the first call to a worker must be open")
     config = call.config
-    threading.Thread(target=_end_with_supervisor, args=(pipes.calls, config.close_seconds), daemon=True).start()
+    _end_later(pipes, config.close_seconds)
     prompted = None
     if call.pin_bytes:
         prompted = PinBuffer()
@@ -122,9 +133,14 @@ def _answer(driver: Driver, call: frames.Call) -> frames.Answer:
         case frames.SignCall():
             signature = driver.sign(key_id=call.key_id, mechanism=call.mechanism, digest=call.digest)
             return frames.SignAnswer(signature=signature)
+        case frames.GenerateCall():
+            return frames.GenerateAnswer(key=driver.generate_key(kind=call.kind, key_id=call.key_id, label=call.label))
+        case frames.StoreCall():
+            driver.store_certificates(key_id=call.key_id, chain=call.chain)
+            return frames.Done()
         case frames.CloseCall():
             return frames.Done()
-        case frames.Open():
+        case frames.Open() | frames.ScanCall():
             raise TokenError("token.protocol", "a worker is opened once")
 
 
