@@ -3,9 +3,10 @@
 
 import datetime as dt
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -15,13 +16,20 @@ from privyseal.client.config import ClientConfig
 from privyseal.client.files import open_source
 from privyseal.client.log import LogReader
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, read_receipt, receipt_path
-from privyseal.errors import ConfigError, PrivysealError, VerificationError
-from privyseal.formats.model import SignatureReport, TrustAnchors
+from privyseal.errors import (
+    ConfigError,
+    MalformedInputError,
+    PrivysealError,
+    UnsupportedInputError,
+    VerificationError,
+)
+from privyseal.formats.model import Finding, Format, Severity, SignatureReport, TrustAnchors
 from privyseal.formats.registry import detect_format
+from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
 
-__all__ = ["VerifyOptions", "VerifyReport", "trust_anchors", "verify_file"]
+__all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
 
 _HEAD_BYTES: Final = 4096
 
@@ -33,12 +41,19 @@ class VerifyOptions:
     Attributes:
         trust: PEM files with roots, beside those of the configuration and the system.
         receipt: The receipt's file; None looks for FILE.tlog-proof.
+        bundle: A trust bundle to judge the receipt with, instead of the one that the configuration pins. No hub is
+            asked then.
         offline: Ask no hub; otherwise the hub's log today is asked whether it still holds the entry.
+        require_timestamp: A signature without a timestamp that holds does not hold either.
+        require_receipt: A file without a receipt that holds does not verify.
     """
 
     trust: tuple[Path, ...] = ()
     receipt: Path | None = None
+    bundle: Path | None = None
     offline: bool = False
+    require_timestamp: bool = False
+    require_receipt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +61,20 @@ class VerifyReport:
     """What was found.
 
     Attributes:
-        receipt: None if there is none beside the file and none was asked for.
+        format: Empty if the file could not be read.
+        receipt: None if there is none beside the file and none was asked for, or it was not judged.
+        unjudged_receipt: A receipt that lies there and was not judged, or None.
         log_size: Size of the log that was asked; None offline or without a receipt.
+        error: The first thing for which the file does not verify, or None.
     """
 
     path: Path
-    format: str
-    signatures: tuple[SignatureReport, ...]
-    receipt: CheckedReceipt | None
-    log_size: int | None
+    format: str = ""
+    signatures: tuple[SignatureReport, ...] = ()
+    receipt: CheckedReceipt | None = None
+    unjudged_receipt: Path | None = None
+    log_size: int | None = None
+    error: PrivysealError | None = None
 
 
 def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
@@ -79,71 +99,166 @@ def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+class Verifier:
+    """Verifies files one after the other; roots, trust bundle and the way to the hub are read once, when needed."""
+
+    def __init__(self, options: VerifyOptions, config: ClientConfig | None, clock: Clock = system_clock) -> None:
+        self._options = options
+        self._config = config
+        self._clock = clock
+
+    def verify(self, path: Path) -> VerifyReport:
+        """Verify a file and its receipt; what does not hold stands in the report.
+
+        Raises:
+            LogIntegrityError: the log does not hold the receipt's entry any more.
+            ConfigError: `file.missing`, `trust.malformed`; `receipt.no_bundle` if a receipt was asked for and there
+                is no trust bundle to judge it with.
+            UnavailableError, IdentityError: the hub cannot be asked.
+        """
+        report = VerifyReport(path=path)
+        try:
+            anchors = self._anchors
+            with open_source(path) as source:
+                chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
+                report = replace(report, format=chosen.name)
+                source.stream.seek(0)
+                signatures = chosen.verify(source.stream, anchors, _now(self._clock))
+        except (MalformedInputError, UnsupportedInputError) as error:
+            return replace(report, error=error)
+        except OSError as error:
+            unreadable = MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror or error}")
+            return replace(report, error=unreadable)
+        if self._options.require_timestamp:
+            signatures = tuple(map(_with_timestamp_required, signatures))
+        report = replace(report, signatures=signatures, error=_first_error(path, signatures))
+        return self._with_receipt(report)
+
+    @cached_property
+    def _anchors(self) -> TrustAnchors:
+        configured = self._config.trust if self._config is not None else ()
+        anchors = trust_anchors((*self._options.trust, *configured))
+        return TrustAnchors(code_signing=anchors, time_stamping=anchors)
+
+    @cached_property
+    def _bundle(self) -> TrustBundle | None:
+        if self._options.bundle is not None:
+            return load_bundle(self._options.bundle)
+        return None if self._config is None else self._config.load_bundle()
+
+    @cached_property
+    def _log(self) -> LogReader | None:
+        """The log to ask; a bundle that was given by hand may be of another hub than the configured one."""
+        if self._options.offline or self._options.bundle is not None or self._config is None:
+            return None
+        return LogReader(self._config)
+
+    def _with_receipt(self, report: VerifyReport) -> VerifyReport:
+        options = self._options
+        place = options.receipt or receipt_path(report.path)
+        if options.receipt is None and not place.is_file():
+            if options.require_receipt and report.error is None:
+                missing = f"{report.path} has no receipt at {place}"
+                report = replace(report, error=VerificationError("receipt.missing", missing))
+            return report
+        if report.error is not None:
+            return replace(report, unjudged_receipt=place)
+        bundle = self._bundle
+        if bundle is None:
+            if options.receipt is None and not options.require_receipt:
+                return replace(report, unjudged_receipt=place)
+            raise ConfigError(
+                "receipt.no_bundle",
+                f"the receipt {place} can only be judged with the trust bundle of its hub",
+                hint="name it with --bundle, or set PRIVYSEAL_CONFIG to a client.toml that has joined that hub",
+            )
+        try:
+            receipt = check_receipt(read_receipt(place), bundle)
+            _match_one(receipt, report)
+        except (MalformedInputError, VerificationError) as error:
+            return replace(report, unjudged_receipt=place, error=error)
+        # The log that the hub shows today must extend the one that the receipt was made in.
+        log_size = None if self._log is None else self._log.check_extends(receipt.checkpoint).size
+        return replace(report, receipt=receipt, log_size=log_size)
+
+
 def verify_file(
     path: Path, options: VerifyOptions, config: ClientConfig | None, clock: Clock = system_clock
 ) -> VerifyReport:
-    """Verify a file and its receipt.
+    """Verify one file and its receipt.
 
     Raises:
         MalformedInputError, UnsupportedInputError: the file.
         VerificationError: `file.unsigned`; the first problem of a signature; the receipt.
-        LogIntegrityError: the log does not hold the receipt's entry any more.
-        ConfigError: `receipt.no_bundle` if a receipt is to be checked and no trust bundle is pinned.
+        LogIntegrityError, ConfigError, UnavailableError, IdentityError: see `Verifier.verify`.
     """
-    anchors = trust_anchors((*options.trust, *(config.trust if config is not None else ())))
-    now = dt.datetime.fromtimestamp(clock() / 1000, dt.UTC)
-    with open_source(path) as source:
-        chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
-        source.stream.seek(0)
-        reports = chosen.verify(source.stream, TrustAnchors(code_signing=anchors, time_stamping=anchors), now)
-    if not reports:
-        raise VerificationError("file.unsigned", f"{path} carries no signature")
+    report = Verifier(options, config, clock).verify(path)
+    if report.error is not None:
+        raise report.error
+    return report
+
+
+def judge_written(
+    stream: BinaryIO, chosen: Format, signature_sha256: bytes, anchors: TrustAnchors, at: dt.datetime
+) -> SignatureReport:
+    """Judge a file that was just signed, before it replaces anything: all its signatures, and the new one among them.
+
+    Returns:
+        The report of the new signature, with its warnings and what Windows would say.
+
+    Raises:
+        MalformedInputError, UnsupportedInputError: the file cannot be read.
+        VerificationError: `embed.missing` if the new signature is not in the file once; the first problem of any.
+    """
+    reports = chosen.verify(stream, anchors, at)
     for report in reports:
-        if report.problem_code:
-            raise VerificationError(report.problem_code, f"{path}: {report.problem}", hint=_hint(report))
-    receipt = _receipt(path, options, config, reports, chosen.name)
-    log_size = None
-    if receipt is not None and not options.offline and config is not None:
-        log_size = _still_logged(receipt, config)
-    return VerifyReport(path=path, format=chosen.name, signatures=reports, receipt=receipt, log_size=log_size)
+        for problem in report.problems:
+            raise VerificationError(problem.code, problem.message, hint=problem.hint)
+    ours = [report for report in reports if report.signature_sha256 == signature_sha256]
+    if len(ours) != 1:
+        raise VerificationError("embed.missing", f"the new signature is in the file {len(ours)} times")
+    return ours[0]
 
 
-def _hint(report: SignatureReport) -> str:
-    if report.problem_code == "chain.untrusted":
-        return "if you trust its root, name it: --trust ROOT.pem"
-    return ""
+def _now(clock: Clock) -> dt.datetime:
+    return dt.datetime.fromtimestamp(clock() / 1000, dt.UTC)
 
 
-def _receipt(
-    path: Path,
-    options: VerifyOptions,
-    config: ClientConfig | None,
-    reports: tuple[SignatureReport, ...],
-    format_name: str,
-) -> CheckedReceipt | None:
-    place = options.receipt
-    if place is None:
-        place = receipt_path(path)
-        if not place.is_file():
-            return None
-    if config is None:
-        raise ConfigError(
-            "receipt.no_bundle",
-            f"the receipt {place} can only be judged with the trust bundle of its hub",
-            hint="set PRIVYSEAL_CONFIG to a client.toml that has joined that hub",
-        )
-    receipt = check_receipt(read_receipt(place), config.load_bundle())
-    refusals: list[PrivysealError] = []
-    for report in reports:
+def _with_timestamp_required(report: SignatureReport) -> SignatureReport:
+    if report.timestamped_at is not None:
+        return report
+    missing = Finding(
+        severity=Severity.PROBLEM,
+        code="timestamp.required",
+        message="the signature has no timestamp that holds, and one is required",
+    )
+    return replace(report, findings=(*report.findings, missing))
+
+
+def _first_error(path: Path, signatures: tuple[SignatureReport, ...]) -> PrivysealError | None:
+    if not signatures:
+        return VerificationError("file.unsigned", f"{path} carries no signature")
+    for report in signatures:
+        for problem in report.problems:
+            hint = problem.hint
+            if problem.code == "chain.untrusted":
+                hint = "if you trust its root, name it: --trust ROOT.pem"
+            return VerificationError(problem.code, f"{path}: {problem.message}", hint=hint)
+    return None
+
+
+def _match_one(receipt: CheckedReceipt, report: VerifyReport) -> None:
+    """The receipt must speak of one of the file's signatures.
+
+    Raises:
+        VerificationError: `receipt.mismatch`.
+    """
+    refusals: list[VerificationError] = []
+    for signature in report.signatures:
         try:
-            match_receipt(receipt, report, format_name)
+            match_receipt(receipt, signature, report.format)
         except VerificationError as error:
             refusals.append(error)
-    if len(refusals) == len(reports):
-        raise refusals[0]
-    return receipt
-
-
-def _still_logged(receipt: CheckedReceipt, config: ClientConfig) -> int:
-    """The log that the hub shows today must extend the one that the receipt was made in."""
-    return LogReader(config).check_extends(receipt.checkpoint).size
+        else:
+            return
+    raise refusals[0]

@@ -15,15 +15,20 @@ __all__ = [
     "Artifact",
     "Binding",
     "Edits",
+    "Finding",
     "Format",
+    "PageHashState",
     "Patch",
     "Placement",
     "Preimage",
     "PreimageFacts",
     "Scan",
+    "Severity",
     "SignOptions",
+    "SignatureKind",
     "SignatureReport",
     "Signed",
+    "TimestampReport",
     "TrustAnchors",
 ]
 
@@ -147,6 +152,57 @@ class TrustAnchors:
     time_stamping: tuple[bytes, ...] = ()
 
 
+class Severity(Enum):
+    """What a finding means for the verdict."""
+
+    PROBLEM = "problem"  #: the signature does not hold
+    WARNING = "warning"  #: it holds, but somebody should know
+
+
+class SignatureKind(Enum):
+    """Where in its file a signature stands."""
+
+    PRIMARY = "primary"  #: the first one, which is all that most programs look at
+    NESTED = "nested"  #: within another one
+    ENTRY = "entry"  #: a further entry of the certificate table
+
+
+class PageHashState(Enum):
+    """What is known of a signature's page hashes."""
+
+    ABSENT = "absent"
+    UNCHECKED = "unchecked"  #: there, but something else failed first, or the pages cannot be told apart
+    CHECKED = "checked"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that was noticed; `code` is stable, `message` a sentence for people."""
+
+    severity: Severity
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimestampReport:
+    """One RFC 3161 timestamp of a signature.
+
+    Attributes:
+        gen_time: What the token says, believed or not; None if it cannot be read.
+        subject: The TSA certificate's subject (RFC 4514), or empty.
+        problem_code: Empty if it holds; else why it counts for nothing.
+        problem: The same as a sentence.
+    """
+
+    gen_time: datetime | None
+    subject: str
+    problem_code: str = ""
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureReport:
     """One signature that was found in a file, and what became of it.
@@ -156,20 +212,53 @@ class SignatureReport:
         spki_sha256: SHA-256 of the signer's SubjectPublicKeyInfo.
         signature_sha256: SHA-256 of the signature value as it stands in the file.
         artifact: The digest that the signature names.
+        digest_algorithm: The signer's, over the signed attributes; empty if unknown.
         chain: DER certificates, leaf first, as far as a path was found.
+        anchored: Whether `chain` ends at a trust anchor, and holds.
         timestamped_at: genTime of a verified RFC 3161 timestamp, or None.
-        problem_code: Empty if everything holds; else the stable code of the first thing that does not.
-        problem: The same as a sentence.
+        timestamps: All of them, also those that do not hold.
+        countersignatures: How many PKCS #9 countersignatures there are; they are not judged.
+        findings: Everything that was noticed, in the order in which it was looked at. What concerns the file as a
+            whole stands with its first signature.
+        windows: What Windows would say, as a sentence; empty for what Windows does not judge.
     """
 
     subject: str
     spki_sha256: bytes
     signature_sha256: bytes
     artifact: Artifact
+    kind: SignatureKind = SignatureKind.PRIMARY
+    digest_algorithm: str = ""
     chain: tuple[bytes, ...] = ()
+    anchored: bool = False
+    page_hashes: PageHashState = PageHashState.ABSENT
     timestamped_at: datetime | None = None
-    problem_code: str = ""
-    problem: str = ""
+    timestamps: tuple[TimestampReport, ...] = ()
+    countersignatures: int = 0
+    findings: tuple[Finding, ...] = ()
+    windows: str = ""
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings for which it does not hold."""
+        return tuple(one for one in self.findings if one.severity is Severity.PROBLEM)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings in spite of which it holds."""
+        return tuple(one for one in self.findings if one.severity is Severity.WARNING)
+
+    @property
+    def problem_code(self) -> str:
+        """Empty if everything holds; else the stable code of the first thing that does not."""
+        problems = self.problems
+        return problems[0].code if problems else ""
+
+    @property
+    def problem(self) -> str:
+        """The first problem as a sentence, or empty."""
+        problems = self.problems
+        return problems[0].message if problems else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

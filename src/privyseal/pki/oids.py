@@ -14,6 +14,7 @@ __all__ = [
     "EKU_LIFETIME_SIGNING",
     "EKU_TIME_STAMPING",
     "ID_CONTENT_TYPE",
+    "ID_COUNTERSIGNATURE",
     "ID_CT_TST_INFO",
     "ID_EC_PUBLIC_KEY",
     "ID_MESSAGE_DIGEST",
@@ -24,19 +25,24 @@ __all__ = [
     "RSA_WITH_SHA2",
     "SPC_INDIRECT_DATA",
     "SPC_INDIVIDUAL_SP_KEY_PURPOSE",
+    "SPC_INTENT_TO_SEAL",
     "SPC_NESTED_SIGNATURE",
     "SPC_PE_IMAGE_DATA",
     "SPC_PE_IMAGE_PAGE_HASHES_V1",
     "SPC_PE_IMAGE_PAGE_HASHES_V2",
     "SPC_RFC3161_TIMESTAMP",
+    "SPC_SEALING_SIGNATURE",
+    "SPC_SEALING_TIMESTAMP",
     "SPC_SP_OPUS_INFO",
     "SPC_STATEMENT_TYPE",
+    "WEAK_SIGNATURES",
 ]
 
 # RFC 5652 (CMS) §5.1, §11; RFC 3161 §2.4.2; RFC 2634 §5.4 and RFC 5035 §3 (ESS).
 ID_SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
 ID_CONTENT_TYPE: Final = "1.2.840.113549.1.9.3"
 ID_MESSAGE_DIGEST: Final = "1.2.840.113549.1.9.4"
+ID_COUNTERSIGNATURE: Final = "1.2.840.113549.1.9.6"
 ID_CT_TST_INFO: Final = "1.2.840.113549.1.9.16.1.4"
 ID_SIGNING_CERTIFICATE: Final = "1.2.840.113549.1.9.16.2.12"
 ID_SIGNING_CERTIFICATE_V2: Final = "1.2.840.113549.1.9.16.2.47"
@@ -66,6 +72,15 @@ DIGEST_NAMES: Final = {oid: name for name, oid in DIGEST_OIDS.items()} | {
     "1.2.840.113549.2.5": "md5",
 }
 
+# Signature algorithms of certificates whose digest proves nothing any more (RFC 3279 §2.2, OIW).
+WEAK_SIGNATURES: Final = {
+    "1.2.840.113549.1.1.2": "MD2",
+    "1.2.840.113549.1.1.4": "MD5",
+    "1.2.840.113549.1.1.5": "SHA-1",
+    "1.3.14.3.2.29": "SHA-1",
+    "1.2.840.10045.4.1": "SHA-1",
+}
+
 # RFC 5280 §4.2.1.12; lifetime signing is Microsoft's: a timestamp does not prolong such a signature.
 ANY_EXTENDED_KEY_USAGE: Final = "2.5.29.37.0"
 EKU_CODE_SIGNING: Final = "1.3.6.1.5.5.7.3.3"
@@ -85,4 +100,7 @@ SPC_INDIVIDUAL_SP_KEY_PURPOSE: Final = "1.3.6.1.4.1.311.2.1.21"
 SPC_PE_IMAGE_PAGE_HASHES_V1: Final = "1.3.6.1.4.1.311.2.3.1"
 SPC_PE_IMAGE_PAGE_HASHES_V2: Final = "1.3.6.1.4.1.311.2.3.2"
 SPC_NESTED_SIGNATURE: Final = "1.3.6.1.4.1.311.2.4.1"
+SPC_INTENT_TO_SEAL: Final = "1.3.6.1.4.1.311.2.4.2"
+SPC_SEALING_SIGNATURE: Final = "1.3.6.1.4.1.311.2.4.3"
+SPC_SEALING_TIMESTAMP: Final = "1.3.6.1.4.1.311.2.4.4"
 SPC_RFC3161_TIMESTAMP: Final = "1.3.6.1.4.1.311.3.3.1"

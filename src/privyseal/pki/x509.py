@@ -5,12 +5,16 @@ Paths are found by `cryptography.x509.verification`, which knows signatures, dat
 lengths and unknown critical extensions. The extension policies here replace those of the web's PKI: a
 code-signing leaf needs no subjectAltName, a CA no key identifiers, but basicConstraints and
 extendedKeyUsage must say what Windows asks of them. No revocation is checked.
+
+Certificates and paths that were looked at before are remembered, bounded in number and size: the same few stand
+in file after file.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -22,13 +26,15 @@ from cryptography.x509 import verification
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.pki import der, oids
 
-__all__ = ["MAX_CERTIFICATES", "Certificate", "build_path", "parse_certificate"]
+__all__ = ["MAX_CERTIFICATES", "Certificate", "build_path", "chain_by_names", "parse_certificate"]
 
 #: More certificates of a file than that are not looked at: path building grows with their number.
 MAX_CERTIFICATES: Final = 64
 _MAX_CHAIN_DEPTH: Final = 8
 _MIN_RSA_BITS: Final = 2048
 _VERSION_TAG: Final = 0xA0
+#: What is larger is not remembered, so that hostile files cannot fill the memory.
+_REMEMBERED_SIZE_BYTES: Final = 16 * 1024
 
 #: What the library raises for certificates that are broken in their depth.
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
@@ -41,16 +47,18 @@ class Certificate:
     """What the rest of the product needs to know of an X.509 certificate.
 
     Attributes:
-        subject: RFC 4514.
+        subject, issuer: RFC 4514.
         issuer_name: The issuer's Name, DER.
         subject_name: The subject's Name, DER.
         spki: SubjectPublicKeyInfo, DER.
         subject_key_identifier: Empty if the certificate has none.
         extended_key_usage: Dotted OIDs; None if the extension is absent.
+        signature_algorithm: Dotted OID of how the issuer signed it.
     """
 
     der: bytes
     subject: str
+    issuer: str
     issuer_name: bytes
     subject_name: bytes
     serial_number: int
@@ -59,6 +67,7 @@ class Certificate:
     not_after: datetime
     subject_key_identifier: bytes
     extended_key_usage: tuple[str, ...] | None
+    signature_algorithm: str
 
 
 def parse_certificate(encoded: bytes) -> Certificate:
@@ -89,29 +98,99 @@ def build_path(
     Raises:
         MalformedInputError: `certificate.malformed` for the leaf.
         VerificationError: `chain.expired`, `chain.not_yet_valid`, `chain.eku`, `chain.weak_key`,
-            `chain.untrusted`.
+            `chain.weak_digest`, `chain.untrusted`.
     """
-    certificate, facts = _load(leaf)
-    pool = _usable(intermediates[:MAX_CERTIFICATES])
-    # Anchors are the caller's own, often a whole bundle: all of them count, and one that is odd does not spoil it.
-    roots = _usable(anchors)
-    if not roots:
+    facts = _load(leaf)[1]
+    if not anchors:
         raise _untrusted(facts, eku, "no trusted root was given for this purpose")
+    pool = _reachable(facts, _usable(intermediates[:MAX_CERTIFICATES]))
+    roots = _candidates((facts, *pool), anchors)
+    everyone = (facts, *pool, *roots)
+    if not roots:
+        last = _upwards(facts, pool)[-1]
+        reason = f"{last.subject} is not trusted, nor is its issuer {last.issuer}"
+        raise _explained(everyone, roots, at, eku, reason)
+    find = _find_path
+    if sum(len(one.der) for one in everyone) > _REMEMBERED_SIZE_BYTES * _MAX_CHAIN_DEPTH:
+        find = _find_path.__wrapped__
+    try:
+        return find(leaf, _ders(pool), _ders(roots), _representative(at, everyone), eku)
+    except verification.VerificationError as error:
+        raise _explained(everyone, roots, at, eku, str(error)) from error
+
+
+def chain_by_names(leaf: bytes, intermediates: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """How far a chain can be followed by names alone, whether it holds or not: DER, leaf first.
+
+    Raises:
+        MalformedInputError: `certificate.malformed` for the leaf.
+    """
+    pool = _usable(intermediates[:MAX_CERTIFICATES])
+    return _ders(_upwards(_load(leaf)[1], pool))
+
+
+@lru_cache(maxsize=256)
+def _find_path(
+    leaf: bytes, intermediates: tuple[bytes, ...], roots: tuple[bytes, ...], at: datetime, eku: str
+) -> tuple[bytes, ...]:
     verifier = (
         verification.PolicyBuilder()
-        .store(verification.Store([one for one, _ in roots]))
+        .store(verification.Store([_load(one)[0] for one in roots]))
         .time(at.astimezone(UTC).replace(tzinfo=None))
         .max_chain_depth(_MAX_CHAIN_DEPTH)
         .extension_policies(ca_policy=_ca_policy(eku), ee_policy=_leaf_policy(eku))
         .build_client_verifier()
     )
-    try:
-        chain = verifier.verify(certificate, [one for one, _ in pool]).chain
-    except verification.VerificationError as error:
-        raise _explained(facts, [one for _, one in (*pool, *roots)], at, eku, str(error)) from error
+    chain = verifier.verify(_load(leaf)[0], [_load(one)[0] for one in intermediates]).chain
     for one in chain:
         _check_key_size(one)
     return tuple(one.public_bytes(Encoding.DER) for one in chain)
+
+
+def _representative(at: datetime, certificates: tuple[Certificate, ...]) -> datetime:
+    """The last moment up to `at` at which a validity began or had ended: between two of them no verdict changes."""
+    moment = at.replace(microsecond=0)
+    begun = [one.not_before for one in certificates if one.not_before <= moment]
+    ended = [one.not_after + timedelta(seconds=1) for one in certificates if one.not_after < moment]
+    return max(begun + ended, default=moment)
+
+
+def _reachable(leaf: Certificate, pool: list[Certificate]) -> tuple[Certificate, ...]:
+    """Those of a pool through which a path from the leaf could lead, by their names."""
+    found: dict[bytes, Certificate] = {}
+    names = [leaf.issuer_name]
+    for name in names:
+        for one in pool:
+            if one.subject_name == name and one.der not in found:
+                found[one.der] = one
+                if one.issuer_name not in names:
+                    names.append(one.issuer_name)
+    return tuple(found.values())
+
+
+def _candidates(certificates: tuple[Certificate, ...], anchors: tuple[bytes, ...]) -> tuple[Certificate, ...]:
+    """The anchors at which a path through these certificates could end: only they are read completely."""
+    by_subject = _by_subject(anchors)
+    names = dict.fromkeys((certificates[0].subject_name, *(one.issuer_name for one in certificates)))
+    # Anchors are the caller's own, often a whole bundle: all of them count, and one that is odd does not spoil it.
+    return tuple(_usable(encoded for name in names for encoded in by_subject.get(name, ())))
+
+
+@lru_cache(maxsize=8)
+def _by_subject(anchors: tuple[bytes, ...]) -> Mapping[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for encoded in anchors:
+        try:
+            tbs_certificate = der.children(der.read_single(encoded, "a root"), "a root")[0]
+            name = _names(tbs_certificate.der)[1]
+        except (MalformedInputError, IndexError):
+            continue
+        found.setdefault(name, []).append(encoded)
+    return found
+
+
+def _ders(certificates: Iterable[Certificate]) -> tuple[bytes, ...]:
+    return tuple(one.der for one in certificates)
 
 
 def _check_key_size(certificate: x509.Certificate) -> None:
@@ -179,12 +258,12 @@ def _ca_allows(purposes: tuple[str, ...] | None, eku: str) -> bool:
     return purposes is None or eku in purposes or oids.ANY_EXTENDED_KEY_USAGE in purposes
 
 
-def _explained(leaf: Certificate, pool: list[Certificate], at: datetime, eku: str, reason: str) -> VerificationError:
-    """The first date or purpose that fails on the way up by names: more useful than the verifier's words."""
-    current: Certificate | None = leaf
-    seen: set[bytes] = set()
-    while current is not None and current.subject_name not in seen:
-        seen.add(current.subject_name)
+def _explained(
+    certificates: tuple[Certificate, ...], roots: tuple[Certificate, ...], at: datetime, eku: str, reason: str
+) -> VerificationError:
+    """The first date, purpose or digest that fails on the way up by names: more useful than the verifier's words."""
+    leaf = certificates[0]
+    for current in _upwards(leaf, certificates):
         if at < current.not_before:
             return VerificationError(
                 "chain.not_yet_valid",
@@ -201,14 +280,26 @@ def _explained(leaf: Certificate, pool: list[Certificate], at: datetime, eku: st
         purposes = current.extended_key_usage
         if not (_leaf_allows(purposes, eku) if current is leaf else _ca_allows(purposes, eku)):
             return VerificationError("chain.eku", f"{current.subject} is not for {_PURPOSES[eku]}")
-        current = _issuer_of(current, pool)
+        weak = oids.WEAK_SIGNATURES.get(current.signature_algorithm)
+        # What an anchor says of itself is not what it is trusted for.
+        if weak is not None and roots and current not in roots:
+            return VerificationError(
+                "chain.weak_digest", f"{current.subject} was issued with a {weak} signature, which proves nothing"
+            )
     return _untrusted(leaf, eku, reason)
 
 
-def _issuer_of(certificate: Certificate, pool: list[Certificate]) -> Certificate | None:
-    if certificate.issuer_name == certificate.subject_name:
-        return None
-    return next((one for one in pool if one.subject_name == certificate.issuer_name), None)
+def _upwards(leaf: Certificate, pool: Iterable[Certificate]) -> list[Certificate]:
+    """From a certificate to the last one whose name follows from the one before."""
+    by_subject: dict[bytes, Certificate] = {}
+    for one in pool:
+        by_subject.setdefault(one.subject_name, one)
+    way = [leaf]
+    seen = {leaf.subject_name}
+    while (following := by_subject.get(way[-1].issuer_name)) is not None and following.subject_name not in seen:
+        way.append(following)
+        seen.add(following.subject_name)
+    return way
 
 
 def _untrusted(leaf: Certificate, eku: str, reason: str) -> VerificationError:
@@ -219,18 +310,23 @@ def _untrusted(leaf: Certificate, eku: str, reason: str) -> VerificationError:
     )
 
 
-def _usable(ders: Iterable[bytes]) -> list[tuple[x509.Certificate, Certificate]]:
+def _usable(ders: Iterable[bytes]) -> list[Certificate]:
     """Those of the certificates that can be read; the others cannot be part of a path."""
     found = []
     for encoded in ders:
         try:
-            found.append(_load(encoded))
+            found.append(_load(encoded)[1])
         except MalformedInputError:
             continue
     return found
 
 
 def _load(encoded: bytes) -> tuple[x509.Certificate, Certificate]:
+    return (_read if len(encoded) <= _REMEMBERED_SIZE_BYTES else _read.__wrapped__)(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _read(encoded: bytes) -> tuple[x509.Certificate, Certificate]:
     """A certificate whose lazily parsed parts have all been parsed once: nothing later can fail."""
     try:
         with warnings.catch_warnings():
@@ -258,6 +354,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
     return Certificate(
         der=certificate.public_bytes(Encoding.DER),
         subject=_name(certificate),
+        issuer=certificate.issuer.rfc4514_string(),
         issuer_name=issuer_name,
         subject_name=subject_name,
         serial_number=certificate.serial_number,
@@ -266,6 +363,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         not_after=certificate.not_valid_after_utc,
         subject_key_identifier=identifier,
         extended_key_usage=_dotted(_extended_key_usage(certificate)),
+        signature_algorithm=certificate.signature_algorithm_oid.dotted_string,
     )
 
 

@@ -1,32 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Authenticode in PE images: EXE, DLL, SYS, EFI, of any machine (Windows Authenticode PE Signature Format).
 
-The file's CheckSum is always written correctly. It is not judged in `verify`: Windows asks for it in drivers
-and a few system files only, and linkers leave it at zero.
+The file's CheckSum is always written correctly; how signatures are judged is said in `pe_verify`.
 """
 
-from datetime import datetime
-from typing import BinaryIO, Final
+from typing import Final
 
-from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
+from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import signature as authenticode
 from privyseal.formats.authenticode import spc
 from privyseal.formats.authenticode.edits import EDITS, append, nest
-from privyseal.formats.authenticode.layout import PeLayout, looks_like_pe, read_exactly, read_layout
-from privyseal.formats.authenticode.page_hashes import (
-    MAX_PAGE_HASHES_SIZE_BYTES,
-    check_page_hashes,
-    check_records,
-)
+from privyseal.formats.authenticode.layout import looks_like_pe
+from privyseal.formats.authenticode.page_hashes import MAX_PAGE_HASHES_SIZE_BYTES, check_records
 from privyseal.formats.authenticode.patching import pe_scan, with_table
-from privyseal.formats.authenticode.scan import authenticode_digests, scan
-from privyseal.formats.authenticode.table import (
-    MAX_TABLE_SIZE_BYTES,
-    WinCertificate,
-    encode_table,
-    parse_table,
-)
-from privyseal.formats.authenticode.verify import DataCheck, Found, find_signatures, judge, needed_digests
+from privyseal.formats.authenticode.pe_verify import verify
+from privyseal.formats.authenticode.scan import scan
+from privyseal.formats.authenticode.table import encode_table
 from privyseal.formats.model import (
     Binding,
     Format,
@@ -35,10 +24,8 @@ from privyseal.formats.model import (
     Preimage,
     PreimageFacts,
     Scan,
-    SignatureReport,
     Signed,
     SignOptions,
-    TrustAnchors,
 )
 from privyseal.pki import oids
 
@@ -104,55 +91,6 @@ def embed(scanned: Scan, signed: Signed) -> Patch:
         return with_table(image, encode_table(content_info))
     add = nest if signed.placement is Placement.NESTED else append
     return with_table(image, add(image, content_info))
-
-
-def verify(stream: BinaryIO, anchors: TrustAnchors, at: datetime) -> tuple[SignatureReport, ...]:
-    """Judge every signature of an image: those of all table entries, and nested ones.
-
-    The data is read once; a second time only for an image with page hashes.
-
-    Raises:
-        MalformedInputError: `pe.*` for a file whose headers or certificate table cannot be read.
-        UnsupportedInputError: `pe.*`.
-    """
-    layout, head = read_layout(stream)
-    if not layout.table_size_bytes:
-        return ()
-    if layout.table_size_bytes > MAX_TABLE_SIZE_BYTES:
-        raise UnsupportedInputError(
-            "pe.too_large",
-            f"the certificate table has {layout.table_size_bytes} of at most {MAX_TABLE_SIZE_BYTES} bytes",
-        )
-    stream.seek(layout.data_size_bytes)
-    entries = parse_table(read_exactly(stream, layout.table_size_bytes))
-    found = tuple(one for entry in entries for one in _signatures(entry))
-    stream.seek(len(head))
-    digests = authenticode_digests(stream, layout, head, needed_digests(found))
-    check_data = _data_check(stream, layout, head)
-    return tuple(judge(one, digests, check_data, anchors, at) for one in found)
-
-
-def _signatures(entry: WinCertificate) -> tuple[Found, ...]:
-    if not entry.is_signed_data:
-        problem = VerificationError(
-            "authenticode.certificate_type", "an entry of the certificate table is not a PKCS #7 SignedData"
-        )
-        return (Found(problem=problem),)
-    return find_signatures(entry.certificate + entry.padding)
-
-
-def _data_check(stream: BinaryIO, layout: PeLayout, head: bytes) -> DataCheck:
-    def check(content: spc.SpcIndirectDataContent) -> None:
-        if content.data_type != oids.SPC_PE_IMAGE_DATA or not content.data:
-            raise VerificationError(
-                "authenticode.data_type",
-                f"the signature is for a file of type {content.data_type}, not a PE image",
-            )
-        page_hashes = spc.parse_page_hashes(content.data)
-        if page_hashes is not None:
-            check_page_hashes(stream, layout, head, page_hashes)
-
-    return check
 
 
 PE: Final = Format(

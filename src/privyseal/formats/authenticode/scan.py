@@ -75,8 +75,8 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
     for hashed, summed in _blocks(stream, layout, head):
         for part in hashed:
             digest.update(part)
-        total += word_sum(summed)
-        tail = (tail + summed[-ENTRY_ALIGNMENT:])[-ENTRY_ALIGNMENT:]
+        total += summed
+        tail = (tail + bytes(hashed[-1][-ENTRY_ALIGNMENT:]))[-ENTRY_ALIGNMENT:]
     table = _read_table(stream, layout, head)
     padding_size_bytes = -layout.data_size_bytes % ENTRY_ALIGNMENT
     digest.update(bytes(padding_size_bytes))
@@ -93,18 +93,20 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
 
 def authenticode_digests(
     stream: BinaryIO, layout: PeLayout, head: bytes, digest_algorithms: frozenset[str]
-) -> dict[str, bytes]:
-    """The Authenticode digests of a PE image; the stream must stand behind `head`.
+) -> tuple[dict[str, bytes], int]:
+    """The Authenticode digests of a PE image, and the `data_word_sum`; the stream must stand behind `head`.
 
     Raises:
         MalformedInputError: `pe.truncated`.
     """
     digests = {name: hashlib.new(name) for name in digest_algorithms}
-    for hashed, _summed in _blocks(stream, layout, head):
+    total = 0
+    for hashed, summed in _blocks(stream, layout, head):
         for digest in digests.values():
             for part in hashed:
                 digest.update(part)
-    return {name: digest.digest() for name, digest in digests.items()}
+        total += summed
+    return {name: digest.digest() for name, digest in digests.items()}, total
 
 
 def _surplus_size_bytes(layout: PeLayout, tail: bytes) -> int:
@@ -121,14 +123,16 @@ def _read_table(stream: BinaryIO, layout: PeLayout, head: bytes) -> bytes:
     return within + read_exactly(stream, layout.table_size_bytes - len(within))
 
 
-def _blocks(stream: BinaryIO, layout: PeLayout, head: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
-    """The data in blocks: what is hashed of each, and what is summed of it."""
+def _blocks(stream: BinaryIO, layout: PeLayout, head: bytes) -> Iterator[tuple[tuple[bytes | memoryview, ...], int]]:
+    """The data in blocks: what is hashed of each, and its `word_sum`."""
     checksum, directory, end = layout.checksum_offset, layout.directory_offset, layout.data_size_bytes
-    first = head[:end]
+    first = memoryview(head)[:end]
     hashed = (first[:checksum], first[checksum + 4 : directory], first[directory + 8 :])
-    yield hashed, bytes(4).join((hashed[0], bytes(8).join(hashed[1:])))
+    # Both fields lie at even offsets, so that their words can be taken out of the sum.
+    fields = word_sum(first[checksum : checksum + 4]) + word_sum(first[directory : directory + 8])
+    yield hashed, word_sum(first) - fields
     position = len(first)
     while position < end:
         block = read_exactly(stream, min(_BLOCK_SIZE_BYTES, end - position))
         position += len(block)
-        yield (block,), block
+        yield (block,), word_sum(block)
