@@ -1,52 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`privyseal verify`."""
+"""`privyseal verify`: one file in detail, or many with a line for each signature."""
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final, NoReturn
 
 from cyclopts import Parameter
 
-from privyseal.cli.render import emit
+from privyseal.cli.render import emit, emit_error, say
+from privyseal.cli.verdicts import brief_lines, detailed_lines, verdict_data
 from privyseal.client.config import ClientConfig, load_client_config
-from privyseal.client.verifying import VerifyOptions, VerifyReport, verify_file
-from privyseal.errors import ConfigError
+from privyseal.client.verifying import Verifier, VerifyOptions
+from privyseal.errors import ConfigError, VerificationError
 
 __all__ = ["verify"]
 
+_ALL_FAILED: Final = VerificationError.exit_status
+_SOME_FAILED: Final = 9
+#: What makes a file that was found in a directory one that nobody meant to be signed.
+_NOT_MEANT: Final = frozenset(("format.not_recognised", "file.empty"))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Count:
+    """How many files came to which end."""
+
+    verified: int = 0
+    failed: int = 0
+    skipped: int = 0
+
 
 def verify(
-    file: Path,
-    /,
-    *,
+    *files: Path,
     trust: tuple[Path, ...] = (),
     receipt: Path | None = None,
+    bundle: Path | None = None,
     offline: Annotated[bool, Parameter(negative="")] = False,
+    require_timestamp: Annotated[bool, Parameter(negative="")] = False,
+    require_receipt: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
-) -> None:
-    """Verify every signature of a file, and the receipt beside it.
+) -> int:
+    """Verify every signature of files, and the receipts beside them.
 
-    A receipt is judged with the trust bundle that this machine pinned when it joined; without a client configuration
-    the file's signatures alone are verified.
+    A receipt is judged with the trust bundle that this machine pinned when it joined, or with the one that --bundle
+    names; without either the signatures alone are verified. With several files, or a directory, each signature gets
+    one line. Exit codes: 0 all verified, 3 none did, 9 some did not; for a single file also 1 if it cannot be read.
 
     Parameters
     ----------
-    file
-        The signed file.
+    files
+        Signed files, and directories: every file below them of a format that can be signed.
     trust
         PEM file with roots to trust, beside those of the configuration and the system. May be repeated.
     receipt
         The receipt (default: FILE.tlog-proof, if it is there).
+    bundle
+        A trust bundle to judge receipts with; then no hub is asked.
     offline
         Ask no hub.
+    require_timestamp
+        Refuse a signature without a timestamp that holds.
+    require_receipt
+        Refuse a file without a receipt that holds.
     as_json
-        Print one JSON document.
+        Print one JSON document for each file, one a line.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    options = VerifyOptions(trust=trust, receipt=receipt, offline=offline)
-    report = verify_file(file, options, _optional_config(config))
-    emit(_data(report), _lines(report), as_json=as_json)
+    if not files:
+        raise ConfigError("usage.arguments", "no file to verify was named", hint="privyseal verify FILE...")
+    is_single = len(files) == 1 and not files[0].is_dir()
+    if receipt is not None and not is_single:
+        raise ConfigError(
+            "usage.arguments", "--receipt is for a single file", hint="leave each receipt beside its file"
+        )
+    options = VerifyOptions(
+        trust=trust,
+        receipt=receipt,
+        bundle=bundle,
+        offline=offline,
+        require_timestamp=require_timestamp,
+        require_receipt=require_receipt,
+    )
+    verifier = Verifier(options, _optional_config(config))
+    return _one(verifier, files[0], as_json=as_json) if is_single else _many(verifier, files, as_json=as_json)
 
 
 def _optional_config(explicit: str) -> ClientConfig | None:
@@ -58,43 +98,52 @@ def _optional_config(explicit: str) -> ClientConfig | None:
         raise
 
 
-def _data(report: VerifyReport) -> dict[str, Any]:
-    receipt = report.receipt
-    return {
-        "file": str(report.path),
-        "verified": True,
-        "format": report.format,
-        "signatures": [
-            {
-                "subject": signature.subject,
-                "key": signature.spki_sha256.hex(),
-                "artifact": f"{signature.artifact.algorithm}:{signature.artifact.digest.hex()}",
-                "timestamp": None if signature.timestamped_at is None else signature.timestamped_at.isoformat(),
-            }
-            for signature in report.signatures
-        ],
-        "receipt": None
-        if receipt is None
-        else {"log": receipt.checkpoint.origin, "index": receipt.index, "size": receipt.checkpoint.size},
-        "log_size": report.log_size,
-    }
+def _one(verifier: Verifier, file: Path, *, as_json: bool) -> int:
+    report = verifier.verify(file)
+    emit(verdict_data(report) if as_json else {}, () if as_json else detailed_lines(report), as_json=as_json)
+    if report.error is None:
+        return 0
+    emit_error(report.error, as_json=False)
+    return report.error.exit_status
 
 
-def _lines(report: VerifyReport) -> list[str]:
-    lines = [f"verified  {report.path} ({report.format})"]
-    for signature in report.signatures:
-        lines.append(f"signer    {signature.subject}")
-        lines.append(f"artifact  {signature.artifact.algorithm}:{signature.artifact.digest.hex()}")
-        if signature.timestamped_at is not None:
-            lines.append(f"stamped   {signature.timestamped_at.isoformat()}")
-    if report.receipt is None:
-        lines.append("receipt   none")
-    else:
-        place = f"entry {report.receipt.index} of log {report.receipt.checkpoint.origin}"
-        today = (
-            "the hub was not asked"
-            if report.log_size is None
-            else f"the hub's log of {report.log_size} entries extends it"
+def _many(verifier: Verifier, files: tuple[Path, ...], *, as_json: bool) -> int:
+    count = _Count()
+    for path, was_named in _targets(files):
+        report = verifier.verify(path)
+        if report.error is not None and not was_named and report.error.code in _NOT_MEANT:
+            count.skipped += 1
+            continue
+        if report.error is None:
+            count.verified += 1
+        else:
+            count.failed += 1
+        emit(verdict_data(report) if as_json else {}, () if as_json else brief_lines(report), as_json=as_json)
+    skipped = f", {count.skipped} of no format that can be signed" if count.skipped else ""
+    say(f"{count.verified} files verified, {count.failed} failed{skipped}")
+    if not count.verified and not count.failed:
+        raise VerificationError(
+            "verify.nothing", "there is no file of a format that can be signed", hint="check the directory's name"
         )
-        lines.append(f"receipt   {place}; {today}")
-    return lines
+    if not count.failed:
+        return 0
+    return _SOME_FAILED if count.verified else _ALL_FAILED
+
+
+def _targets(files: tuple[Path, ...]) -> Iterator[tuple[Path, bool]]:
+    """Each file once, and whether it was named itself; directories in order, without following links to others."""
+    for named in files:
+        if not named.is_dir():
+            yield named, True
+            continue
+        for folder, folders, names in os.walk(named, onerror=_raise):
+            folders.sort()
+            for name in sorted(names):
+                path = Path(folder, name)
+                if path.is_file():  # not a socket, nor a link that leads nowhere
+                    yield path, False
+
+
+def _raise(error: OSError) -> NoReturn:
+    # A directory that cannot be read must not pass for an empty one.
+    raise error

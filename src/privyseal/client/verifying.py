@@ -3,6 +3,7 @@
 
 import datetime as dt
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,6 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.files import open_source
-from privyseal.client.log import LogReader
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, read_receipt, receipt_path
 from privyseal.errors import (
     ConfigError,
@@ -28,6 +28,7 @@ from privyseal.formats.registry import detect_format
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
+from privyseal.tlog.checkpoint import Checkpoint
 
 __all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
 
@@ -147,11 +148,13 @@ class Verifier:
         return None if self._config is None else self._config.load_bundle()
 
     @cached_property
-    def _log(self) -> LogReader | None:
+    def _check_extends(self) -> Callable[[Checkpoint], Checkpoint] | None:
         """The log to ask; a bundle that was given by hand may be of another hub than the configured one."""
         if self._options.offline or self._options.bundle is not None or self._config is None:
             return None
-        return LogReader(self._config)
+        from privyseal.client.log import LogReader  # noqa: PLC0415 - the network's modules take longer than a file
+
+        return LogReader(self._config).check_extends
 
     def _with_receipt(self, report: VerifyReport) -> VerifyReport:
         options = self._options
@@ -178,7 +181,7 @@ class Verifier:
         except (MalformedInputError, VerificationError) as error:
             return replace(report, unjudged_receipt=place, error=error)
         # The log that the hub shows today must extend the one that the receipt was made in.
-        log_size = None if self._log is None else self._log.check_extends(receipt.checkpoint).size
+        log_size = None if self._check_extends is None else self._check_extends(receipt.checkpoint).size
         return replace(report, receipt=receipt, log_size=log_size)
 
 

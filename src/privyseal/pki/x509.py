@@ -110,9 +110,8 @@ def build_path(
         last = _upwards(facts, pool)[-1]
         reason = f"{last.subject} is not trusted, nor is its issuer {last.issuer}"
         raise _explained(everyone, roots, at, eku, reason)
-    find = _find_path
-    if sum(len(one.der) for one in everyone) > _REMEMBERED_SIZE_BYTES * _MAX_CHAIN_DEPTH:
-        find = _find_path.__wrapped__
+    is_small = sum(len(one.der) for one in everyone) <= _REMEMBERED_SIZE_BYTES * _MAX_CHAIN_DEPTH
+    find = _find_path if is_small else _find_path.__wrapped__
     try:
         return find(leaf, _ders(pool), _ders(roots), _representative(at, everyone), eku)
     except verification.VerificationError as error:

@@ -172,9 +172,11 @@ def judge(
     """
     draft = _Draft(found=found)
     signed_data = found.signed_data
-    if signed_data is None or len(signed_data.signer_infos) != 1:
-        signers = VerificationError("authenticode.signers", "an Authenticode signature has exactly one signer")
-        draft.problem(found.problem if signed_data is None and found.problem is not None else signers)
+    if signed_data is None and found.problem is not None:
+        draft.problem(found.problem)
+    elif signed_data is None or len(signed_data.signer_infos) != 1:
+        signers = "an Authenticode signature has exactly one signer"
+        draft.problem(VerificationError("authenticode.signers", signers))
     else:
         _judge_signer(draft, signed_data, signed_data.signer_infos[0], digests)
         _judge_timestamps(draft, signed_data, signed_data.signer_infos[0], anchors)
@@ -222,8 +224,10 @@ def _judge_signer(
     algorithm = signer_info.digest_algorithm.algorithm
     draft.digest_algorithm = oids.DIGEST_NAMES.get(algorithm, algorithm)
     draft.signature_sha256 = hashlib.sha256(signer_info.signature).digest()
-    with draft.noting():
+    try:
         draft.certificate = cms_verify.signer_certificate(signed_data, signer_info)
+    except VerificationError as error:
+        draft.problem(error)
     if draft.found.problem is not None:
         draft.problem(draft.found.problem)
     if draft.found.content is not None:

@@ -32,16 +32,17 @@ _REFUSALS: Final = {
 
 def windows_verdict(report: SignatureReport) -> str:
     """The sentence for one signature."""
-    prefix = "" if report.kind is SignatureKind.PRIMARY else "if it looks at this further signature at all, "
+    # Programs that ask Windows without saying more hear of the first signature only.
+    windows = "Windows" if report.kind is SignatureKind.PRIMARY else "Windows, if it looks at this one at all,"
     found = {one.code for one in report.problems}
-    broken = next((one for one in report.timestamps if one.problem_code in found), None)
-    if broken is not None:
-        return f"Windows: {prefix}refuses it, because its timestamp does not hold (TRUST_E_TIME_STAMP)"
+    # A timestamp whose root we do not know may well be one that Windows knows.
+    if any(one.problem_code in found - {"chain.untrusted"} for one in report.timestamps):
+        return f"{windows} refuses it, because its timestamp does not hold (TRUST_E_TIME_STAMP)"
     for code, sentence in _REFUSALS.items():
         if code in found:
-            return f"Windows: {prefix}{sentence}"
+            return f"{windows} {sentence}"
     if found:
-        return f"Windows: {prefix}most likely refuses it: {report.problem}"
+        return f"{windows} most likely refuses it: {report.problem}"
     leaf, root = (parse_certificate(report.chain[place]) for place in (0, -1))
     until = "" if report.timestamped_at else f" until {leaf.not_after:%Y-%m-%d}"
-    return f"Windows: {prefix}accepts it{until} where it trusts {root.subject}; {_UNASKED}"
+    return f"{windows} accepts it{until} where it trusts {root.subject}; {_UNASKED}"
