@@ -97,7 +97,7 @@ def verify_signer(signed_data: SignedData, signer_info: SignerInfo, certificate:
             `signature.invalid`.
     """
     name = digest_algorithm_name(signer_info.digest_algorithm)
-    if name not in {oids.DIGEST_NAMES.get(one.algorithm) for one in signed_data.digest_algorithms}:
+    if name not in {oids.DIGEST_NAMES.get(one.algorithm) for one in signed_data.digest_algorithms if _is_bare(one)}:
         raise VerificationError(
             "cms.digest_algorithm", f"the signer uses {name}, which the SignedData does not announce"
         )
@@ -129,7 +129,14 @@ def digest_algorithm_name(algorithm: AlgorithmIdentifier) -> str:
         )
     if name not in DIGEST_SIZES:
         raise VerificationError("cms.weak_digest", f"{name.upper()} is too weak to prove anything")
+    if not _is_bare(algorithm):
+        raise VerificationError("cms.digest_algorithm", f"{name.upper()} has parameters, which it does not know")
     return name
+
+
+def _is_bare(algorithm: AlgorithmIdentifier) -> bool:
+    # Absent or NULL: RFC 5754 §2, RFC 4055 §2.1. Nothing covers them in a SignerInfo.
+    return algorithm.parameters in (None, NULL_PARAMETERS)
 
 
 def _is_named(certificate: Certificate, signer_info: SignerInfo) -> bool:
@@ -156,7 +163,7 @@ def _mechanism(signer_info: SignerInfo, certificate: Certificate, digest_name: s
         raise VerificationError("cms.signature_algorithm", error.message) from error
     allowed = _RSA_ALGORITHMS if mechanism.is_rsa else _EC_ALGORITHMS
     named = signer_info.signature_algorithm.algorithm
-    if allowed.get(named) not in {"", digest_name}:
+    if allowed.get(named) not in {"", digest_name} or not _is_bare(signer_info.signature_algorithm):
         raise VerificationError(
             "cms.signature_algorithm",
             f"signature algorithm {named} does not fit key and digest, which ask for {mechanism.value}",

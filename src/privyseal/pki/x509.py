@@ -2,9 +2,7 @@
 """Certificates and their paths at a given time, for code signing and time stamping (RFC 5280 §6).
 
 Paths are found by `cryptography.x509.verification`, which knows signatures, dates, name constraints, path
-lengths and unknown critical extensions. The extension policies here replace those of the web's PKI: a
-code-signing leaf needs no subjectAltName, a CA no key identifiers, but basicConstraints and
-extendedKeyUsage must say what Windows asks of them. No revocation is checked.
+lengths and unknown critical extensions; what extensions must say stands in `purposes`. No revocation is checked.
 
 Certificates and paths that were looked at before are remembered, bounded in number and size: the same few stand
 in file after file.
@@ -25,6 +23,7 @@ from cryptography.x509 import verification
 
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.pki import der, oids
+from privyseal.pki.purposes import PURPOSES, ca_allows, ca_policy, dotted, leaf_allows, leaf_policy
 
 __all__ = ["MAX_CERTIFICATES", "Certificate", "build_path", "chain_by_names", "parse_certificate"]
 
@@ -38,8 +37,6 @@ _REMEMBERED_SIZE_BYTES: Final = 16 * 1024
 
 #: What the library raises for certificates that are broken in their depth.
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
-
-_PURPOSES: Final = {oids.EKU_CODE_SIGNING: "code signing", oids.EKU_TIME_STAMPING: "time stamping"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +134,7 @@ def _find_path(
         .store(verification.Store([_load(one)[0] for one in roots]))
         .time(at.astimezone(UTC).replace(tzinfo=None))
         .max_chain_depth(_MAX_CHAIN_DEPTH)
-        .extension_policies(ca_policy=_ca_policy(eku), ee_policy=_leaf_policy(eku))
+        .extension_policies(ca_policy=ca_policy(eku), ee_policy=leaf_policy(eku))
         .build_client_verifier()
     )
     chain = verifier.verify(_load(leaf)[0], [_load(one)[0] for one in intermediates]).chain
@@ -201,62 +198,6 @@ def _check_key_size(certificate: x509.Certificate) -> None:
         )
 
 
-def _leaf_policy(eku: str) -> verification.ExtensionPolicy:
-    def allows_purpose(
-        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
-    ) -> None:
-        if not _leaf_allows(_dotted(extension), eku):
-            raise ValueError(f"it is not for {_PURPOSES[eku]}")
-
-    def allows_signatures(
-        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.KeyUsage | None
-    ) -> None:
-        if extension is not None and not (extension.digital_signature or extension.content_commitment):
-            raise ValueError("its keyUsage lacks digitalSignature")
-
-    agnostic = verification.Criticality.AGNOSTIC
-    return (
-        verification.ExtensionPolicy.permit_all()
-        .may_be_present(x509.ExtendedKeyUsage, agnostic, allows_purpose)
-        .may_be_present(x509.KeyUsage, agnostic, allows_signatures)
-    )
-
-
-def _ca_policy(eku: str) -> verification.ExtensionPolicy:
-    def is_ca(_policy: verification.Policy, _certificate: x509.Certificate, extension: x509.BasicConstraints) -> None:
-        if not extension.ca:
-            raise ValueError("it is not a certificate authority")
-
-    def allows_purpose(
-        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.ExtendedKeyUsage | None
-    ) -> None:
-        if not _ca_allows(_dotted(extension), eku):
-            raise ValueError(f"it may not issue certificates for {_PURPOSES[eku]}")
-
-    def signs_certificates(
-        _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.KeyUsage | None
-    ) -> None:
-        if extension is not None and not extension.key_cert_sign:
-            raise ValueError("its keyUsage lacks keyCertSign")
-
-    agnostic = verification.Criticality.AGNOSTIC
-    return (
-        verification.ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, agnostic, is_ca)
-        .may_be_present(x509.ExtendedKeyUsage, agnostic, allows_purpose)
-        .may_be_present(x509.KeyUsage, agnostic, signs_certificates)
-    )
-
-
-def _leaf_allows(purposes: tuple[str, ...] | None, eku: str) -> bool:
-    return purposes is not None and eku in purposes
-
-
-def _ca_allows(purposes: tuple[str, ...] | None, eku: str) -> bool:
-    # On a CA the extension narrows what it may issue for; anyExtendedKeyUsage lifts that (RFC 5280 §4.2.1.12).
-    return purposes is None or eku in purposes or oids.ANY_EXTENDED_KEY_USAGE in purposes
-
-
 def _explained(
     certificates: tuple[Certificate, ...], roots: tuple[Certificate, ...], at: datetime, eku: str, reason: str
 ) -> VerificationError:
@@ -277,8 +218,8 @@ def _explained(
                 hint="a timestamp made while the certificate was valid keeps a signature valid",
             )
         purposes = current.extended_key_usage
-        if not (_leaf_allows(purposes, eku) if current is leaf else _ca_allows(purposes, eku)):
-            return VerificationError("chain.eku", f"{current.subject} is not for {_PURPOSES[eku]}")
+        if not (leaf_allows(purposes, eku) if current is leaf else ca_allows(purposes, eku)):
+            return VerificationError("chain.eku", f"{current.subject} is not for {PURPOSES[eku]}")
         weak = oids.WEAK_SIGNATURES.get(current.signature_algorithm)
         # What an anchor says of itself is not what it is trusted for.
         if weak is not None and roots and current not in roots:
@@ -304,7 +245,7 @@ def _upwards(leaf: Certificate, pool: Iterable[Certificate]) -> list[Certificate
 def _untrusted(leaf: Certificate, eku: str, reason: str) -> VerificationError:
     return VerificationError(
         "chain.untrusted",
-        f"no path leads from {leaf.subject} to a root that is trusted for {_PURPOSES[eku]}: {reason}",
+        f"no path leads from {leaf.subject} to a root that is trusted for {PURPOSES[eku]}: {reason}",
         hint="name its root certificate as trusted, and see that the intermediates are in the file",
     )
 
@@ -337,6 +278,10 @@ def _read(encoded: bytes) -> tuple[x509.Certificate, Certificate]:
         raise MalformedInputError(
             "certificate.malformed", f"an X.509 certificate of {len(encoded)} bytes cannot be read: {error}"
         ) from error
+    signature = der.children(der.read_single(facts.der, "a certificate"), "a certificate")[2]
+    if signature.content[:1] != b"\0":
+        # A count of unused bits other than zero: nothing covers it, and others refuse it.
+        raise MalformedInputError("certificate.malformed", f"the signature on {facts.subject} is not whole octets")
     if facts.serial_number <= 0:
         raise MalformedInputError(
             "certificate.malformed", f"{facts.subject} has a serial number that is not positive (RFC 5280 §4.1.2.2)"
@@ -361,7 +306,7 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         subject_key_identifier=identifier,
-        extended_key_usage=_dotted(_extended_key_usage(certificate)),
+        extended_key_usage=dotted(_extended_key_usage(certificate)),
         signature_algorithm=certificate.signature_algorithm_oid.dotted_string,
     )
 
@@ -379,10 +324,6 @@ def _extended_key_usage(certificate: x509.Certificate) -> x509.ExtendedKeyUsage 
         return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return None
-
-
-def _dotted(extension: x509.ExtendedKeyUsage | None) -> tuple[str, ...] | None:
-    return None if extension is None else tuple(one.dotted_string for one in extension)
 
 
 def _name(certificate: x509.Certificate) -> str:

@@ -61,7 +61,8 @@ def _signatures(entry: WinCertificate, *, is_first: bool) -> tuple[Found, ...]:
     kind = SignatureKind.PRIMARY if is_first else SignatureKind.ENTRY
     if not entry.is_signed_data:
         problem = VerificationError(
-            "authenticode.certificate_type", "an entry of the certificate table is not a PKCS #7 SignedData"
+            "authenticode.certificate_type",
+            "an entry of the certificate table is not a PKCS #7 SignedData of revision 2.0",
         )
         return (Found(kind=kind, problem=problem),)
     return find_signatures(entry.certificate + entry.padding, kind)

@@ -16,6 +16,7 @@ _MAX_ENTRIES: Final = 32
 _HEADER_SIZE_BYTES: Final = 8
 _REVISION_2_0: Final = 0x0200
 _PKCS_SIGNED_DATA: Final = 0x0002
+_SIGNED_DATA: Final = _REVISION_2_0.to_bytes(2, "little") + _PKCS_SIGNED_DATA.to_bytes(2, "little")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class WinCertificate:
     """One entry of the table.
 
     Attributes:
-        is_signed_data: Whether it says of itself that it is a PKCS #7 SignedData.
+        is_signed_data: Whether it says of itself that it is a PKCS #7 SignedData, of the one revision that has them.
         certificate: Its bytes, which may end in padding.
         padding: What stands between it and the next entry.
         encoded: All of it, header and padding included, as it stands in the table.
@@ -54,10 +55,7 @@ def encode_table(signed_data: bytes) -> bytes:
     """
     padded = signed_data + bytes(-len(signed_data) % ENTRY_ALIGNMENT)
     length = _HEADER_SIZE_BYTES + len(padded)
-    header = (
-        length.to_bytes(4, "little") + _REVISION_2_0.to_bytes(2, "little") + _PKCS_SIGNED_DATA.to_bytes(2, "little")
-    )
-    return header + padded
+    return length.to_bytes(4, "little") + _SIGNED_DATA + padded
 
 
 def parse_table(table: bytes) -> tuple[WinCertificate, ...]:
@@ -80,7 +78,7 @@ def parse_table(table: bytes) -> tuple[WinCertificate, ...]:
         following = end + -end % ENTRY_ALIGNMENT
         found.append(
             WinCertificate(
-                is_signed_data=int.from_bytes(table[offset + 6 : offset + 8], "little") == _PKCS_SIGNED_DATA,
+                is_signed_data=table[offset + 4 : offset + 8] == _SIGNED_DATA,
                 certificate=table[offset + _HEADER_SIZE_BYTES : end],
                 padding=table[end:following],
                 encoded=table[offset:following],
