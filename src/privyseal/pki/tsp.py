@@ -331,6 +331,9 @@ def _tst_info(signed_data: cms.SignedData) -> TstInfo:
         raise MalformedInputError(
             "tsp.not_tst_info", f"the timestamp token holds a {signed_data.content_type}, not a TSTInfo"
         )
+    if signed_data.content[0] != der.TAG_OCTET_STRING:
+        # messageDigest covers the octets alone, so nothing else would notice another tag.
+        raise MalformedInputError("tsp.not_tst_info", "the timestamp token's TSTInfo is not in an OCTET STRING")
     raw = der.decode(_TstInfo, signed_data.content_octets, "the TSTInfo")
     return TstInfo(
         policy=raw.policy.dotted_string,
