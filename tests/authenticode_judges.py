@@ -15,6 +15,9 @@ from interop_tools import run_program
 
 __all__ = ["accepted_by_lief", "accepted_by_osslsigncode", "accepted_by_signify", "accepted_by_yara"]
 
+#: Beside its own errors it lets through what its parsers raise for broken structures.
+_REFUSALS_OF_SIGNIFY = (SignifyError, ValueError, OSError, LookupError, TypeError, AttributeError)
+
 _RULE = yara.compile(
     source="""
 import "pe"
@@ -55,7 +58,7 @@ def accepted_by_signify(data: bytes, roots: tuple[bytes, ...]) -> bool:
         results = AuthenticodeFile.from_stream(io.BytesIO(data)).verify(
             trusted_certificate_store=store, multi_verify_mode="all"
         )
-    except SignifyError:
+    except _REFUSALS_OF_SIGNIFY:
         return False
     return bool(results)
 

