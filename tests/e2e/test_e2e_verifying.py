@@ -126,10 +126,38 @@ def test_a_receipt_that_is_not_there(up: Up, signed: Path) -> None:
     refuses(up, signed, 1, "file.unreadable", "--receipt", signed.with_name("no-such-file"))
 
 
-def test_a_receipt_cannot_be_judged_without_a_pinned_hub(up: Up, signed: Path) -> None:
+def test_a_receipt_without_a_pinned_hub_is_told_and_not_judged(up: Up, signed: Path) -> None:
     trusted = ("--trust", up.directory / "test-root.pem")
 
-    refused(privyseal("verify", *trusted, signed, cwd=signed.parent), 2, "receipt.no_bundle")
+    told = succeeded(privyseal("verify", *trusted, signed, cwd=signed.parent))
+
+    assert f"{receipt_path(signed)} was not judged" in told.out
+    for asked in (("--require-receipt",), ("--receipt", receipt_path(signed))):
+        refused(privyseal("verify", *trusted, *asked, signed, cwd=signed.parent), 2, "receipt.no_bundle")
+
+
+def test_a_stranger_needs_only_file_receipt_bundle_and_root(up: Up, signed: Path, tmp_path: Path) -> None:
+    """Copies in another directory, without a configuration, and without a way to the hub."""
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    originals = (signed, receipt_path(signed), up.client().identity.bundle, up.directory / "test-root.pem")
+    for original in originals:
+        (stranger / original.name).write_bytes(original.read_bytes())
+    given = ("--bundle", "bundle.json", "--trust", "test-root.pem", "--require-receipt", "--json")
+
+    verified = succeeded(privyseal("verify", *given, "app.exe", cwd=stranger)).document
+
+    assert verified["verified"]
+    assert verified["receipt"]["log"] == up.client().load_bundle().hub
+    assert verified["log_size"] is None
+    flip(stranger / "app.exe.tlog-proof", 200)
+    outcome = privyseal("verify", *given, "app.exe", cwd=stranger)
+    assert outcome.document["error"]["code"].split(".")[0] in {"receipt", "proof", "note", "entry"}
+    assert outcome.code in {1, 3}
+
+
+def test_a_bundle_of_another_hub(up: Up, site: Site, signed: Path) -> None:
+    refuses(up, signed, 3, "note.unsigned", "--bundle", site.client().identity.bundle)
 
 
 def test_a_receipt_of_another_hub(up: Up, site: Site, signed: Path) -> None:

@@ -93,7 +93,8 @@ def receipt_of(signed: bytes, **changes: str) -> str:
 
 def test_one_verifier_judges_many_files_with_roots_that_it_read_once(tmp_path: Path, roots: Path) -> None:
     good = write(tmp_path, sign(IMAGE), "good.exe")
-    bad = write(tmp_path, sign(IMAGE)[:0x200] + b"!" + sign(IMAGE)[0x201:], "bad.exe")
+    signed = good.read_bytes()
+    bad = write(tmp_path, signed[:0x200] + b"!" + signed[0x201:], "bad.exe")
     text, missing = write(tmp_path, b"text", "notes.txt"), tmp_path / "missing.exe"
     verifier = Verifier(VerifyOptions(trust=(roots,), offline=True), None, clock)
 

@@ -183,6 +183,10 @@ def test_an_entry_of_another_revision_is_no_signature() -> None:
     assert only(bytes(copy)).problem_code == "authenticode.certificate_type"
 
 
+def test_a_signed_data_of_another_version_is_refused() -> None:
+    assert only(changed(version=3)).problem_code == "authenticode.version"
+
+
 def leaf_with(eku: tuple[x509.ObjectIdentifier, ...], **changes: object) -> Signer:
     by = signer()
     return replace(by, leaf=issue("Special", by.intermediate, eku=eku, **changes))  # type: ignore[arg-type]
