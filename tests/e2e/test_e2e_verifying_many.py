@@ -19,9 +19,9 @@ IMAGE = make_pe()
 def release(tmp_path: Path) -> Path:
     """A directory with two signed programs, one of them below, and files that nobody would sign."""
     folder = tmp_path / "release"
-    (folder / "plug-ins").mkdir(parents=True)
+    (folder / "parts").mkdir(parents=True)
     (folder / "app.exe").write_bytes(sign(IMAGE))
-    (folder / "plug-ins" / "one.dll").write_bytes(sign(IMAGE))
+    (folder / "parts" / "one.dll").write_bytes(sign(IMAGE))
     (folder / "README").write_text("text")
     (folder / "empty").touch()
     (tmp_path / "roots.pem").write_bytes(authority().pem + tsa().root.pem)
@@ -48,7 +48,7 @@ def test_a_directory_gets_a_line_for_each_signature(release: Path) -> None:
     lines = outcome.out.splitlines()
     assert [line.split()[:3] for line in lines] == [
         ["verified", "release/app.exe", "primary"],
-        ["verified", "release/plug-ins/one.dll", "primary"],
+        ["verified", "release/parts/one.dll", "primary"],
     ]
     assert all("CN=Test Signer ec" in line and "timestamp.missing" in line for line in lines)
     assert outcome.err == "2 files verified, 0 failed, 2 of no format that can be signed\n"
@@ -57,7 +57,7 @@ def test_a_directory_gets_a_line_for_each_signature(release: Path) -> None:
 def test_some_that_fail_are_9_and_all_that_fail_are_3(release: Path) -> None:
     break_program(release / "app.exe")
     some = verify(release, "--json", "release")
-    (release / "plug-ins" / "one.dll").write_bytes(IMAGE)
+    (release / "parts" / "one.dll").write_bytes(IMAGE)
     every = verify(release, "release")
 
     assert some.code == 9

@@ -23,6 +23,7 @@ from privyseal.pki.x509 import MAX_CERTIFICATES, Certificate, parse_certificate
 
 __all__ = ["digest_algorithm_name", "make_signer_info", "signer_certificate", "verify_signer"]
 
+_VERSIONS = (1, 3, 4, 5)
 # What may stand in `signatureAlgorithm` beside an RSA or an EC key: the bare key type, or key type and
 # digest.
 _RSA_ALGORITHMS = {oids.RSA_ENCRYPTION: "", **{oid: name for name, oid in oids.RSA_WITH_SHA2.items()}}
@@ -92,10 +93,11 @@ def verify_signer(signed_data: SignedData, signer_info: SignerInfo, certificate:
 
     Raises:
         MalformedInputError: `cms.signed_attributes`, `der.malformed`.
-        VerificationError: `cms.weak_digest`, `cms.digest_algorithm`, `cms.signature_algorithm`,
+        VerificationError: `cms.version`, `cms.weak_digest`, `cms.digest_algorithm`, `cms.signature_algorithm`,
             `cms.content_type`, `cms.message_digest`, `cms.signed_attributes_missing`,
             `signature.invalid`.
     """
+    _check_versions(signed_data, signer_info)
     name = digest_algorithm_name(signer_info.digest_algorithm)
     if name not in {oids.DIGEST_NAMES.get(one.algorithm) for one in signed_data.digest_algorithms if _is_bare(one)}:
         raise VerificationError(
@@ -144,6 +146,17 @@ def _is_named(certificate: Certificate, signer_info: SignerInfo) -> bool:
         return certificate.issuer_name == signer_info.issuer and certificate.serial_number == signer_info.serial_number
     identifier = signer_info.subject_key_identifier
     return bool(identifier) and certificate.subject_key_identifier == identifier
+
+
+def _check_versions(signed_data: SignedData, signer_info: SignerInfo) -> None:
+    # RFC 5652 §5.1, §5.3; Authenticode and some authorities keep to version 1 of PKCS #7.
+    expected = 1 if signer_info.issuer else 3
+    if signed_data.version not in _VERSIONS or signer_info.version != expected:
+        raise VerificationError(
+            "cms.version",
+            f"SignedData and SignerInfo have versions {signed_data.version} and {signer_info.version}; "
+            f"{_VERSIONS} and {expected} are expected",
+        )
 
 
 def _check_attributes(attributes: tuple[Attribute, ...], content_type: str, digest: bytes) -> None:

@@ -37,6 +37,7 @@ STRICTER = {
     "authenticode.trailing_bytes": "what follows a SignedData is covered by nothing (CVE-2013-3900)",
     "cms.digest_algorithm": "parameters that an algorithm does not know are covered by nothing (RFC 5754 §2)",
     "cms.signature_algorithm": "the same, beside the signature value",
+    "cms.version": "a version that does not go with the structure (RFC 5652 §5.1, §5.3)",
 }
 #: The part that was changed where we accept and another judge refuses, and why that is sound.
 MORE_LENIENT = {

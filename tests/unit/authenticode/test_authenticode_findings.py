@@ -183,8 +183,15 @@ def test_an_entry_of_another_revision_is_no_signature() -> None:
     assert only(bytes(copy)).problem_code == "authenticode.certificate_type"
 
 
-def test_a_signed_data_of_another_version_is_refused() -> None:
-    assert only(changed(version=3)).problem_code == "authenticode.version"
+@pytest.mark.parametrize(("version", "expected"), [(0, "cms.version"), (1, ""), (3, ""), (17, "cms.version")])
+def test_a_signed_data_of_an_unknown_version_is_refused(version: int, expected: str) -> None:
+    assert only(changed(version=version)).problem_code == expected
+
+
+def test_a_signer_info_has_the_version_of_its_signers_name() -> None:
+    (signer_info,) = cms.parse_signed_data(content_info()).signer_infos
+
+    assert only(changed(signer_infos=(replace(signer_info, version=3),))).problem_code == "cms.version"
 
 
 def leaf_with(eku: tuple[x509.ObjectIdentifier, ...], **changes: object) -> Signer:

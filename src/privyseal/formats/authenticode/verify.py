@@ -215,9 +215,6 @@ def _content(signed_data: cms.SignedData) -> spc.SpcIndirectDataContent:
             "authenticode.content_type",
             f"the signature is over content of type {signed_data.content_type}, not SpcIndirectDataContent",
         )
-    if signed_data.version != 1:
-        # Nothing covers it, and others refuse it (Authenticode PE Signature Format, "SignedData").
-        raise VerificationError("authenticode.version", f"the SignedData has version {signed_data.version}, not 1")
     return spc.parse_indirect_data(signed_data.content)
 
 
