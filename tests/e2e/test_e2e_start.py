@@ -60,7 +60,7 @@ def test_help_is_for_people_and_names_the_exit_codes() -> None:
     said = succeeded(privyseal("--help")).out
 
     assert "10 log integrity" in said
-    for noun in ("hub", "agent", "client", "key", "token", "log", "config", "sign", "verify", "up", "demo"):
+    for noun in ("hub", "agent", "client", "key", "token", "log", "config", "sign", "verify", "up", "demo", "doctor"):
         assert f"\n  {noun}" in said.replace("│", " "), noun
 
 

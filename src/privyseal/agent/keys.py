@@ -19,7 +19,7 @@ from privyseal.pki.code_signing import public_ca_sign
 from privyseal.ports.token import Token, TokenInfo, TokenKey
 from privyseal.wire.link import ProfileAnnouncement
 
-__all__ = ["OpenedProfile", "open_profiles"]
+__all__ = ["OpenedProfile", "chain_file", "find_key", "open_profiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ async def open_profiles(
             continue
         for key in wanted:
             try:
-                profile = _open(key, info, _find(key, keys), token=token, turn=turn, directory=directory)
+                profile = _open(key, info, find_key(key, keys), token=token, turn=turn, directory=directory)
                 _check_test(key, profile.announcement.chain, public_roots)
                 opened.append(profile)
             except PrivysealError as error:
@@ -66,7 +66,12 @@ async def open_profiles(
     return tuple(opened)
 
 
-def _find(config: KeyConfig, keys: tuple[TokenKey, ...]) -> TokenKey:
+def find_key(config: KeyConfig, keys: tuple[TokenKey, ...]) -> TokenKey:
+    """The one key that a key profile means.
+
+    Raises:
+        TokenError: `token.key_not_found`, `token.key_ambiguous`. ConfigError: `config.malformed`.
+    """
     found = [
         key
         for key in keys
@@ -94,7 +99,12 @@ def _key_id(config: KeyConfig) -> bytes:
         ) from None
 
 
-def _chain_file(config: KeyConfig, directory: Path) -> tuple[bytes, ...]:
+def chain_file(config: KeyConfig, directory: Path) -> tuple[bytes, ...]:
+    """The certificates (DER) of a key profile's `chain` file.
+
+    Raises:
+        ConfigError: `file.missing`, `config.chain`.
+    """
     path = directory / config.chain
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
@@ -140,7 +150,7 @@ def _check_test(config: KeyConfig, chain: tuple[bytes, ...], public_roots: tuple
 def _open(
     config: KeyConfig, info: TokenInfo, key: TokenKey, *, token: Token, turn: asyncio.Lock, directory: Path
 ) -> OpenedProfile:
-    chain = _chain_file(config, directory) if config.chain else key.certificates
+    chain = chain_file(config, directory) if config.chain else key.certificates
     leaf = _leaf(config, chain, key.spki)
     profile = KeyProfile(
         name=config.profile,
@@ -166,7 +176,7 @@ def _open(
 
 def _unserved(config: KeyConfig, problem: PrivysealError, directory: Path) -> OpenedProfile:
     try:
-        chain = _chain_file(config, directory) if config.chain else ()
+        chain = chain_file(config, directory) if config.chain else ()
     except PrivysealError:  # the problem that is announced is the first one
         chain = ()
     announcement = ProfileAnnouncement(

@@ -44,6 +44,11 @@ app.command(
     name="status",
     help="Key profiles, agents and the log, as the hub sees them.",
 )
+app.command(
+    "privyseal.cli.doctor:doctor",
+    name="doctor",
+    help="What is wrong here, and what to do: configuration, files, hub, clock, token, certificate.",
+)
 _noun(
     "hub",
     "The hub: policy, queue, log.",

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `privyseal doctor` looks at for a client, in the order in which signing would meet it."""
+
+import datetime as dt
+import os
+import tempfile
+from functools import partial
+from typing import Final
+
+from privyseal.client.config import ClientConfig, load_client_config
+from privyseal.client.diagnosis_hub import HubProbe, hub_rows
+from privyseal.client.diagnosis_tsa import check_tsa
+from privyseal.client.hub import HubClient
+from privyseal.client.log import LogReader
+from privyseal.errors import ConfigError, DeniedError, LogIntegrityError, PrivysealError, UnavailableError
+from privyseal.identity.diagnosis import check_account, check_files, check_tls_certificate, days_left, moment
+from privyseal.pki.x509 import parse_certificate
+from privyseal.ports.clock import Clock
+from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
+from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.wire.api import HubStatus, ProfileView
+
+__all__ = ["client_rows"]
+
+_REJOIN: Final = "ask an administrator for a new join code, then: privyseal client join"
+_MTLS: Final = "hub, mtls listener"
+_DAYS_BEFORE_EXPIRY: Final = 30
+
+
+def client_rows(config_path: str, clock: Clock, *, tsa_urls: tuple[str, ...] = ()) -> tuple[Row, ...]:
+    """All rows of a client.
+
+    Args:
+        config_path: client.toml.
+        clock: This machine's clock.
+        tsa_urls: TSAs that signing would ask.
+    """
+    subject = "configuration"
+    try:
+        config = load_client_config(config_path)
+        bundle = config.load_bundle()
+    except PrivysealError as error:
+        return (failed(subject, error), skipped("all else", "it needs the configuration", "mend the above first"))
+    identity = config.identity
+    local = (
+        passed(subject, f"{config.path}: client {config.name} of hub {bundle.hub}"),
+        check_account(identity.directory, f"privyseal doctor --config {config.path}"),
+        *check_files(identity.directory, (identity.tls_key, identity.request_key)),
+        check_tls_certificate(identity.tls_certificate, identity.tls_key, clock),
+        look("request journal", lambda: _check_journal(config)),
+        look("leftover requests", lambda: _check_leftovers(config)),
+    )
+    web = hub_rows(HubProbe(config.web_url, bundle, clock), identity.tls_certificate, _REJOIN)
+    return (*local, *web, *_mtls_rows(config, clock), *(check_tsa(url) for url in tsa_urls))
+
+
+def _check_journal(config: ClientConfig) -> Row:
+    """Each request is written there before it is sent; made by the first one."""
+    directory = config.identity.journal
+    place = directory if directory.is_dir() else config.identity.directory
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"privyseal doctor")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(
+            "journal.unwritable",
+            f"cannot keep requests in {directory}: {error.strerror}",
+            hint="make it writable for this account and give it space: nothing is sent before it is written there",
+        ) from error
+    return passed("request journal", f"{directory} can be written")
+
+
+def _check_leftovers(config: ClientConfig) -> Row:
+    subject = "leftover requests"
+    found = sorted(config.identity.journal.glob("*.request.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return passed(subject, "none: every request that was sent has been answered")
+    newest = dt.datetime.fromtimestamp(found[-1].stat().st_mtime, dt.UTC)
+    return warned(
+        subject,
+        f"{len(found)} in {config.identity.journal}, the newest of {newest:%Y-%m-%d %H:%M} UTC: sent, not answered",
+        "sign those files again if they are still needed; what is left over is cleared after a week",
+    )
+
+
+def _mtls_rows(config: ClientConfig, clock: Clock) -> tuple[Row, ...]:
+    try:
+        hub = HubClient(config)
+        status = hub.status()
+    except PrivysealError as error:
+        reason = skipped("key profiles, log", "the hub's mtls listener gave no status", "mend the above first")
+        return (failed(_MTLS, error), reason)
+    version = f"version {status.version}, as client {status.client}"
+    profiles = tuple(
+        look(f"key profile {one.name}", partial(_check_profile, hub, one.name, clock)) for one in status.profiles
+    )
+    if not profiles:
+        profiles = (
+            warned(
+                "key profiles",
+                "the hub knows none: no agent has announced one since the hub was started",
+                "on the token's host: privyseal doctor --dir DIR, and privyseal agent run --dir DIR",
+            ),
+        )
+    return (
+        passed(_MTLS, f"{config.hub_url} answers this client ({version})"),
+        *profiles,
+        look("log", lambda: _check_log(config, status)),
+    )
+
+
+def _check_profile(hub: HubClient, name: str, clock: Clock) -> Row:
+    subject = f"key profile {name}"
+    view = hub.profile(name)
+    if not view.online:
+        raise UnavailableError(
+            "agent.offline",
+            f"the agent that serves key profile {name!r} has no link to the hub",
+            hint="on the token's host: is the agent running? privyseal doctor --dir DIR",
+        )
+    leaf = parse_certificate(view.chain[0])
+    now = moment(clock)
+    if now > leaf.not_after:
+        raise DeniedError(
+            "certificate.expired",
+            f"the certificate of key profile {name!r} was valid until {leaf.not_after:%Y-%m-%d}",
+            hint="import the renewed certificate on the token's host and restart the agent",
+        )
+    left = days_left(leaf.not_after, now)
+    found = f"{_described(view)}; {leaf.subject} until {leaf.not_after:%Y-%m-%d}, {left} days"
+    if left < _DAYS_BEFORE_EXPIRY:
+        return warned(subject, found, "order the renewed certificate now")
+    return passed(subject, found)
+
+
+def _described(view: ProfileView) -> str:
+    return f"online, {view.level}" + ("" if view.hardware else ", not hardware")
+
+
+def _check_log(config: ClientConfig, status: HubStatus) -> Row:
+    """What the web listener publishes extends what the mtls listener said a moment ago."""
+    try:
+        told = Checkpoint(origin=status.hub, size=status.log_size, root=bytes.fromhex(status.log_root))
+    except ValueError as error:
+        raise LogIntegrityError("log.checkpoint", f"the hub's status shows no log: {error}") from error
+    newest = LogReader(config).check_extends(told)
+    found = f"{newest.size} entries, signed by the pinned log key; extends the {told.size} of the hub's status"
+    return passed("log", found)
