@@ -4,7 +4,7 @@
 BIN := .venv/bin
 export PYTHONPATH :=
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format docs bench lock clean
 
 help: ## Say what there is
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ format: ## Let ruff put the code into its form
 	@tools/setup.sh dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: ## Renew docs/errors/ from the errors in src/
+	@tools/setup.sh dev
+	$(BIN)/python tools/error_pages.py
 
 bench: ## Run the measurements in bench/
 	@tools/setup.sh dev
