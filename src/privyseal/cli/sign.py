@@ -174,6 +174,8 @@ def _data(outcome: Outcome) -> dict[str, Any]:
         "subject": signed.subject,
         "key": signed.spki_sha256,
         "timestamp": None if signed.timestamped_at is None else signed.timestamped_at.isoformat(),
+        "windows": signed.windows,
+        "warnings": list(signed.warnings),
         "log_index": signed.log_index,
         "log_size": signed.log_size,
     }
@@ -198,4 +200,6 @@ def _lines(outcome: Outcome) -> tuple[str, ...]:
         f"artifact  {signed.artifact}",
         *stamped,
         f"receipt   {signed.receipt_path} (log entry {signed.log_index})",
+        f"Windows   {signed.windows}",
+        *(f"warning   {warning}" for warning in signed.warnings),
     )

@@ -12,6 +12,7 @@ from privyseal.client.files import Draft, draft_beside, reopen_source, write_sig
 from privyseal.client.preparing import Prepared
 from privyseal.client.receipts import CheckedReceipt, match_receipt, receipt_path
 from privyseal.client.timestamping import Timestamper
+from privyseal.client.verifying import judge_written
 from privyseal.errors import VerificationError
 from privyseal.formats.model import Placement, SignatureReport, Signed, TrustAnchors
 from privyseal.identity.bundle import TrustBundle
@@ -22,7 +23,12 @@ __all__ = ["Placer", "SignedFile"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedFile:
-    """What came of signing a file."""
+    """What came of signing a file.
+
+    Attributes:
+        windows: What Windows would say of it, as a sentence.
+        warnings: What the verifier noticed although the signature holds.
+    """
 
     source: Path
     target: Path
@@ -33,7 +39,9 @@ class SignedFile:
     spki_sha256: str
     log_index: int
     log_size: int
-    timestamped_at: dt.datetime | None = None
+    timestamped_at: dt.datetime | None
+    windows: str
+    warnings: tuple[str, ...]
 
 
 class Placer:
@@ -72,6 +80,8 @@ class Placer:
             log_index=receipt.index,
             log_size=receipt.checkpoint.size,
             timestamped_at=report.timestamped_at,
+            windows=report.windows,
+            warnings=tuple(finding.message for finding in report.warnings),
         )
 
     def _embed(self, answered: Answered[Prepared], receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:
@@ -117,16 +127,14 @@ class Placer:
             time_stamping=() if timestamper is None else timestamper.anchors,
         )
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
-        with written.open("rb") as stream:
-            reports = scanned.format.verify(stream, anchors, now)
         value = hashlib.sha256(answered.item.signature).digest()
-        ours = [report for report in reports if report.signature_sha256 == value]
-        # Signatures that were there before keep their own fate; without their roots it cannot be judged here.
-        if len(ours) != 1 or ours[0].problem_code:
-            problem = f"{ours[0].problem} [{ours[0].problem_code}]" if ours else "the new signature is not in the file"
+        try:
+            with written.open("rb") as stream:
+                return judge_written(stream, scanned.format, value, anchors, now)
+        except VerificationError as error:
             raise VerificationError(
                 "embed.refused",
-                f"{scanned.work.path}: the signed file does not verify ({problem}); it was not written",
-                hint="keep the input: this is a defect in Privyseal or in the certificate chain",
-            )
-        return ours[0]
+                f"{scanned.work.path}: the signed file does not verify ({error}); it was not written",
+                hint="if a signature that was there before is broken, sign with --placement replace; "
+                "else keep the input: this is a defect in Privyseal or in the certificate chain",
+            ) from error

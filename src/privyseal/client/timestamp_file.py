@@ -75,7 +75,7 @@ class FileTimestamper:
                 raise VerificationError("file.unsigned", f"{path} carries no signature", hint="privyseal sign")
             if not self._replace:
                 _check_sound(path, reports)
-            places = [place for place, one in enumerate(reports) if self._replace or one.timestamped_at is None]
+            places = [place for place, one in enumerate(reports) if self._replace or not one.timestamps]
             if places:
                 reports = self._write(source, chosen, edits, {place: reports[place] for place in places})
         times = tuple(report.timestamped_at for report in reports if report.timestamped_at is not None)
