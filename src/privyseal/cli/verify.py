@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from privyseal.cli.render import emit, emit_error, say
 from privyseal.cli.verdicts import brief_lines, detailed_lines, verdict_data
-from privyseal.client.config import ClientConfig, load_client_config
+from privyseal.client.config import optional_client_config
 from privyseal.client.verifying import Verifier, VerifyOptions
 from privyseal.errors import ConfigError, VerificationError
 
@@ -85,17 +85,8 @@ def verify(
         require_timestamp=require_timestamp,
         require_receipt=require_receipt,
     )
-    verifier = Verifier(options, _optional_config(config))
+    verifier = Verifier(options, optional_client_config(config))
     return _one(verifier, files[0], as_json=as_json) if is_single else _many(verifier, files, as_json=as_json)
-
-
-def _optional_config(explicit: str) -> ClientConfig | None:
-    try:
-        return load_client_config(explicit)
-    except ConfigError as error:
-        if error.code == "config.missing" and not explicit:
-            return None
-        raise
 
 
 def _one(verifier: Verifier, file: Path, *, as_json: bool) -> int:
