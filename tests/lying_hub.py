@@ -180,7 +180,7 @@ class Ask:
 
     @property
     def request_id(self) -> str:
-        return statement_id(canonical_json(self.statement))
+        return statement_id(raw_key(self.member.key), canonical_json(self.statement))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,7 +220,8 @@ def test_a_statement_that_is_refused_is_on_record(up: Up, api: Api, changes: dic
 
     entry = json.loads(succeeded(up.run("log", "show", "--last", "1", "--json")).out)["entry"]
     assert (entry["t"], entry["code"]) == ("deny", code)
-    assert entry["request"] == statement_id(parse_envelope(asked.envelope, REQUEST_TYPE).payload)
+    request_key = load_ed25519(up.client().identity.request_key).public_key().public_bytes_raw()
+    assert entry["request"] == statement_id(request_key, parse_envelope(asked.envelope, REQUEST_TYPE).payload)
 
 
 def test_a_profile_that_is_not_there(up: Up, api: Api) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Request statements: canonical, signed by the request key, and never more than what an entry can hold."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ def test_what_was_sealed_is_opened(statement: RequestStatement) -> None:
     opened, name = open_request(envelope, PUBLIC)
 
     assert opened == statement == accepted_statement(envelope)
-    assert name == statement_id(canonical_json(statement))
+    assert name == statement_id(PUBLIC, canonical_json(statement))
 
 
 @given(st.data())
@@ -95,7 +96,7 @@ def test_changed_bytes_are_refused_or_mean_something_else(data: st.DataObject) -
         return
     assert canonical_json(opened) == payload
     assert (opened == STATEMENT) == (payload == PAYLOAD)
-    assert name == statement_id(payload)
+    assert name == statement_id(PUBLIC, payload)
 
 
 @given(st.integers(0, len(PAYLOAD) - 1))
@@ -157,6 +158,17 @@ def test_another_keys_signature_is_refused() -> None:
         open_request(seal_request(STATEMENT, key(1)), PUBLIC)
 
     assert caught.value.code == "envelope.signature"
+
+
+def test_clients_whose_statements_are_alike_have_requests_of_their_own() -> None:
+    other = key(1).public_key().public_bytes_raw()
+
+    mine, my_name = open_request(seal_request(STATEMENT, key()), PUBLIC)
+    yours, your_name = open_request(seal_request(STATEMENT, key(1)), other)
+
+    assert mine == yours
+    assert my_name != your_name
+    assert my_name == hashlib.sha256(PUBLIC + PAYLOAD).hexdigest()
 
 
 def test_a_statement_under_another_type_is_refused() -> None:

@@ -199,7 +199,7 @@ class Executor:
 def _request_id(job: Job) -> str:
     """Name of the request that the job carries, even if nothing else of it holds."""
     try:
-        return statement_id(parse_envelope(job.envelope, REQUEST_TYPE).payload)
+        return statement_id(job.membership.request_key, parse_envelope(job.envelope, REQUEST_TYPE).payload)
     except MalformedInputError:
         return ""
 

@@ -126,7 +126,8 @@ class Requester:
             not_after=now_ms + _REQUEST_LIFE_MS,
         )
         envelope = seal_request(statement, self._key)
-        request_id = statement_id(parse_envelope(envelope, REQUEST_TYPE).payload)
+        request_key = self._key.public_key().public_bytes_raw()
+        request_id = statement_id(request_key, parse_envelope(envelope, REQUEST_TYPE).payload)
         preimages = tuple(SignatureItem(signed=one.preimage.signed, detail=one.preimage.detail) for one in part)
         body = SignatureRequest(envelope=envelope, preimages=preimages)
         self._journal.keep(request_id, body)

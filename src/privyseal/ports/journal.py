@@ -103,7 +103,7 @@ class AgentJournal(Protocol):
             size: Its tree size.
             root: Its root.
             profile: Key profile.
-            request_id: Of the request statement.
+            request_id: The request's name, as its entries have it.
             fence: Fence of the lease under which the hub sent the job.
             items: (item, INTENT entry verbatim).
 

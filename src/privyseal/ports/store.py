@@ -112,7 +112,7 @@ class Request:
     """An accepted signing request.
 
     Attributes:
-        id: SHA-256 of the request statement's canonical bytes, hex.
+        id: SHA-256 of the raw request key followed by the request statement's canonical bytes, hex.
         envelope: The client's DSSE envelope, verbatim.
     """
 

@@ -62,7 +62,7 @@ class Intent(_Entry, frozen=True, tag="intent"):
     """A token is about to be used: durable before the job leaves the hub (promise 1).
 
     Attributes:
-        request: SHA-256 of the request statement.
+        request: SHA-256 of the raw request key followed by the request statement.
         item: Position in the statement.
         key: SHA-256 of the SubjectPublicKeyInfo that will sign.
         binding: `bound`, `whole` or `opaque`.

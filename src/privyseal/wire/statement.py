@@ -73,9 +73,12 @@ class RequestStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     not_after: int
 
 
-def statement_id(payload: bytes) -> str:
-    """The name of a request: SHA-256 of its statement's bytes, hex."""
-    return hashlib.sha256(payload).hexdigest()
+def statement_id(request_key: bytes, payload: bytes) -> str:
+    """The name of a request: SHA-256 of the raw request key that signed it and its statement's bytes, hex.
+
+    With the key in it, clients whose statements are alike in every byte still have requests of their own.
+    """
+    return hashlib.sha256(request_key + payload).hexdigest()
 
 
 def seal_request(statement: RequestStatement, key: Ed25519PrivateKey) -> bytes:
@@ -98,7 +101,7 @@ def open_request(envelope: bytes, key: bytes) -> tuple[RequestStatement, str]:
     texts += [item.claimed.name for item in statement.items]
     if any(len(text) > _MAX_TEXT for text in texts):
         raise MalformedInputError("request.malformed", f"a name in the request is longer than {_MAX_TEXT} characters")
-    return statement, statement_id(payload)
+    return statement, statement_id(key, payload)
 
 
 def _check_values(statement: RequestStatement) -> None:
