@@ -110,8 +110,8 @@ def load_tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
         ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
     """
     key = _load(path)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("file.not_a_key", f"{path} is not an elliptic-curve key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigError("file.not_a_key", f"{path} is not a P-256 key")
     return key
 
 

@@ -25,6 +25,8 @@ _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
+#: The curves over prime fields of SP 800-186 that certificates for code signing may use.
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 class Mechanism(Enum):
@@ -68,13 +70,17 @@ def mechanism_for(spki: bytes, digest_algorithm: str) -> Mechanism:
     """The mechanism by which the key of this SubjectPublicKeyInfo (DER) signs a digest of that algorithm.
 
     Raises:
-        UnsupportedInputError: `key.unsupported` if the key is neither RSA nor on a NIST curve.
+        UnsupportedInputError: `key.unsupported` if the key is neither RSA nor on NIST P-256, P-384 or P-521.
     """
     hash_algorithm(digest_algorithm)
     public_key = _load(spki)
     if isinstance(public_key, rsa.RSAPublicKey):
         family = "RSA"
     elif isinstance(public_key, ec.EllipticCurvePublicKey):
+        if not isinstance(public_key.curve, _CURVES):
+            raise UnsupportedInputError(
+                "key.unsupported", f"a key on the curve {public_key.curve.name} cannot sign; P-256, P-384 and P-521 can"
+            )
         family = "ECDSA"
     else:
         raise UnsupportedInputError(
