@@ -4,7 +4,7 @@
 BIN := .venv/bin
 export PYTHONPATH :=
 
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help demo test matrix lint format docs bench lock clean
 
 help: ## Say what there is
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@tools/setup.sh dev
 	@$(BIN)/python tools/fetch_inputs.py
 	@$(BIN)/python -m pytest $(ARGS)
+
+matrix: ## Sign every PE input in every way and ask every judge (ARGS=--all: with every key)
+	@tools/system_packages.sh
+	@tools/setup.sh dev
+	@$(BIN)/python tools/fetch_inputs.py
+	@$(BIN)/python tools/matrix.py $(ARGS)
 
 lint: ## Check style, types, floors and changelog fragments
 	@tools/setup.sh dev

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verifiers of Authenticode that we did not write, each asked one question: does every signature of this file hold?"""
+"""Verifiers of Authenticode that we did not write, each asked one question: does every signature of this file hold?
+
+What they cannot judge: LIEF and yara know no trust and pass wrong page hashes; osslsigncode refuses more than one entry
+in the certificate table; sbverify knows SHA-256 only, sees no nested signature, ends well if any entry holds, and
+checks no trust once a signature carries more than the signer's certificate.
+"""
 
 import io
 import re
@@ -13,7 +18,14 @@ from signify.x509 import Certificate, CertificateStore
 
 from interop_tools import run_program
 
-__all__ = ["accepted_by_lief", "accepted_by_osslsigncode", "accepted_by_signify", "accepted_by_yara"]
+__all__ = [
+    "accepted_by_lief",
+    "accepted_by_osslsigncode",
+    "accepted_by_sbverify",
+    "accepted_by_signify",
+    "accepted_by_yara",
+    "entries_for_sbverify",
+]
 
 #: Beside its own errors it lets through what its parsers raise for broken structures.
 _REFUSALS_OF_SIGNIFY = (SignifyError, ValueError, OSError, LookupError, TypeError, AttributeError)
@@ -30,24 +42,32 @@ rule all_signatures_hold {
 )
 
 
-def accepted_by_osslsigncode(path: Path, root_pem: Path, *, timestamped: bool = False) -> bool:
+def accepted_by_osslsigncode(
+    path: Path,
+    root_pem: Path,
+    *,
+    timestamped: bool = False,
+    signatures: int | None = None,
+    page_hashes: bool = False,
+) -> bool:
     """It ends well if any signature holds, so all are counted; a wrong CheckSum is no fault of the signature."""
     # It would ask for revocation lists on the network, and refuse without.
-    _, said = run_program(
-        "osslsigncode", "verify", "-ignore-crl", "-CAfile", root_pem, "-TSA-CAfile", root_pem, "-in", path
-    )
+    roots = ("-CAfile", root_pem, "-TSA-CAfile", root_pem)
+    _, said = run_program("osslsigncode", "verify", "-ignore-crl", *roots, "-in", path)
     counted = re.search(r"^Number of verified signatures: (\d+)$", said, re.MULTILINE)
     good = said.count("\nSignature verification: ok")
     complaints = [
         line for line in said.splitlines() if re.search(r"MISMATCH|failed", line) and not line.startswith("PE checksum")
     ]
-    stamped = said.count("Timestamp Server Signature verification: ok")
+    timestamps = said.count("Timestamp Server Signature verification: ok")
     return (
         counted is not None
         and int(counted.group(1)) == good > 0
+        and signatures in {None, good}
         and not complaints
         and said.rstrip().endswith("Succeeded")
-        and (stamped == good if timestamped else True)
+        and (timestamps == good if timestamped else True)
+        and ("Calculated page hash" in said) >= page_hashes
     )
 
 
@@ -72,3 +92,14 @@ def accepted_by_lief(data: bytes) -> bool:
 def accepted_by_yara(data: bytes) -> bool:
     """Digest and signature; yara knows no trust."""
     return bool(_RULE.match(data=data))
+
+
+def accepted_by_sbverify(path: Path, signer_pem: Path) -> bool:
+    """As UEFI firmware would: whether an entry of the certificate table is this signer's."""
+    status, said = run_program("sbverify", "--cert", signer_pem, path)
+    return status == 0 and "Signature verification OK" in said
+
+
+def entries_for_sbverify(path: Path) -> int:
+    """How many entries of the certificate table it finds."""
+    return len(re.findall(r"(?m)^signature \d+$", run_program("sbverify", "--list", path)[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["MICROSOFT_SIGNED", "UNSIGNED", "Input", "pe_inputs"]
+__all__ = ["EFI", "EFI_SIGNED", "MICROSOFT_SIGNED", "MORE_UNSIGNED", "OLD_SIGNED", "UNSIGNED", "Input", "pe_inputs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,50 @@ UNSIGNED = _inputs(
     "winsign-unsigned64.exe",
 )
 
+#: Every size modulo 8 with an overlay, installers whose sections overlap, DLLs of MinGW with debugging symbols.
+MORE_UNSIGNED = _inputs(
+    "wine-mountmgr.sys",
+    "wine-icmp.dll",
+    "wine-vcomp90.dll",
+    "wine-iprop.dll",
+    "wine-websocket.dll",
+    "wine-cng.sys",
+    "wine-dhcpcsvc6.dll",
+    "wine-shfolder.dll",
+    "wine-sas.dll",
+    "mingw-libgcc_s_seh-1.dll",
+    "mingw-libssp-0.dll",
+    "nsis-default.exe",
+    "nsis-modern.exe",
+    "nsis-System.dll",
+    "debian-win32-loader.exe",
+    "winsign-unsigned.exe",
+    "winsign-helper.exe",
+)
+
+#: Firmware programs, unsigned; memtest86+ and syslinux have headers that no Windows program has.
+EFI = _inputs(
+    "shim-shimx64.efi",
+    "shim-mmx64.efi",
+    "shim-fbx64.efi",
+    "systemd-systemd-bootx64.efi",
+    "systemd-linuxx64.efi.stub",
+    "memtest-memtest86+ia32.efi",
+    "memtest-memtest86+x64.efi",
+    "syslinux-syslinux.efi",
+)
+
+#: Firmware programs with one signature of Debian's, or (shimx64) two of Microsoft's in two entries.
+EFI_SIGNED = _inputs(
+    "shim-shimx64.efi.signed",
+    "shim-mmx64.efi.signed",
+    "grub-grubx64.efi.signed",
+    "fwupd-fwupdx64.efi.signed",
+)
+
+#: Signed with SHA-1, with a PKCS #9 countersignature.
+OLD_SIGNED = _inputs("winsign-signed.exe")
+
 #: Signed by Microsoft, with timestamps; those of msvc have a nested signature, too.
 MICROSOFT_SIGNED = _inputs(
     "msvc-amd64-concrt140.dll",
@@ -85,4 +129,4 @@ MICROSOFT_SIGNED = _inputs(
 
 def pe_inputs() -> tuple[Input, ...]:
     """Every PE image, unsigned ones first."""
-    return UNSIGNED + MICROSOFT_SIGNED
+    return UNSIGNED + MORE_UNSIGNED + EFI + MICROSOFT_SIGNED + EFI_SIGNED + OLD_SIGNED

@@ -6,6 +6,7 @@ one line how its TSA misbehaves.
 """
 
 import datetime as dt
+import hashlib
 import http.server
 import ssl
 import threading
@@ -90,6 +91,12 @@ class OpensslTsa:
             )  # fmt: skip
             assert status == 0, said
             return (self.folder / "reply.tsr").read_bytes()
+
+    def token(self, data: bytes, algorithm: str = "sha256", nonce: int = 1 << 62) -> bytes:
+        """A timestamp token over data, asked for and unpacked by our own code."""
+        imprint = hashlib.new(algorithm, data).digest()
+        request = tsp.TimeStampReq(digest_algorithm=algorithm, imprint=imprint, nonce=nonce)
+        return tsp.parse_response(self.answer(tsp.encode_request(request)))
 
     def accepts(self, token: bytes, data: bytes) -> bool:
         """Whether `openssl ts -verify` takes a token over some data."""

@@ -139,7 +139,112 @@ PACKAGES = (
         members=(
             Member("arp.exe", "0f22827f4c10afbe527494241107bbc5238cf7a043c9d2d4092071f6b45a57b2"),
             Member("netio.sys", "8f00d652e899e4f5069a11bbe4ec6ee6a647c0a76ca10559bb89b3cc314e71fb"),
+            Member("mountmgr.sys", "34bfa6d6dde337f5c65419893dd1cb365b4bee6196decd143f6c34f23ef3df05"),
+            Member("icmp.dll", "0f46776c295778b71c676efa0b864df19591341b84b6bfc104fd1160824e08a5"),
+            Member("vcomp90.dll", "c9fd35699956c67cdeb25dc40df1747d7d0f4c8b8a9cc512e6775258ebc64149"),
+            Member("iprop.dll", "72a52a1396a528661c8bb32d5d030d03fb63b60e2d4a69164076b19962955ef4"),
+            Member("websocket.dll", "1ddc3c7d2f830b8928d3bdd9341beb7affe8458036cdfb68588b62166f7adca9"),
+            Member("cng.sys", "9798172e187826e3616ab28e4e5175cafcc04189247191c4eaa84ff7427c1ca9"),
+            Member("dhcpcsvc6.dll", "2cbfd8b24c0c0e1a7e2e724da518f99bcf80675e4e8efa80266444f04b5a4a39"),
+            Member("shfolder.dll", "c0ba84355e4b53ba47189969cee1aceea99762e0f045208291af8dd5e2619773"),
+            Member("sas.dll", "92f0a5f2f7b33c843d4e4cbce8a6750fa954a68eca0a68ab9472706fc865438d"),
         ),
+    ),
+    Package(
+        client="apt",
+        name="gcc-mingw-w64-x86-64-win32-runtime=12.2.0-14+deb12u1+25.2+b1",
+        folder="usr/lib/gcc/x86_64-w64-mingw32/12-win32/",
+        prefix="mingw-",
+        members=(
+            Member("libgcc_s_seh-1.dll", "273073618002c7c3736535b74619a2a84725f349e3d618926b0434657bf156c7"),
+            Member("libssp-0.dll", "26e56588d3991adf8d48c74fab3b3d3def80ef39a83a6ff1c865e63df9629410"),
+        ),
+    ),
+    Package(
+        client="apt",
+        name="nsis-common=3.08-3+deb12u1",
+        folder="usr/share/nsis/",
+        prefix="nsis-",
+        members=(
+            Member("Contrib/UIs/default.exe", "ac7cdf066dbc9c55583ccb94922e0f6df652802d5e499eed80874dc482b1840b"),
+            Member("Contrib/UIs/modern.exe", "d3ad16720f094a4b008e568f6b5f87eed90d26dbcfeaed6f46312ae4807ad3ee"),
+            Member(
+                "Plugins/amd64-unicode/System.dll", "76557808ab5a097e78f640e571eee0bfcc33f7a79c48cbbf21f9bfb724b642e0"
+            ),
+        ),
+    ),
+    Package(
+        client="apt",
+        name="win32-loader=0.10.6",
+        folder="usr/share/win32/",
+        prefix="debian-",
+        members=(Member("win32-loader.exe", "a9174b0889f8e793dee0cbaa128294cd332900ac894aa45afd98f77b1ac8860b"),),
+    ),
+    Package(
+        client="apt",
+        name="shim-unsigned=16.1-2~deb12u1",
+        folder="usr/lib/shim/",
+        prefix="shim-",
+        members=(
+            Member("shimx64.efi", "d2812715520bf3b73fb37a9563b897ba6a5f6fa846b60cc35a4c190d54965d9c"),
+            Member("mmx64.efi", "99f7d0ec42e0f390eae3cd13521facb8026ce485d027b856eb2ad90fc62d0e9d"),
+            Member("fbx64.efi", "63b1cd20052977115d0982ccd064d54a4859752ff52210910719d5b3099a5981"),
+        ),
+    ),
+    Package(
+        client="apt",
+        name="shim-signed=1.51~1+deb12u1+16.1-2~deb12u1",
+        folder="usr/lib/shim/",
+        prefix="shim-",
+        members=(Member("shimx64.efi.signed", "0fc347af103ec1dfac6e3f184c0a5241a2ce756a0932b359c404d39c45423806"),),
+    ),
+    Package(
+        client="apt",
+        name="shim-helpers-amd64-signed=1+16.1+2~deb12u1",
+        folder="usr/lib/shim/",
+        prefix="shim-",
+        members=(Member("mmx64.efi.signed", "f80377ddda1904ef3be061536d60da60e6d51d8be9691e46a7aa519c6576f9d0"),),
+    ),
+    Package(
+        client="apt",
+        name="grub-efi-amd64-signed=1+2.06+13+deb12u2",
+        folder="usr/lib/grub/x86_64-efi-signed/",
+        prefix="grub-",
+        members=(Member("grubx64.efi.signed", "78313ff24688c8b2e1d4f4e1eff13236b2bd29b0f76ba749fd7fff4d305a1d94"),),
+    ),
+    Package(
+        client="apt",
+        name="fwupd-amd64-signed=1:1.4+1",
+        folder="usr/libexec/fwupd/efi/",
+        prefix="fwupd-",
+        members=(Member("fwupdx64.efi.signed", "cc8bd5e99957e0c53786fd246c69d1a5a3044647cdb8fa2df8a2cff90474706d"),),
+    ),
+    Package(
+        client="apt",
+        name="systemd-boot-efi=252.39-1~deb12u2",
+        folder="usr/lib/systemd/boot/efi/",
+        prefix="systemd-",
+        members=(
+            Member("systemd-bootx64.efi", "10288fece5e90ce3ba3e7160f49695b022d648f7ef41774678db8c77774db167"),
+            Member("linuxx64.efi.stub", "c62ae56ffaf49d1a61de4434f4f531dd1d4ed3b5aee46c934c56e3f809b22cc4"),
+        ),
+    ),
+    Package(
+        client="apt",
+        name="memtest86+=6.10-4",
+        folder="boot/",
+        prefix="memtest-",
+        members=(
+            Member("memtest86+ia32.efi", "4569610feff129b49fa95eb13b23ba4b341abb273f69268d71d008d39732368d"),
+            Member("memtest86+x64.efi", "6490eeb76da69cae7f867208d4ff14abdbacc87402f54d44b13b02676975374d"),
+        ),
+    ),
+    Package(
+        client="apt",
+        name="syslinux-efi=3:6.04~git20190206.bf6db5b4+dfsg1-3",
+        folder="usr/lib/SYSLINUX.EFI/",
+        prefix="syslinux-",
+        members=(Member("efi32/syslinux.efi", "42d0490544e2ef99dace402ae1ede690cb0336942b6afe41e63f40375b1846e3"),),
     ),
     Package(
         client="pip-source",
@@ -147,7 +252,12 @@ PACKAGES = (
         sha256="d850339143a43888280cf95657b4b068c07e1b5a13ab51e01c9b52be3d7b983e",
         folder="winsign-2.3.0/tests/data/",
         prefix="winsign-",
-        members=(Member("unsigned64.exe", "58624d109c8a49687504a3aedf29cfaae6803af8aef00247d72d46d9b17a73b4"),),
+        members=(
+            Member("unsigned64.exe", "58624d109c8a49687504a3aedf29cfaae6803af8aef00247d72d46d9b17a73b4"),
+            Member("unsigned.exe", "90d6a9e70c9c0823965498eb637599284aa86391820d4ca9cd952299379d6bdb"),
+            Member("helper.exe", "88928cd64669ce20ae3b9522b566567cec2f93129da7b3b2063d6ed377fc9c2f"),
+            Member("signed.exe", "31fd20410a62b7ea8cf4f46b7710be15feec4ae6292829db65efb3d8609be063"),
+        ),
     ),
 )
 

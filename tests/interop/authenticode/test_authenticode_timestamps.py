@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Timestamps by `openssl ts`: it answers our requests, we verify its tokens, others verify them in our files."""
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -23,19 +22,13 @@ pytestmark = pytest.mark.interop
 ROOTS = (tsa().root.der,)
 
 
-def token_over(data: bytes, authority_: OpensslTsa, algorithm: str = "sha256", nonce: int = 1 << 62) -> bytes:
-    imprint = hashlib.new(algorithm, data).digest()
-    request = tsp.TimeStampReq(digest_algorithm=algorithm, imprint=imprint, nonce=nonce)
-    return tsp.parse_response(authority_.answer(tsp.encode_request(request)))
-
-
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 @pytest.mark.parametrize("ess", ["sha1", "sha256", "sha512"])
 @pytest.mark.parametrize("certs", [True, False])
 def test_tokens_of_openssl_hold(certs: bool, ess: str, algorithm: str, tmp_path: Path) -> None:  # noqa: FBT001
     local = OpensslTsa(tmp_path, certs=certs, ess=ess, ordering="yes" if certs else "no")
 
-    token = token_over(b"signature", local, algorithm)
+    token = local.token(b"signature", algorithm)
 
     gen_time = tsp.verify_token(token, b"signature", ROOTS, nonce=1 << 62)
     assert gen_time == tsp.parse_token(token).gen_time
@@ -47,7 +40,7 @@ def test_tokens_of_openssl_hold(certs: bool, ess: str, algorithm: str, tmp_path:
 def test_openssl_refuses_what_we_refuse(tmp_path: Path) -> None:
     # With certs= the token holds the root, too: a changed copy that is not needed would be ignored by us alone.
     local = OpensslTsa(tmp_path, certs=False)
-    token = token_over(b"signature", local)
+    token = local.token(b"signature")
 
     assert local.accepts(token, b"signature")
     for fraction in range(1, 60):
@@ -69,7 +62,7 @@ def test_a_timestamped_signature_holds_for_every_judge(kind: str, certs: bool, t
     scanned = PE.scan(io.BytesIO(image), SignOptions())
     preimage = PE.preimage(scanned, by.chain, SignOptions())
     signature = by.sign(preimage.signed)
-    token = token_over(signature, OpensslTsa(tmp_path, certs=certs))
+    token = OpensslTsa(tmp_path, certs=certs).token(signature)
 
     whole = Signed(preimage=preimage, signature=signature, chain=by.chain, timestamp_token=token)
     signed = apply_patch(image, embed(scanned, whole))

@@ -39,7 +39,7 @@ def refusal(data: bytes) -> PrivysealError:
 
 
 @pytest.mark.parametrize("plus", [True, False])
-@pytest.mark.parametrize("lfanew", [0x40, 0x80, 0x1000])
+@pytest.mark.parametrize("lfanew", [0x40, 0x7A, 0x80, 0x1000])
 def test_offsets_are_found(plus: bool, lfanew: int) -> None:  # noqa: FBT001
     layout, _ = read_layout(io.BytesIO(make_pe(plus=plus, lfanew=lfanew, overlay=b"abc")))
 
@@ -72,7 +72,7 @@ CASES = {
     "e_lfanew at the end": (changed(IMAGE, 0x3C, "<I", len(IMAGE) - 2), "pe.truncated"),
     "e_lfanew enormous": (changed(IMAGE, 0x3C, "<I", 0xFFFFFFFF), "pe.truncated"),
     "e_lfanew elsewhere": (changed(IMAGE, 0x3C, "<I", 0x84), "pe.not_pe"),
-    "e_lfanew odd": (make_pe(lfanew=0x82), "pe.header_alignment"),
+    "e_lfanew odd": (make_pe(lfanew=0x81), "pe.header_alignment"),
     "headers far away": (make_pe(lfanew=HEAD_SIZE_BYTES), "pe.header_too_far"),
     "too many sections": (changed(IMAGE, LFANEW + 6, "<H", 0xFFFF), "pe.truncated"),
     "many sections": (changed(make_pe(overlay=bytes(3 << 20)), LFANEW + 6, "<H", 0xFFFF), "pe.header_too_far"),

@@ -128,9 +128,9 @@ def _parse(head: bytes, size_bytes: int) -> PeLayout:
     coff = field(_E_LFANEW, 4, "e_lfanew")
     if field(coff, 4, "the PE signature") != int.from_bytes(b"PE\0\0", "little"):
         raise MalformedInputError("pe.not_pe", "e_lfanew does not lead to a PE signature, so it is not a PE image")
-    if coff % 4:
-        # The loader of Windows refuses such an image, and CheckSum would not lie on a word.
-        raise MalformedInputError("pe.header_alignment", f"e_lfanew is {coff}, which is no multiple of 4")
+    if coff % 2:
+        # CheckSum would not lie on a word. Windows asks for a multiple of 4, UEFI firmware does not.
+        raise MalformedInputError("pe.header_alignment", f"e_lfanew is {coff}, which is an odd number")
     section_count = field(coff + 6, 2, "NumberOfSections")
     optional_size_bytes = field(coff + 20, 2, "SizeOfOptionalHeader")
     optional = coff + _COFF_SIZE_BYTES

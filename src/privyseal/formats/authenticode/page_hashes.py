@@ -44,9 +44,9 @@ def make_page_hashes(stream: BinaryIO, layout: PeLayout, head: bytes) -> PageHas
     if layout.section_alignment != _PAGE_SIZE_BYTES or layout.size_of_headers > _PAGE_SIZE_BYTES or not in_order:
         raise UnsupportedInputError(
             "pe.page_hashes",
-            f"page hashes need a SectionAlignment of {_PAGE_SIZE_BYTES}, headers within one page, and sections in the "
-            f"order of the file; this image has {layout.section_alignment}, headers of {layout.size_of_headers} bytes, "
-            f"and its sections are {'in' if in_order else 'out of'} order",
+            f"page hashes need a SectionAlignment of {_PAGE_SIZE_BYTES}, headers within one page, and sections one "
+            f"behind the other; this image has {layout.section_alignment}, headers of {layout.size_of_headers} bytes, "
+            f"and its sections {'do not overlap' if in_order else 'overlap or are out of order'}",
             hint="sign it without page hashes",
         )
     size_bytes = _page_count(layout) * _RECORD.size
