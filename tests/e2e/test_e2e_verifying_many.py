@@ -127,6 +127,23 @@ def test_a_directory_without_anything_to_verify_is_no_success(release: Path) -> 
     assert outcome.document["error"]["code"] == "verify.nothing"
 
 
+def test_a_program_that_was_overwritten_does_not_pass_for_another_file(release: Path) -> None:
+    (release / "app.exe").write_bytes(b"no program")
+    (release / "parts" / "one.dll").rename(release / "parts" / "one")
+    (release / "driver.bin").write_bytes(b"")
+    (release / "driver.bin.tlog-proof").write_text("a receipt")
+
+    outcome = verify(release, "--json", "release")
+
+    found = {one["file"]: one["error"] and one["error"]["code"] for one in documents(outcome)}
+    assert found == {
+        "release/app.exe": "format.not_recognised",
+        "release/driver.bin": "file.empty",
+        "release/parts/one": None,
+    }
+    assert outcome.code == 9
+
+
 def test_links_that_lead_in_circles_or_nowhere(release: Path) -> None:
     (release / "circle").symlink_to(release)
     (release / "lost.exe").symlink_to(release / "nowhere")

@@ -2,7 +2,7 @@
 """`privyseal verify`: one file in detail, or many with a line for each signature."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -12,15 +12,17 @@ from cyclopts import Parameter
 from privyseal.cli.render import emit, emit_error, say
 from privyseal.cli.verdicts import brief_lines, detailed_lines, verdict_data
 from privyseal.client.config import optional_client_config
-from privyseal.client.verifying import Verifier, VerifyOptions
+from privyseal.client.receipts import receipt_path
+from privyseal.client.verifying import Verifier, VerifyOptions, VerifyReport
 from privyseal.errors import ConfigError, VerificationError
 
 __all__ = ["verify"]
 
 _ALL_FAILED: Final = VerificationError.exit_status
 _SOME_FAILED: Final = 9
-#: What makes a file that was found in a directory one that nobody meant to be signed.
-_NOT_MEANT: Final = frozenset(("format.not_recognised", "file.empty"))
+#: What a file that was found in a directory may be, unless its name or a receipt says that it was meant to be signed.
+_OTHER_FILES: Final = frozenset(("format.not_recognised", "file.empty"))
+_PROGRAMS: Final = frozenset((".exe", ".dll", ".sys", ".efi", ".ocx", ".cpl", ".scr", ".drv"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +93,7 @@ def verify(
 
 def _one(verifier: Verifier, file: Path, *, as_json: bool) -> int:
     report = verifier.verify(file)
-    emit(verdict_data(report) if as_json else {}, () if as_json else detailed_lines(report), as_json=as_json)
+    _emit(report, detailed_lines, as_json=as_json)
     if report.error is None:
         return 0
     emit_error(report.error, as_json=False)
@@ -102,14 +104,14 @@ def _many(verifier: Verifier, files: tuple[Path, ...], *, as_json: bool) -> int:
     count = _Count()
     for path, was_named in _targets(files):
         report = verifier.verify(path)
-        if report.error is not None and not was_named and report.error.code in _NOT_MEANT:
+        if not was_named and _is_other_file(report):
             count.skipped += 1
             continue
         if report.error is None:
             count.verified += 1
         else:
             count.failed += 1
-        emit(verdict_data(report) if as_json else {}, () if as_json else brief_lines(report), as_json=as_json)
+        _emit(report, brief_lines, as_json=as_json)
     skipped = f", {count.skipped} of no format that can be signed" if count.skipped else ""
     say(f"{count.verified} files verified, {count.failed} failed{skipped}")
     if not count.verified and not count.failed:
@@ -119,6 +121,18 @@ def _many(verifier: Verifier, files: tuple[Path, ...], *, as_json: bool) -> int:
     if not count.failed:
         return 0
     return _SOME_FAILED if count.verified else _ALL_FAILED
+
+
+def _is_other_file(report: VerifyReport) -> bool:
+    """Whether nobody meant this file to be signed: a program that was overwritten must not pass for such a one."""
+    path = report.path
+    if report.error is None or report.error.code not in _OTHER_FILES:
+        return False
+    return path.suffix.lower() not in _PROGRAMS and not receipt_path(path).exists()
+
+
+def _emit(report: VerifyReport, lines: Callable[[VerifyReport], Iterable[str]], *, as_json: bool) -> None:
+    emit(verdict_data(report) if as_json else {}, () if as_json else lines(report), as_json=as_json)
 
 
 def _targets(files: tuple[Path, ...]) -> Iterator[tuple[Path, bool]]:

@@ -115,6 +115,7 @@ class Verifier:
             LogIntegrityError: the log does not hold the receipt's entry any more.
             ConfigError: `file.missing`, `trust.malformed`; `receipt.no_bundle` if a receipt was asked for and there
                 is no trust bundle to judge it with.
+            MalformedInputError, VerificationError: the trust bundle itself.
             UnavailableError, IdentityError: the hub cannot be asked.
         """
         report = VerifyReport(path=path)
@@ -244,13 +245,11 @@ def _with_timestamp_required(report: SignatureReport) -> SignatureReport:
 def _first_error(path: Path, signatures: tuple[SignatureReport, ...]) -> PrivysealError | None:
     if not signatures:
         return VerificationError("file.unsigned", f"{path} carries no signature")
-    for report in signatures:
-        for problem in report.problems:
-            hint = problem.hint
-            if problem.code == "chain.untrusted":
-                hint = "if you trust its root, name it: --trust ROOT.pem"
-            return VerificationError(problem.code, f"{path}: {problem.message}", hint=hint)
-    return None
+    bad = next((report.problems[0] for report in signatures if report.problems), None)
+    if bad is None:
+        return None
+    hint = "if you trust its root, name it: --trust ROOT.pem" if bad.code == "chain.untrusted" else bad.hint
+    return VerificationError(bad.code, f"{path}: {bad.message}", hint=hint)
 
 
 def _match_one(receipt: CheckedReceipt, report: VerifyReport) -> None:

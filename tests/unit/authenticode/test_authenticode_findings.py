@@ -205,6 +205,7 @@ def test_lifetime_signing_is_a_warning_beside_a_timestamp() -> None:
     report = only(timestamped(sign(IMAGE, by)))
 
     assert found(report) == ["warning certificate.lifetime_signing", "warning pe.checksum"]
+    assert f"Windows accepts it until {NOW + 20 * YEAR:%Y-%m-%d}" in report.windows
 
 
 EXPIRED = leaf_with((Eku.CODE_SIGNING,), not_after=NOW - timedelta(days=1))
@@ -224,6 +225,7 @@ NOT_YET = leaf_with((Eku.CODE_SIGNING,), not_before=NOW + timedelta(days=1))
         (with_table(encode_table(content_info() + b"payload")), "accepts it by default, and refuses"),
         (changed(unsigned=(attribute(oids.SPC_RFC3161_TIMESTAMP, make_token(b"other")),)), "TRUST_E_TIME_STAMP"),
         (with_table(encode_table(b"not ASN.1")), "most likely refuses it"),
+        (with_table(encode_table(content_info(changed(version=17)) + b"payload")), "most likely refuses it"),
     ],
 )
 def test_what_windows_would_say(signed: bytes, words: str) -> None:

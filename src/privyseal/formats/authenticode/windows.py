@@ -24,7 +24,10 @@ _REFUSALS: Final = {
     "chain.untrusted": "refuses it unless it knows the root itself (CERT_E_UNTRUSTEDROOT, CERT_E_CHAINING)",
     "chain.weak_key": "refuses it where weak keys are blocked",
     "chain.weak_digest": "refuses it where SHA-1 certificates are blocked",
-    "cms.weak_digest": "may still accept it, where old digests are not blocked; they prove nothing",
+}
+#: What Windows says of these alone.
+_TOLERATED: Final = {
+    "cms.weak_digest": "may still accept it where old digests are not blocked; whether this one fits was not looked at",
     "authenticode.page_hash_mismatch": "may accept the file and stop it while it runs, where page hashes are enforced",
     "authenticode.trailing_bytes": "accepts it by default, and refuses it where EnableCertPaddingCheck is set",
 }
@@ -41,8 +44,14 @@ def windows_verdict(report: SignatureReport) -> str:
     for code, sentence in _REFUSALS.items():
         if code in found:
             return f"{windows} {sentence}"
-    if found:
-        return f"{windows} most likely refuses it: {report.problem}"
+    for problem in report.problems:
+        if problem.code not in _TOLERATED:
+            return f"{windows} most likely refuses it: {problem.message}"
+    for code, sentence in _TOLERATED.items():
+        if code in found:
+            return f"{windows} {sentence}"
     leaf, root = (parse_certificate(report.chain[place]) for place in (0, -1))
-    until = "" if report.timestamped_at else f" until {leaf.not_after:%Y-%m-%d}"
+    is_lifetime = any(one.code == "certificate.lifetime_signing" for one in report.warnings)
+    ends = report.timestamped_at is None or is_lifetime
+    until = f" until {leaf.not_after:%Y-%m-%d}" if ends else ""
     return f"{windows} accepts it{until} where it trusts {root.subject}; {_UNASKED}"
