@@ -144,6 +144,17 @@ def test_a_program_that_was_overwritten_does_not_pass_for_another_file(release: 
     assert outcome.code == 9
 
 
+def test_names_that_are_not_unicode(release: Path) -> None:
+    name = os.fsdecode(b"not-utf-8-\xff.exe")
+    (release / "app.exe").rename(release / name)
+
+    (found, _) = documents(succeeded(verify(release, "--json", "release")))
+    said = succeeded(verify(release, "release")).out
+
+    assert found["file"] == f"release/{name}"
+    assert "release/not-utf-8-?.exe" in said
+
+
 def test_links_that_lead_in_circles_or_nowhere(release: Path) -> None:
     (release / "circle").symlink_to(release)
     (release / "lost.exe").symlink_to(release / "nowhere")

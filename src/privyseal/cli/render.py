@@ -14,7 +14,7 @@ __all__ = ["emit", "emit_error", "error_document", "printable", "say", "table"]
 def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     """Print a result: `data` for programs, `lines` for people."""
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))  # noqa: T201
+        print(_json(data))  # noqa: T201
     else:
         for line in lines:
             print(printable(line).replace("\n", "?"))  # noqa: T201
@@ -28,7 +28,7 @@ def say(message: str) -> None:
 def emit_error(error: PrivysealError, *, as_json: bool) -> None:
     """Say what happened, to which object, and what to do next."""
     if as_json:
-        print(json.dumps({"error": error_document(error)}, ensure_ascii=False))  # noqa: T201
+        print(_json({"error": error_document(error)}))  # noqa: T201
     say(f"privyseal: {printable(error.message)} [{error.code}]")
     if error.hint:
         say(f"  next: {printable(error.hint)}")
@@ -43,6 +43,16 @@ def error_document(error: PrivysealError) -> dict[str, Any]:
         "exit": error.exit_status,
         "retryable": error.retryable,
     }
+
+
+def _json(data: dict[str, Any]) -> str:
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A file name need not be Unicode: Python keeps such bytes as lone surrogates, which only an escape can carry.
+        return json.dumps(data)
+    return text
 
 
 def printable(text: str) -> str:
