@@ -106,6 +106,27 @@ async def test_the_same_item_twice_in_one_job_is_refused(journal: AgentJournal) 
     assert await journal.outcome("request", 0, 3) is None
 
 
+async def test_what_was_signed_is_begun_under_no_other_fence(journal: AgentJournal) -> None:
+    await begin(journal)
+    await finish(journal, 0)
+
+    with pytest.raises(ConflictError) as caught:
+        await begin(journal, fence=4, items=((1, b"open"), (0, b"signed")))
+
+    assert caught.value.code == "journal.signed"
+    assert await journal.outcome("request", 1, 4) is None
+    assert await journal.max_fence("demo") == 3
+
+
+async def test_what_failed_or_ended_unknown_may_be_begun_under_another_fence(journal: AgentJournal) -> None:
+    await begin(journal)
+    await finish(journal, 0, signature=b"", branch="token", code="token.removed", message="no token")
+
+    await begin(journal, fence=4, items=((0, b"failed"), (1, b"unknown")))
+
+    assert await journal.outcome("request", 0, 4) == Outcome(state=OutcomeState.BEGUN)
+
+
 async def test_a_stale_fence_is_refused(journal: AgentJournal) -> None:
     await begin(journal)
 

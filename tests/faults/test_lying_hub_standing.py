@@ -65,6 +65,46 @@ async def test_a_second_intent_under_the_same_fence_uses_the_token_no_second_tim
     await bench.refuses(bench.hub.job(ask), "journal.used")
 
 
+async def test_what_was_signed_is_not_signed_again_under_a_higher_fence(
+    bench: Bench, ask: Ask, tmp_path: Path, served: Served
+) -> None:
+    (signature,) = await bench.signs(bench.hub.job(ask))
+
+    await bench.refuses(bench.hub.job(ask, fence=2), "journal.signed")
+    again = await restarted(bench, tmp_path, served)
+    await again.executor.load()
+    await again.refuses(again.hub.job(ask, fence=3), "journal.signed")
+
+    told = await again.executor.outcome(query(ask))
+    assert (told.state, told.signature) == ("done", signature)
+    assert (await again.executor.outcome(query(ask, fence=2))).state == "never"
+    await again.journal.close()
+
+
+async def test_what_is_at_work_is_not_begun_again_under_a_higher_fence(bench: Bench, ask: Ask) -> None:
+    rest = await bench.executor.accept(bench.hub.job(ask), bench_answer)
+    assert rest is not None
+
+    await bench.refuses(bench.hub.job(ask, fence=2), "job.running")
+    assert (await bench.executor.outcome(query(ask))).state == "running"
+    rest.close()
+
+
+async def test_a_checkpoint_seen_with_a_refused_job_outlives_a_restart(
+    bench: Bench, ask: Ask, tmp_path: Path, served: Served
+) -> None:
+    await bench.signs(bench.hub.job(ask))
+    fork = bench.hub.fork(bench.hub.log.size)
+    bench.now_ms[0] = NOW_MS + HOUR_MS + 1
+    await bench.take(bench.hub.job(bench.hub.ask(ask.member, idempotency_key="late")))
+
+    again = await restarted(bench, tmp_path, served)
+
+    assert (await again.executor.load()).size == bench.hub.log.size
+    await again.refuses(fork.job(fork.ask(ask.member, idempotency_key="other")), "log.fork")
+    await again.journal.close()
+
+
 async def test_a_job_in_which_one_item_was_used_before_is_refused_whole(bench: Bench) -> None:
     ask = bench.hub.ask(bench.hub.enrol(), pe_preimage(1), pe_preimage(2))
     job = bench.hub.job(ask)

@@ -13,13 +13,14 @@ from typing import Any, Final
 import structlog
 
 from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
-from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
+from privyseal.errors import ConflictError, LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.bundle import TrustBundle
 from privyseal.ports.clock import Clock
 from privyseal.ports.journal import AgentJournal, OutcomeState
 from privyseal.ports.token import Token
+from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
@@ -86,7 +87,7 @@ class Executor:
     async def load(self) -> Held:
         """Read the newest checkpoint from the journal."""
         state = await self._journal.state()
-        # What was seen with a refused job is newer than the journal, and stays.
+        # What a full disk kept out of the journal stays seen.
         if state.checkpoint_note is not None and state.size > self._held.size:
             self._held = Held(size=state.size, root=state.root)
         return self._held
@@ -106,36 +107,55 @@ class Executor:
             if key is None:
                 raise TokenError("profile.not_served", f"this agent serves no key profile {job.profile!r}")
             checkpoint = check_checkpoint(job, self._held, self._bundle)
-            # From here on it counts as seen, whatever else is wrong with the job; the journal follows with `begin`.
+            # From here on it counts as seen, whatever else is wrong with the job.
             self._held = Held(size=checkpoint.size, root=checkpoint.root)
-            items = check_job(
-                job,
-                checkpoint,
-                profile=key.profile,
-                bundle=self._bundle,
-                agent_key=self._request_key,
-                now_ms=self._clock(),
-                formats=self._formats,
-            )
-            request_id = _request_id(job)
-            await self._journal.begin(
-                checkpoint_note=job.checkpoint,
-                size=checkpoint.size,
-                root=checkpoint.root,
-                profile=job.profile,
-                request_id=request_id,
-                fence=job.fence,
-                items=tuple((item.item, item.entry) for item in items),
-            )
+            try:
+                items = await self._begin(job, checkpoint, key.profile)
+            except PrivysealError:
+                await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
+                raise
         except PrivysealError as error:
             level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
             level("job refused", profile=job.profile, code=error.code, reason=error.message)
             refusals = (_refusal(_request_id(job), item.item, job.fence, error) for item in job.items)
             await answer(Answers(items=tuple(refusals)))
             return None
+        request_id = _request_id(job)
         keys = [(request_id, item.item, job.fence) for item in items]
         self._running.update(keys)
         return self._sign_all(key, items, keys, answer)
+
+    async def _begin(self, job: Job, checkpoint: Checkpoint, profile: KeyProfile) -> tuple[CheckedItem, ...]:
+        """Check all of a job, and write down that its items are about to be signed."""
+        items = check_job(
+            job,
+            checkpoint,
+            profile=profile,
+            bundle=self._bundle,
+            agent_key=self._request_key,
+            now_ms=self._clock(),
+            formats=self._formats,
+        )
+        request_id = _request_id(job)
+        running = {(request, item): fence for request, item, fence in self._running}
+        for item in items:
+            fence = running.get((request_id, item.item), job.fence)
+            if fence != job.fence:  # it may yet end with a signature, and then that is the one
+                raise ConflictError(
+                    "job.running",
+                    f"item {item.item} of request {request_id} is at work under fence {fence}",
+                    hint="ask for its outcome instead",
+                )
+        await self._journal.begin(
+            checkpoint_note=job.checkpoint,
+            size=checkpoint.size,
+            root=checkpoint.root,
+            profile=job.profile,
+            request_id=request_id,
+            fence=job.fence,
+            items=tuple((item.item, item.entry) for item in items),
+        )
+        return items
 
     async def _sign_all(
         self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[_ItemKey], answer: Answer

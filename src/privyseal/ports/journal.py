@@ -108,7 +108,8 @@ class AgentJournal(Protocol):
             items: (item, INTENT entry verbatim).
 
         Raises:
-            ConflictError: `journal.used` if one of (request, item, fence) was begun before.
+            ConflictError: `journal.used` if one of (request, item, fence) was begun before; `journal.signed` if
+                one of (request, item) ended with a signature under another fence: there is one for each.
             DeniedError: `journal.stale_fence` if the profile has seen a higher fence.
             LogIntegrityError: `journal.rewound` if the checkpoint is older than the one held, or another one
                 of the same size.

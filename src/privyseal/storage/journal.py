@@ -69,7 +69,7 @@ class SqliteJournal:
         """Write down that the items of one job are about to be signed; durable when this returns.
 
         Raises:
-            ConflictError: `journal.used`.
+            ConflictError: `journal.used`, `journal.signed`.
             DeniedError: `journal.stale_fence`.
             LogIntegrityError: `journal.rewound`, `journal.commit_unknown`.
             MalformedInputError: `journal.range`.

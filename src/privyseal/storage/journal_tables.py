@@ -61,6 +61,10 @@ _HOLD: Final = "INSERT OR REPLACE INTO held_checkpoint (id, note, size, root) VA
 _FENCE: Final = "SELECT fence FROM profile_fence WHERE profile = ?"
 _RAISE_FENCE: Final = "INSERT OR REPLACE INTO profile_fence (profile, fence) VALUES (?, ?)"
 _FIND: Final = "SELECT number FROM operation WHERE request_id = ? AND item = ? AND fence = ?"
+_SIGNED: Final = (
+    "SELECT fence FROM operation JOIN operation_end USING (number)"
+    " WHERE request_id = ? AND item = ? AND length(signature) > 0"
+)
 _BEGIN: Final = (
     "INSERT INTO operation (request_id, item, fence, profile, entry, checkpoint_note) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -141,7 +145,7 @@ class JournalTables:
         """Mark a (request, item, fence) as used.
 
         Raises:
-            ConflictError: `journal.used`.
+            ConflictError: `journal.used`, `journal.signed`.
         """
         request_id, item, fence = key
         if self._connection.execute(_FIND, key).fetchone() is not None:
@@ -149,6 +153,13 @@ class JournalTables:
                 "journal.used",
                 f"item {item} of request {request_id} was begun under fence {fence} before",
                 hint="ask for its outcome instead",
+            )
+        signed = self._connection.execute(_SIGNED, (request_id, item)).fetchone()
+        if signed is not None:
+            raise ConflictError(
+                "journal.signed",
+                f"item {item} of request {request_id} was signed under fence {signed[0]}, and is signed once",
+                hint=f"ask for its outcome under fence {signed[0]}",
             )
         self._connection.execute(_BEGIN, (*key, profile, entry, checkpoint.note))
 
