@@ -19,7 +19,7 @@ from privyseal.agent.wiring import Agent, open_agent
 from privyseal.identity.ca import issue_member, issue_server, member_uri, new_tls_key
 from privyseal.identity.keyfile import save_private_key, write_public
 from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.clock import system_clock
+from privyseal.ports.clock import Clock, system_clock
 from privyseal.tokens.software import set_certificates
 from privyseal.tokens.testca import make_test_ca
 from privyseal.wire.link import (
@@ -176,7 +176,7 @@ def _make_agent(directory: Path, trust: Trust, url: str, now: dt.datetime) -> Ke
 
 
 @asynccontextmanager
-async def open_link_site(directory: Path) -> AsyncIterator[LinkSite]:
+async def open_link_site(directory: Path, clock: Clock = system_clock) -> AsyncIterator[LinkSite]:
     """A listener and an agent that dials it."""
     now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
     trust = make_trust(now=now)
@@ -195,7 +195,7 @@ async def open_link_site(directory: Path) -> AsyncIterator[LinkSite]:
         await listener.start()
         key = _make_agent(directory, trust, f"https://127.0.0.1:{runner.addresses[0][1]}", now)
         hub = LyingHub(trust, key, now_ms=system_clock())
-        agent = await open_agent(directory)
+        agent = await open_agent(directory, clock)
         closing.push_async_callback(agent.stop)
         scripted.append(LinkSite(hub=hub, agent=agent, spki=key.spki))
         await agent.start()

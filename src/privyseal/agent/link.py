@@ -8,7 +8,7 @@ minute. WebSocket pings in both directions notice a peer that is gone.
 import asyncio
 import random
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import aiohttp
@@ -43,7 +43,11 @@ _STEADY_SECONDS: Final = 60.0
 class HubLink:
     """Keeps one link to one hub."""
 
-    def __init__(self, *, url: str, tls: ssl.SSLContext, executor: Executor) -> None:
+    def __init__(
+        self, *, url: str, tls: ssl.SSLContext, executor: Executor, failed: Callable[[BaseException], None]
+    ) -> None:
+        """`failed` is called when a job ended in a way that nobody foresaw: the hub has no answer to it."""
+        self._failed = failed
         self._url = url.rstrip("/") + "/v1/agents/link"
         self._tls = tls
         self._executor = executor
@@ -120,7 +124,12 @@ class HubLink:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
     async def _send(self, message: AgentMessage) -> None:
         """Send, or drop if the link is down: the hub asks again when it is back."""

@@ -2,10 +2,10 @@
 """An agent process put together: tokens, journal, executor, link."""
 
 import asyncio
-import contextlib
 import ssl
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -13,7 +13,7 @@ from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, t
 from privyseal.agent.executor import Executor
 from privyseal.agent.keys import open_profiles
 from privyseal.agent.link import HubLink
-from privyseal.errors import PrivysealError
+from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.keyfile import load_ed25519, read_private
 from privyseal.ports.clock import Clock, system_clock
@@ -47,18 +47,54 @@ class Agent:
         self._journal = journal
         request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
         self.executor = Executor(bundle=bundle, request_key=request_key, journal=journal, clock=clock)
-        self.link = HubLink(url=config.hub, tls=_tls(files, bundle), executor=self.executor)
+        self.link = HubLink(url=config.hub, tls=_tls(files, bundle), executor=self.executor, failed=self._failure_seen)
         self._tokens: dict[str, Token] = {
             table.name: open_token(token_config(table, files.directory)) for table in config.token
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """Open the tokens and dial out."""
         again = await self._open_profiles()
-        self._tasks.append(asyncio.create_task(self.link.run(), name="agent link"))
+        self._spawn(self.link.run(), "agent link")
         if again:
-            self._tasks.append(asyncio.create_task(self._look_again(), name="agent tokens"))
+            self._spawn(self._look_again(), "agent tokens")
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return when asked to stop.
+
+        Raises:
+            UnavailableError: `agent.internal` if a part of the agent ended in a way that nobody foresaw.
+            PrivysealError: what ended it, if that is known.
+        """
+        stopping = asyncio.create_task(stop.wait(), name="agent stop")
+        await asyncio.wait((stopping, self._failure), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not self._failure.done():
+            return
+        error = self._failure.result()
+        if isinstance(error, PrivysealError):
+            raise error
+        raise UnavailableError(
+            "agent.internal",
+            f"a part of the agent failed with {type(error).__name__}",
+            hint="start it again; if it comes back, report it with the agent's log",
+        ) from error
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure_seen(error)
+
+    def _failure_seen(self, error: BaseException) -> None:
+        _LOG.critical("agent failed", exc_info=error)
+        if not self._failure.done():
+            self._failure.set_result(error)
 
     async def _open_profiles(self) -> bool:
         """Open what can be opened and announce all; True if it is worth looking again."""
@@ -91,9 +127,7 @@ class Agent:
         """Hang up, let the tokens finish, close everything."""
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.link.stop()
         for token in self._tokens.values():
             await token.close()

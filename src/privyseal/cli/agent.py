@@ -82,7 +82,7 @@ def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
         agent = await open_agent(directory)
         try:
             await agent.start()
-            await stop.wait()
+            await agent.wait(stop)
         finally:
             await agent.stop()
 

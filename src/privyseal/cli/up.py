@@ -38,7 +38,7 @@ def up(*, directory: Annotated[Path, Parameter(name="--dir")], listen: str = "")
         try:
             await installation.ready()
             print(json.dumps(installation.announcement()), flush=True)  # noqa: T201 - the contract with scripts
-            await stop.wait()
+            await installation.agent.wait(stop)
         finally:
             await installation.stop()
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nobody foresaw ends the agent with a word: it never stays behind without its link, or without an answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lying_hub import PROFILE
+from lying_link import LinkSite, Peer, open_link_site
+from privyseal.agent.check import KeyProfile
+from privyseal.agent.executor import ServedKey
+from privyseal.errors import UnavailableError
+from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import TokenInfo, TokenKey
+
+PATIENCE_SECONDS = 20.0
+
+
+class BrokenToken:
+    """An adapter with a defect: it raises what the port does not allow."""
+
+    async def info(self) -> TokenInfo:
+        raise RuntimeError("defect")
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        raise RuntimeError("defect")
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        raise RuntimeError("defect")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def broken_clock() -> int:
+    raise RuntimeError("defect")
+
+
+async def failure(site: LinkSite) -> UnavailableError:
+    """How the agent's process would end, though nobody asks it to stop."""
+    with pytest.raises(UnavailableError) as caught:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await site.agent.wait(asyncio.Event())
+    return caught.value
+
+
+async def job_is_sent(site: LinkSite) -> None:
+    ask = site.hub.ask(site.hub.enrol())
+
+    async def script(peer: Peer) -> None:
+        await site.greet(peer)
+        await peer.send(site.hub.job(ask))
+
+    await site.play(script)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[LinkSite]:
+    async with open_link_site(tmp_path) as site:
+        yield site
+
+
+async def test_a_job_that_ends_unforeseen_ends_the_agent(site: LinkSite) -> None:
+    profile = KeyProfile(name=PROFILE, spki=site.spki, level="traced", opaque=(), not_before_ms=0, not_after_ms=2**52)
+    site.agent.executor.serve((ServedKey(profile=profile, token=BrokenToken(), key_id=b"\x01"),))
+    await job_is_sent(site)
+
+    error = await failure(site)
+
+    assert error.code == "agent.internal"
+    assert "RuntimeError" in error.message
+
+
+async def test_a_link_that_ends_unforeseen_ends_the_agent(tmp_path: Path) -> None:
+    async with open_link_site(tmp_path, broken_clock) as site:
+        await job_is_sent(site)
+
+        assert (await failure(site)).code == "agent.internal"
+        await site.agent.stop()  # what failed does not keep the rest from being closed
+
+
+async def test_an_agent_that_is_asked_to_stop_has_not_failed(site: LinkSite) -> None:
+    stop = asyncio.Event()
+    stop.set()
+
+    await site.agent.wait(stop)
