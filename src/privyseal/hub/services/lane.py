@@ -91,9 +91,9 @@ class Lane:
         if self._link is link:
             self.wake()
             return
+        self._resolving = True  # before the link counts: nothing is claimed under a fence that is not held yet
         self._link = link
         self._fence = await self._services.store.write(self._take_lease)
-        self._resolving = True
         self._spawn(self._resolve_open(link))
 
     def detach(self, link: AgentLink) -> None:
@@ -331,6 +331,8 @@ class Lane:
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
+            return
+        if self._link is not link:  # another link has come meanwhile, and is not settled yet
             return
         self._resolving = False
         self.wake()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The moment between an agent's return and the lease: nothing may be claimed under a fence that is not held yet."""
+
+import asyncio
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.hub.links import AgentLink
+from privyseal.hub.services.audit import Audit
+from privyseal.hub.services.lane import Lane, LaneServices
+from privyseal.ports.clock import system_clock
+from privyseal.ports.store import Enrolment, ProfileRow
+from privyseal.storage.sqlite import SqliteStore
+from privyseal.wire.link import HubMessage
+
+AGENT = Enrolment(
+    role="agent",
+    name="lab",
+    certificate_sha256=bytes(32),
+    request_key=bytes(32),
+    profiles=(),
+    salt=bytes(16),
+    entry_index=0,
+)
+PROFILE = ProfileRow(
+    name="demo",
+    agent="lab",
+    chain=(),
+    level="traced",
+    opaque=(),
+    token_label="",
+    token_serial="",
+    hardware=False,
+    entry_index=0,
+)
+
+
+async def send(_: HubMessage) -> None:
+    """The agent hears nothing in this test."""
+
+
+async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) -> None:
+    store = await SqliteStore.open(
+        tmp_path / "hub.db",
+        origin="hub.example",
+        log_key=Ed25519PrivateKey.generate(),
+        clock=system_clock,
+        head_path=tmp_path / "head.checkpoint",
+    )
+    services = LaneServices(
+        store=store, audit=Audit(store), holder="this hub", changed=lambda _: None, failed=lambda _: None
+    )
+    lane = Lane(PROFILE, services)
+    attached = asyncio.create_task(lane.attach(AgentLink(AGENT, send, held_size=0), PROFILE, None))
+    early = []
+    while not attached.done():
+        if lane.reserve():
+            early.append(lane)
+        await asyncio.sleep(0)
+    await attached
+    await store.close()
+
+    assert early == [], "a job claimed now would stand in the log under a fence lower than one before it"
