@@ -112,6 +112,7 @@ SECTION_TABLE = OPTIONAL + 240
 @pytest.mark.parametrize(
     "image",
     [
+        make_pe(sections=(b"",)),
         changed(IMAGE, OPTIONAL + 32, 0),
         changed(IMAGE, OPTIONAL + 32, 16),
         changed(IMAGE, OPTIONAL + 32, 8192),
@@ -121,7 +122,7 @@ SECTION_TABLE = OPTIONAL + 240
         changed(IMAGE, SECTION_TABLE + 16, 5121),
         changed(changed(IMAGE, SECTION_TABLE + 20, HEADERS + 5120), SECTION_TABLE + 60, HEADERS),
     ],
-    ids=["none", "small", "large", "long headers", "over headers", "overlap", "longer", "out of order"],
+    ids=["no sections", "none", "small", "large", "long headers", "over headers", "overlap", "longer", "out of order"],
 )
 def test_images_whose_pages_are_doubtful_get_no_page_hashes(image: bytes) -> None:
     with pytest.raises(UnsupportedInputError) as caught:

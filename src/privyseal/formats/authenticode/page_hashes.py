@@ -40,13 +40,13 @@ def make_page_hashes(stream: BinaryIO, layout: PeLayout, head: bytes) -> PageHas
         UnsupportedInputError: `pe.page_hashes` if programs would not agree on what the image's pages are.
     """
     ends = [layout.size_of_headers, *(one.offset + one.size_bytes for one in layout.sections)]
-    in_order = all(end <= section.offset for end, section in zip(ends, layout.sections, strict=False))
+    in_order = len(ends) > 1 and all(end <= section.offset for end, section in zip(ends, layout.sections, strict=False))
     if layout.section_alignment != _PAGE_SIZE_BYTES or layout.size_of_headers > _PAGE_SIZE_BYTES or not in_order:
         raise UnsupportedInputError(
             "pe.page_hashes",
             f"page hashes need a SectionAlignment of {_PAGE_SIZE_BYTES}, headers within one page, and sections one "
             f"behind the other; this image has {layout.section_alignment}, headers of {layout.size_of_headers} bytes, "
-            f"and its sections {'do not overlap' if in_order else 'overlap or are out of order'}",
+            f"and its sections {'are' if in_order else 'are none, overlap or are not'} in order",
             hint="sign it without page hashes",
         )
     size_bytes = _page_count(layout) * _RECORD.size
