@@ -168,7 +168,7 @@ async def test_a_job_without_items_changes_nothing(bench: Bench, ask: Ask) -> No
         (lambda data: data + b"\0", "der.trailing_bytes"),
         (lambda data: data[:-1], "der.malformed"),
         (lambda _: b"", "der.malformed"),
-        (lambda data: data + bytes(70_000), "authenticode.preimage_too_large"),
+        (lambda data: data + bytes(21 << 20), "authenticode.preimage_too_large"),
     ],
     ids=["trailing", "missing", "empty", "huge"],
 )

@@ -43,7 +43,7 @@ def detached() -> bytes:
     return EDITS.extract(scan(sign(IMAGE, signer("ec"))))
 
 
-def stamp(scanned: Scan, position: int) -> Patch:
+def with_token(scanned: Scan, position: int) -> Patch:
     values = EDITS.signature_values(scanned)
     value = values[position] if position < len(values) else b""
     return EDITS.add_timestamp(scanned, position, make_token(value))
@@ -53,7 +53,7 @@ CHANGES: tuple[Callable[[Scan], Patch], ...] = (
     EDITS.remove,
     lambda one: EDITS.attach(one, detached()),
     *(lambda one, place=place: PE.embed(one, signature_for(place)) for place in Placement),
-    *(lambda one, position=position: stamp(one, position) for position in range(4)),
+    *(lambda one, position=position: with_token(one, position) for position in range(4)),
 )
 
 

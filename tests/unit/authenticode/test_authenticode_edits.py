@@ -3,6 +3,7 @@
 
 import hashlib
 import struct
+from dataclasses import replace
 
 import pefile
 import pytest
@@ -202,18 +203,8 @@ def test_a_timestamp_leaves_the_other_attributes_as_they_are() -> None:
     foreign = cms.Attribute(type="1.2.3.4.5", values=(b"\x04\x03own", b"\x05\x00"))
     signed_data = cms.parse_signed_data(EDITS.extract(scan(SIGNED)))
     (signer_info,) = signed_data.signer_infos
-    with_foreign = cms.encode_signed_data(
-        cms.SignedData(
-            **{name: getattr(signed_data, name) for name in signed_data.__slots__ if name != "signer_infos"},
-            signer_infos=(
-                cms.SignerInfo(
-                    **{name: getattr(signer_info, name) for name in signer_info.__slots__ if "unsigned" not in name},
-                    unsigned_attributes=(foreign,),
-                ),
-            ),
-        )
-    )
-    signed = with_table(IMAGE, encode_table(with_foreign))
+    changed = replace(signed_data, signer_infos=(replace(signer_info, unsigned_attributes=(foreign,)),))
+    signed = with_table(IMAGE, encode_table(cms.encode_signed_data(changed)))
 
     stamped = edited(signed, lambda one: EDITS.add_timestamp(one, 0, make_token(signer_info.signature)))
 
@@ -264,3 +255,20 @@ def test_an_unreadable_signature_has_no_value_and_takes_no_timestamp() -> None:
     with pytest.raises(UnsupportedInputError) as caught:
         EDITS.add_timestamp(scan(signed), 0, b"")
     assert caught.value.code == "authenticode.no_such_signature"
+
+
+def test_a_signature_within_a_second_signer_takes_no_timestamp() -> None:
+    nested = EDITS.extract(scan(sign(IMAGE)))
+    signed_data = cms.parse_signed_data(EDITS.extract(scan(SIGNED)))
+    (one,) = signed_data.signer_infos
+    attribute = cms.Attribute(type=oids.SPC_NESTED_SIGNATURE, values=(nested,))
+    two = (one, replace(one, unsigned_attributes=(attribute,)))
+    signed = with_table(IMAGE, encode_table(cms.encode_signed_data(replace(signed_data, signer_infos=two))))
+    values = EDITS.signature_values(scan(signed))
+    assert [bool(value) for value in values] == [False, True]
+    assert len(verify(signed)) == 2
+
+    with pytest.raises(MalformedInputError) as caught:
+        EDITS.add_timestamp(scan(signed), 1, make_token(values[1]))
+
+    assert caught.value.code == "authenticode.unreadable_signature"

@@ -2,6 +2,7 @@
 """A second signature: nested in the first one, beside it, or instead of it."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -68,10 +69,8 @@ def test_nested_attributes_of_others_become_one() -> None:
     signed_data = cms.parse_signed_data(EDITS.extract(scan(SIGNED)))
     (info,) = signed_data.signer_infos
     two = tuple(cms.Attribute(type=oids.SPC_NESTED_SIGNATURE, values=(one,)) for one in (second, third))
-    fields = {name: getattr(info, name) for name in info.__slots__} | {"unsigned_attributes": two}
-    whole = {name: getattr(signed_data, name) for name in signed_data.__slots__}
-    whole |= {"signer_infos": (cms.SignerInfo(**fields),)}
-    data = with_table(IMAGE, encode_table(cms.encode_signed_data(cms.SignedData(**whole))))
+    changed = replace(signed_data, signer_infos=(replace(info, unsigned_attributes=two),))
+    data = with_table(IMAGE, encode_table(cms.encode_signed_data(changed)))
     assert problems(data) == ["", "", ""]
 
     after = placed(data, Placement.NESTED)

@@ -69,7 +69,7 @@ def set_timestamp(encoded: bytes, position: int, token: bytes) -> bytes:
         token: The token, a ContentInfo.
 
     Raises:
-        MalformedInputError: `der.malformed`, `der.trailing_bytes`.
+        MalformedInputError: `der.malformed`, `der.trailing_bytes`, `authenticode.unreadable_signature`.
         UnsupportedInputError: `authenticode.no_such_signature`.
     """
 
@@ -87,6 +87,12 @@ def set_timestamp(encoded: bytes, position: int, token: bytes) -> bytes:
     while place.parent >= 0:
         changed = _changed(places[place.parent].encoded, _replacing(place.encoded, changed))
         place = places[place.parent]
+    if token not in changed:
+        # In the second signer of one around it, or behind lengths that are not DER.
+        raise MalformedInputError(
+            "authenticode.unreadable_signature",
+            "the signature lies within another one that cannot be written again without changing it",
+        )
     return changed
 
 
