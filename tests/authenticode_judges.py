@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Beside its own errors it lets through what its parsers raise for broken structures.
-_REFUSALS_OF_SIGNIFY = (SignifyError, ValueError, OSError, LookupError, TypeError, AttributeError)
+_REFUSALS_OF_SIGNIFY = (SignifyError, ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError)
 
 _RULE = yara.compile(
     source="""
