@@ -15,7 +15,7 @@ from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.authenticode.layout import read_layout
 from privyseal.formats.authenticode.table import encode_table, parse_table
-from privyseal.formats.model import Artifact, SignOptions, TrustAnchors
+from privyseal.formats.model import Artifact, PageHashState, SignOptions, TrustAnchors
 from privyseal.pki import cms, cms_verify, der, oids
 
 IMAGE = make_pe(sections=(b"\x90" * 700, b"data" * 300), overlay=b"overlay")
@@ -275,6 +275,10 @@ def test_page_hashes_are_checked() -> None:
     assert codes(with_page_hashes(good[:-36])) == ["authenticode.page_hash_mismatch"]
     assert codes(with_page_hashes(b"")) == ["authenticode.page_hash_mismatch"]
     assert codes(with_page_hashes(good, bytes(16))) == ["authenticode.page_hashes"]
+    states = [verify(with_page_hashes(records))[0].page_hashes for records in (good, wrong)]
+    assert states == [PageHashState.CHECKED, PageHashState.WRONG]
+    (unread,) = verify(with_page_hashes(wrong), TrustAnchors(code_signing=()))
+    assert (unread.page_hashes, unread.problem_code) == (PageHashState.UNCHECKED, "chain.untrusted")
 
 
 @pytest.mark.parametrize(("offset", "value"), [(32, 0), (32, 1 << 31), (60, 1 << 31)])
