@@ -33,7 +33,7 @@ struct function_list {
 /* Places in CK_FUNCTION_LIST. */
 enum {
   INITIALIZE = 0, FINALIZE = 1, GET_SLOT_LIST = 4, GET_SLOT_INFO = 5, GET_TOKEN_INFO = 6, OPEN_SESSION = 12,
-  LOGIN = 18, SIGN_INIT = 42, SIGN = 43
+  LOGIN = 18, CREATE_OBJECT = 20, SIGN_INIT = 42, SIGN = 43, GENERATE_KEY_PAIR = 59
 };
 
 static struct function_list ours;
@@ -197,6 +197,25 @@ static rv_t shim_sign(ulong_t session, unsigned char *data, ulong_t length, unsi
   return after(&order, rv);
 }
 
+static rv_t shim_create_object(ulong_t session, void *template, ulong_t count, ulong_t *object) {
+  struct order order;
+  rv_t rv = before("C_CreateObject", &order);
+  return rv ? rv
+            : ((rv_t(*)(ulong_t, void *, ulong_t, ulong_t *))real->functions[CREATE_OBJECT])(session, template, count,
+                                                                                             object);
+}
+
+static rv_t shim_generate_key_pair(ulong_t session, void *mechanism, void *public, ulong_t public_count, void *private,
+                                   ulong_t private_count, ulong_t *public_key, ulong_t *private_key) {
+  struct order order;
+  rv_t rv = before("C_GenerateKeyPair", &order);
+  rv = rv ? rv
+          : ((rv_t(*)(ulong_t, void *, void *, ulong_t, void *, ulong_t, ulong_t *,
+                      ulong_t *))real->functions[GENERATE_KEY_PAIR])(session, mechanism, public, public_count, private,
+                                                                     private_count, public_key, private_key);
+  return after(&order, rv);
+}
+
 rv_t C_GetFunctionList(struct function_list **list) {
   if (!real) {
     const char *path = getenv("PRIVYSEAL_SHIM_MODULE");
@@ -215,6 +234,8 @@ rv_t C_GetFunctionList(struct function_list **list) {
     ours.functions[LOGIN] = (void *)shim_login;
     ours.functions[SIGN_INIT] = (void *)shim_sign_init;
     ours.functions[SIGN] = (void *)shim_sign;
+    ours.functions[CREATE_OBJECT] = (void *)shim_create_object;
+    ours.functions[GENERATE_KEY_PAIR] = (void *)shim_generate_key_pair;
   }
   *list = &ours;
   return OK;

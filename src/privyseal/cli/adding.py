@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from privyseal.cli.prompts import confirm, read_pin
 from privyseal.cli.render import emit, printable, say
 from privyseal.cli.scanning import look
 from privyseal.cli.token_host import choose_key, parse_key_id
-from privyseal.errors import ConfigError
+from privyseal.errors import ConfigError, TokenError
 from privyseal.identity.keyfile import write_private
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.token import TokenKey
@@ -28,6 +28,8 @@ from privyseal.tokens.pin import PinBuffer, read_pin_file
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["AddRequest", "add_token"]
+
+_PIN_CODES: Final = frozenset({"token.pin_incorrect", "token.pin_blocked"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,12 @@ async def _keys(asked: AddRequest, table: TokenTable, pin: PinBuffer | None) -> 
     token = open_token(config, pin=None if pin is None else pin.copy())
     try:
         return await token.keys()
+    except TokenError as error:
+        if error.code not in _PIN_CODES:
+            raise
+        # The token has no name in agent.toml yet, by which its journal is cleared otherwise.
+        hint = f"make sure of the PIN, then: privyseal token unlock --serial {table.serial} --dir {asked.directory}"
+        raise TokenError(error.code, error.message, hint=hint) from error
     finally:
         await token.close()
 

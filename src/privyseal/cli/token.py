@@ -127,9 +127,10 @@ def add(  # noqa: PLR0913 - a command's options
 
 
 def unlock(
-    name: str,
+    name: str = "",
     /,
     *,
+    serial: str = "",
     directory: Annotated[Path, Parameter(name="--dir")],
     forgive_refused: Annotated[bool, Parameter(negative="")] = False,
     as_json: AsJson = False,
@@ -142,6 +143,8 @@ def unlock(
     ----------
     name
         Name of the token in agent.toml.
+    serial
+        Instead of a name: the serial number of a token that is not in agent.toml yet.
     directory
         The agent's directory.
     forgive_refused
@@ -149,28 +152,22 @@ def unlock(
     as_json
         Print one JSON document.
     """
-    serial = asyncio.run(_unlock(name, directory, forgive_refused=forgive_refused))
+    from privyseal.agent.config import AgentFiles  # noqa: PLC0415 - extra `agent`
+    from privyseal.tokens.pin_journal import PinJournal  # noqa: PLC0415
+
+    if bool(name) == bool(serial):
+        raise ConfigError("usage.arguments", "name the token, or give its --serial", hint="privyseal token unlock NAME")
+    serial = serial or asyncio.run(_serial_of(name, directory))
+    PinJournal(str(AgentFiles(directory).pin_journal.resolve())).clear(serial, forgive_refused=forgive_refused)
     emit(
         {"token": name, "serial": serial, "unlocked": True},
-        (f"token {name} (serial {serial}): the next login may present its PIN again",),
+        (f"token {name or '(not in agent.toml)'}, serial {serial}: the next login may present its PIN again",),
         as_json=as_json,
     )
 
 
-async def _unlock(name: str, directory: Path, *, forgive_refused: bool) -> str:
-    from privyseal.agent.config import AgentFiles, load_agent_config, token_config  # noqa: PLC0415 - extra `agent`
-    from privyseal.tokens.factory import open_token  # noqa: PLC0415
-    from privyseal.tokens.pin_journal import PinJournal  # noqa: PLC0415
+async def _serial_of(name: str, directory: Path) -> str:
+    from privyseal.cli.token_host import opened  # noqa: PLC0415 - extra `agent`
 
-    tokens = {one.name: one for one in load_agent_config(directory).token}
-    if name not in tokens:
-        raise ConfigError(
-            "token.unknown", f"agent.toml names no token {name!r}; it names {', '.join(tokens) or 'none'}"
-        )
-    token = open_token(token_config(tokens[name], directory))
-    try:
-        serial = (await token.info()).serial
-    finally:
-        await token.close()
-    PinJournal(str(AgentFiles(directory).pin_journal.resolve())).clear(serial, forgive_refused=forgive_refused)
-    return serial
+    async with opened(directory, name) as token:
+        return (await token.info()).serial
