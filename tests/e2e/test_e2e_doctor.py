@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`privyseal doctor` on real installations: sound ones, and each kind of damage done for real."""
 
+import ctypes
 import datetime as dt
 import os
+import re
 import shutil
 import socket
 import time
@@ -96,6 +98,37 @@ def test_a_machine_without_any_role_is_told_so(tmp_path: Path) -> None:
     outcome = refused(privyseal("doctor", "--dir", tmp_path, cwd=tmp_path), 2, "config.missing")
 
     assert "hub.toml" in outcome.err
+
+
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE = 1, 2, 10
+
+
+def without_roots_powers() -> None:
+    """In a program that is about to start (prctl(2), PR_CAPBSET_DROP): what another account than root could not do."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+def test_a_client_configuration_that_may_not_be_seen_is_no_role(stopped: Path, tmp_path: Path) -> None:
+    (stopped / "client.toml").unlink()
+    (tmp_path / "config").mkdir(mode=0)
+
+    outcome = privyseal("doctor", "--dir", stopped, "--json", cwd=tmp_path, before=without_roots_powers)
+
+    assert {one["role"] for one in outcome.document["rows"]} == {"hub", "agent"}
+    (tmp_path / "config").chmod(0o700)
+
+
+def test_a_port_that_only_the_service_may_open_is_no_fail(stopped: Path, tmp_path: Path) -> None:
+    path = stopped / "hub" / "hub.toml"
+    path.write_text(re.sub(r"(?m)^listen_web = .*$", 'listen_web = "127.0.0.1:7"', path.read_text()))
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+    outcome = privyseal("doctor", "--dir", stopped, "--json", cwd=tmp_path, before=without_roots_powers)
+
+    (found,) = [one for one in outcome.document["rows"] if one["subject"] == "port 127.0.0.1:7"]
+    assert found["verdict"] == ("warn" if first > 7 else "pass")
+    assert "docs/systemd.md" in found["next"] or first <= 7
 
 
 def test_nothing_is_changed_by_looking(stopped: Path) -> None:

@@ -146,6 +146,12 @@ async def test_the_pin_file_can_be_read_by_others(faulty: FaultyToken) -> None:
     fails(row(await looked_at(faulty.config()), "token lab: PIN file"), "token.pin_file", "token")
 
 
+async def test_a_credential_of_the_service_is_not_doctors(faulty: FaultyToken) -> None:
+    rows = await looked_at(faulty.config(pin_file="/run/credentials/privyseal-agent.service/pin"))
+
+    assert row(rows, "token lab: PIN file").verdict is Verdict.SKIP
+
+
 async def test_without_a_pin_file_somebody_must_hand_it_in(faulty: FaultyToken) -> None:
     assert row(await looked_at(faulty.config(pin_file="")), "token lab: PIN file").verdict is Verdict.SKIP
 

@@ -17,7 +17,7 @@ from privyseal.errors import ConfigError, MalformedInputError, VerificationError
 from privyseal.identity.diagnosis import days_left
 from privyseal.pki import oids
 from privyseal.pki.x509 import build_path, parse_certificate
-from privyseal.ports.diagnosis import Row, look, passed, skipped, warned
+from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
 
 __all__ = ["certificate_rows"]
 
@@ -44,14 +44,11 @@ def certificate_rows(
     """
     whole = f"certificate of {profile}"
     try:
-        certificates = tuple(x509.load_der_x509_certificate(one) for one in chain)
-    except ValueError as error:
-        broken = MalformedInputError(
-            "certificate.malformed",
-            f"a certificate of key profile {profile!r} cannot be read: {error}",
-            hint="take the certificate file anew from the CA",
-        )
-        return (look(whole, lambda: _refuse(broken)),)
+        for one in chain:
+            parse_certificate(one)  # reads all of it: nothing that is looked at later can be broken
+    except MalformedInputError as error:
+        return (failed(whole, error),)
+    certificates = tuple(x509.load_der_x509_certificate(one) for one in chain)
     leaf = certificates[0]
     return (
         look(f"{whole}: dates", lambda: _check_dates(whole, leaf, now)),
@@ -59,10 +56,6 @@ def certificate_rows(
         look(f"{whole}: size of key", lambda: _check_size(whole, leaf)),
         look(f"{whole}: key on token", lambda: _check_key(whole, leaf, spki)),
     )
-
-
-def _refuse(error: MalformedInputError) -> Row:
-    raise error
 
 
 def _check_dates(whole: str, leaf: x509.Certificate, now: dt.datetime) -> Row:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One token of an agent: its module, the token itself, its PIN file and PIN journal. Logs in only when told to."""
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from privyseal.agent.diagnosis_pcsc import PcscPlaces, needs_pcscd, pcsc_rows
 from privyseal.errors import PrivysealError, TokenError
@@ -17,6 +19,9 @@ from privyseal.tokens.pin import read_pin_file
 from privyseal.tokens.pin_journal import PinJournal
 
 __all__ = ["LookedAtToken", "look_at_token"]
+
+#: Where systemd.exec(5) puts the credentials of each service.
+_CREDENTIALS: Final = Path("/run/credentials")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,12 @@ def _check_pin_file(config: TokenConfig) -> Row:
     if not config.pin_file:
         return skipped(
             subject, "none is configured", "hand the PIN in after each start, or set `pin_file` in agent.toml"
+        )
+    if _CREDENTIALS in Path(config.pin_file).parents and "CREDENTIALS_DIRECTORY" not in os.environ:
+        return skipped(
+            subject,
+            f"{config.pin_file} is a systemd credential, which its service alone must be able to read",
+            "the agent's log says whether the token took the PIN: journalctl -u privyseal-agent",
         )
     pin = read_pin_file(config.pin_file)
     pin.wipe()

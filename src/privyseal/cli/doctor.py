@@ -99,6 +99,10 @@ def _client_config(directory: Path | None, config: str, *, needed: bool) -> Path
         return directory / _CLIENT
     try:
         return find_client_config(config)
+    except PermissionError:
+        if needed or config:
+            raise
+        return None  # a service's account need not see the machine's client configuration
     except ConfigError as error:
         if config:
             raise

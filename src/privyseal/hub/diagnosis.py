@@ -166,12 +166,8 @@ def _check_port(address: str, files: HubFiles) -> Row:
         try:
             probe.bind((host, port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ConfigError(
-                    "listen.failed",
-                    f"cannot listen on {address}: {error.strerror}",
-                    hint=f"change {files.config}: an address of this machine, and a port that this account may use",
-                ) from error
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise _cannot_listen(address, str(error.strerror), files) from error
         else:
             return passed(subject, "free: the hub does not run now")
     return _check_holder(address, files)
@@ -179,6 +175,7 @@ def _check_port(address: str, files: HubFiles) -> Row:
 
 def _check_holder(address: str, files: HubFiles) -> Row:
     """Who holds the port: this hub shows a certificate of its own CA, always also for `localhost`."""
+    subject = f"port {address}"
     host, port = split_address(address)
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -188,13 +185,25 @@ def _check_holder(address: str, files: HubFiles) -> Row:
             socket.create_connection((near, port), timeout=_CONNECT_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname="localhost"),
         ):
-            return passed(f"port {address}", "held by this hub, which runs")
+            return passed(subject, "held by this hub, which runs")
+    except ConnectionRefusedError:
+        return warned(
+            subject,
+            "nobody listens there, and this account may not open it",
+            "ports below 1024 need CAP_NET_BIND_SERVICE: docs/systemd.md shows the lines for the service",
+        )
     except OSError as error:
-        raise ConfigError(
-            "listen.failed",
-            f"another process holds {address}: it shows no certificate of this hub's CA ({error})",
-            hint=f"find it with: ss -ltnp 'sport = :{port}'; stop it, or change {files.config}",
-        ) from error
+        reason = f"another process holds it, and shows no certificate of this hub's CA ({error})"
+        raise _cannot_listen(address, reason, files) from error
+
+
+def _cannot_listen(address: str, reason: str, files: HubFiles) -> ConfigError:
+    _, port = split_address(address)
+    return ConfigError(
+        "listen.failed",
+        f"the hub cannot listen on {address}: {reason}",
+        hint=f"ss -ltnp 'sport = :{port}' shows who does; end that program, or change {files.config}",
+    )
 
 
 def check_space(directory: Path, free_bytes: int) -> Row:
