@@ -14,6 +14,7 @@ from privyseal.cli.render import emit
 from privyseal.client.config import find_client_config
 from privyseal.client.diagnosis import client_rows
 from privyseal.client.diagnosis_hub import HubProbe, hub_rows
+from privyseal.client.diagnosis_tsa import check_tsa
 from privyseal.errors import ConfigError, PrivysealError
 from privyseal.identity.bundle import load_bundle
 from privyseal.ports.clock import Clock, system_clock
@@ -78,9 +79,7 @@ def diagnose(
     parts: list[Part] = []
     if directory is not None:
         if (hub := _place(directory, "hub", _HUB)) is not None:
-            from privyseal.hub.diagnosis import hub_rows as rows_of_hub  # noqa: PLC0415 - extra `hub`
-
-            parts.append(Part(role="hub", place=hub, rows=rows_of_hub(hub, clock)))
+            parts.append(Part(role="hub", place=hub, rows=_hub_rows(hub, clock)))
         if (agent := _place(directory, "agent", _AGENT)) is not None:
             parts.append(Part(role="agent", place=agent, rows=_agent_rows(agent, clock, login=login)))
     client = _client_config(directory, config, needed=not parts)
@@ -115,6 +114,19 @@ def _client_config(directory: Path | None, config: str, *, needed: bool) -> Path
             f"{directory} holds none of {_HUB}, {_AGENT} and {_CLIENT}, and no client configuration is in force",
             hint="name a hub's, an agent's or a client's directory with --dir, or a client.toml with --config",
         ) from error
+
+
+def _hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
+    """The hub's own rows, then the TSAs that it asks for its clients."""
+    from privyseal.hub.config import load_hub_config  # noqa: PLC0415 - extra `hub`
+    from privyseal.hub.diagnosis import hub_rows as rows_of_hub  # noqa: PLC0415
+
+    rows = rows_of_hub(directory, clock)
+    try:
+        asked = load_hub_config(directory).tsa
+    except PrivysealError:
+        return rows  # the first row says so
+    return (*rows, *(check_tsa(table.url) for table in asked))
 
 
 def _agent_rows(directory: Path, clock: Clock, *, login: bool) -> tuple[Row, ...]:

@@ -27,13 +27,12 @@ _MTLS: Final = "hub, mtls listener"
 _DAYS_BEFORE_EXPIRY: Final = 30
 
 
-def client_rows(config_path: str, clock: Clock, *, tsa_urls: tuple[str, ...] = ()) -> tuple[Row, ...]:
+def client_rows(config_path: str, clock: Clock) -> tuple[Row, ...]:
     """All rows of a client.
 
     Args:
         config_path: client.toml.
         clock: This machine's clock.
-        tsa_urls: TSAs that signing would ask.
     """
     subject = "configuration"
     try:
@@ -51,7 +50,17 @@ def client_rows(config_path: str, clock: Clock, *, tsa_urls: tuple[str, ...] = (
         look("leftover requests", lambda: _check_leftovers(config)),
     )
     web = hub_rows(HubProbe(config.web_url, bundle, clock), identity.tls_certificate, _REJOIN)
-    return (*local, *web, *_mtls_rows(config, clock), *(check_tsa(url) for url in tsa_urls))
+    return (*local, *web, *_mtls_rows(config, clock), *_tsa_rows(config))
+
+
+def _tsa_rows(config: ClientConfig) -> tuple[Row, ...]:
+    if config.timestamp_via == "hub":
+        step = "on the hub's machine, privyseal doctor --dir DIR asks each of them"
+        return (skipped("TSA", "the hub asks the TSAs of its own configuration", step),)
+    if not config.timestamp:
+        reason = "none is configured: signatures are good for as long as the certificate only"
+        return (skipped("TSA", reason, f"set `timestamp` in {config.path}"),)
+    return tuple(check_tsa(url) for url in config.timestamp)
 
 
 def _check_journal(config: ClientConfig) -> Row:
