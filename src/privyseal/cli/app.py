@@ -95,6 +95,15 @@ _noun(
     ),
 )
 _noun(
+    "signature",
+    "Signatures apart from their files, for reproducible builds.",
+    (
+        ("remove", "Take every signature out of files."),
+        ("extract", "Write a file's signature into a file of its own."),
+        ("attach", "Put an extracted signature into the same file, built again."),
+    ),
+)
+_noun(
     "log",
     "The log of one hub.",
     (("verify", "Recompute the whole log and check all that it says."), ("show", "Print log entries.")),

@@ -18,7 +18,16 @@ from typing import BinaryIO, Final
 from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.model import Patch
 
-__all__ = ["Draft", "SourceFile", "draft_beside", "open_source", "reopen_source", "write_edited", "write_signed"]
+__all__ = [
+    "Draft",
+    "SourceFile",
+    "draft_beside",
+    "open_source",
+    "reopen_source",
+    "write_edited",
+    "write_signed",
+    "write_whole",
+]
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
 
@@ -205,6 +214,21 @@ def write_edited(source: SourceFile, edits: tuple[Callable[[BinaryIO], Patch], .
         source.check_unchanged()
         try:
             copy.replace(real)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+
+
+def write_whole(target: Path, data: bytes, source: SourceFile) -> None:
+    """Write a small file that was made from another one, as a whole or not at all.
+
+    Raises:
+        MalformedInputError: `file.unwritable`.
+    """
+    with draft_beside(target) as draft:
+        try:
+            draft.stream.write(data)
+            _finish(draft.stream, source, draft.real)
+            draft.path.replace(draft.real)
         except OSError as error:
             raise _unwritable(target, error) from error
 
