@@ -1,51 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signing files, one or thousands (DESIGN §4): read all, ask once, put each signature into place as it comes."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from privyseal.client.answers import Answered
 from privyseal.client.config import ClientConfig
-from privyseal.client.files import Draft, draft_beside, open_source
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import RequestJournal
 from privyseal.client.placing import Placer, SignedFile
 from privyseal.client.preparing import Prepared, Scanned, Scanning, Work
+from privyseal.client.reading import WORKERS, Plan, Reading
 from privyseal.client.requests import Requester
 from privyseal.client.timestamping import Timestamper
 from privyseal.errors import PrivysealError
 from privyseal.formats.model import SignOptions
 from privyseal.identity.keyfile import load_ed25519
-from privyseal.pki.mechanism import hash_algorithm
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.wire.api import ProfileView
 
 __all__ = ["Outcome", "Plan", "Progress", "SignedFile", "Signer", "Work"]
 
-_WORKERS: Final = max(4, os.cpu_count() or 1)
 #: Answers that wait for a thread; the hub's next ones are not read before.
-_MAX_PENDING: Final = 4 * _WORKERS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a batch is signed.
-
-    Attributes:
-        continue_on_error: Sign the others if some cannot be read; otherwise nothing is asked for then.
-        skip_signed: Leave files alone that carry a signature.
-        dry_run: Read, and ask for the key profile, but sign nothing.
-    """
-
-    options: SignOptions = field(default_factory=SignOptions)
-    continue_on_error: bool = False
-    skip_signed: bool = False
-    dry_run: bool = False
+_MAX_PENDING: Final = 4 * WORKERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,55 +115,27 @@ class Signer:
         Raises:
             PrivysealError: what concerns all of them: the hub, the key profile; none was signed then.
         """
-        hash_algorithm(plan.options.digest_algorithm)
-        batch = _Batch(works, plan, observe)
-        with ExitStack() as drafts, _threads() as threads:
-            scannings = [Scanning(work, plan.options, threads) for work in works]
-            filling = _fill_ahead(scannings, threads, drafts, plan)
-            scanned = batch.read(scannings)
-            if batch.stops() or not scanned:
-                return batch.outcomes
-            prepared = batch.prepare(scanned, self._hub.profile(self._profile))
-            if batch.stops() or plan.dry_run:
-                return batch.outcomes
-            placer = Placer(
-                bundle=self._bundle,
-                placement=plan.options.placement,
-                timestamper=self._timestamper,
-                clock=self._clock,
-            )
-            batch.place(self._requester, prepared, lambda one: placer.place(one, _filled(filling)), threads)
+        with Reading(works, plan) as reading:
+            return self.sign_read(reading, observe)
+
+    def sign_read(self, reading: Reading, observe: Observer = lambda _: None) -> tuple[Outcome, ...]:
+        """The same for files that are being read already."""
+        plan = reading.plan
+        batch = _Batch(reading.works, plan, observe)
+        scanned = batch.read(reading.scannings)
+        if batch.stops() or not scanned:
+            return batch.outcomes
+        prepared = batch.prepare(scanned, self._hub.profile(self._profile))
+        if batch.stops() or plan.dry_run:
+            return batch.outcomes
+        placer = Placer(
+            bundle=self._bundle,
+            placement=plan.options.placement,
+            timestamper=self._timestamper,
+            clock=self._clock,
+        )
+        batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)
         return batch.outcomes
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that begin nothing new once the caller has left."""
-    threads = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="privyseal-sign")
-    try:
-        yield threads
-    finally:
-        threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _fill_ahead(
-    scannings: Sequence[Scanning], threads: ThreadPoolExecutor, drafts: ExitStack, plan: Plan
-) -> Future[Draft] | None:
-    """Copy one large file while it is hashed: by the time of the signature all is there but a few kilobytes."""
-    if len(scannings) != 1 or not scannings[0].is_large or plan.dry_run or plan.skip_signed:
-        return None
-    work = scannings[0].work
-    return threads.submit(_fill, work.path, drafts.enter_context(draft_beside(work.target)))
-
-
-def _fill(path: Path, draft: Draft) -> Draft:
-    with open_source(path) as source:
-        draft.fill(source, source.status.st_size)
-    return draft
-
-
-def _filled(filling: Future[Draft] | None) -> Draft | None:
-    return None if filling is None else filling.result()
 
 
 class _Batch:
