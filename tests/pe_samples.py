@@ -46,14 +46,16 @@ def make_pe(
     checksum: int = 0,
     lfanew: int = 0x80,
     directories: int = 16,
+    subsystem: int = 1,
 ) -> bytes:
-    """A PE32+ (or PE32) image with these sections, 512-byte file alignment, and an overlay behind them."""
+    """A PE32+ (or PE32) image of a driver: these sections, 512-byte file alignment, and an overlay behind them."""
     optional_size = (112 if plus else 96) + 8 * directories
     headers_size = -(-(lfanew + 24 + optional_size + 40 * len(sections)) // 512) * 512
     optional = bytearray(optional_size)
     struct.pack_into("<H", optional, 0, 0x20B if plus else 0x10B)
     struct.pack_into("<II", optional, 32, 4096, 512)
     struct.pack_into("<III", optional, 56, 4096 * (len(sections) + 1), headers_size, checksum)
+    struct.pack_into("<H", optional, 68, subsystem)
     struct.pack_into("<I", optional, 108 if plus else 92, directories)
     dos = bytearray(lfanew)
     dos[:2] = b"MZ"

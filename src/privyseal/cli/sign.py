@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """`privyseal sign`."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from privyseal.cli.progress import Watcher, watching
-from privyseal.cli.render import emit, error_document, say, table
-from privyseal.client.config import load_client_config
+from privyseal.cli.outcomes import outcome_data, outcome_lines, sum_up, tell
+from privyseal.cli.progress import watching
+from privyseal.cli.render import emit, say
+from privyseal.client.reading import Plan, Reading
 from privyseal.client.selection import Selection, select
-from privyseal.client.signing import Outcome, Plan, Progress, Signer
-from privyseal.client.timestamping import open_timestamper
 from privyseal.formats.model import Placement, SignOptions
+
+if TYPE_CHECKING:
+    from privyseal.client.signing import Signer
 
 __all__ = ["sign"]
 
-_SOME_FAILED: Final = 9
-#: What can become of a file; `unsigned` is what a dry run, or an error elsewhere, leaves.
-_STATES: Final = ("signed", "skipped", "unsigned", "failed")
 _FLAG: Final = Parameter(negative="")
 
 
@@ -96,21 +94,31 @@ def sign(
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
     which, how = which or Which(), how or How()
-    loaded = load_client_config(config)
     selection = Selection(names=files, lists=which.files_from, excludes=which.exclude, output=which.output)
     works = select(selection)
+    with Reading(works, _plan(which, how)) as reading:
+        signer = _signer(key, how, config)
+        if selection.is_one_file:
+            (outcome,) = signer.sign_read(reading)
+            if outcome.error is not None:
+                raise outcome.error
+            emit(outcome_data(outcome) | {"sent_bytes": signer.sent_bytes}, outcome_lines(outcome), as_json=as_json)
+            return 0
+        with watching(quiet=as_json) as watcher:
+            outcomes = signer.sign_read(reading, lambda one: tell(one, watcher, as_json=as_json))
+            seconds = watcher.elapsed_seconds
+    return sum_up(outcomes, seconds, signer.sent_bytes, as_json=as_json)
+
+
+def _signer(key: str, how: How, config: str) -> "Signer":
+    """Imported while the files are hashed, which needs no interpreter."""
+    from privyseal.client.config import load_client_config  # noqa: PLC0415 - see above
+    from privyseal.client.signing import Signer  # noqa: PLC0415
+    from privyseal.client.timestamping import open_timestamper  # noqa: PLC0415
+
+    loaded = load_client_config(config)
     timestamper = None if how.no_timestamp else open_timestamper(loaded, how.timestamp, notice=say)
-    signer = Signer(loaded, profile=key, timestamper=timestamper)
-    if selection.is_one_file:
-        (outcome,) = signer.sign_all(works, _plan(which, how))
-        if outcome.error is not None:
-            raise outcome.error
-        emit(_data(outcome) | {"sent_bytes": signer.sent_bytes}, _lines(outcome), as_json=as_json)
-        return 0
-    with watching(quiet=as_json) as watcher:
-        outcomes = signer.sign_all(works, _plan(which, how), lambda one: _tell(one, watcher, as_json=as_json))
-        seconds = watcher.elapsed_seconds
-    return _sum_up(outcomes, seconds, signer.sent_bytes, as_json=as_json)
+    return Signer(loaded, profile=key, timestamper=timestamper)
 
 
 def _plan(which: Which, how: How) -> Plan:
@@ -125,81 +133,4 @@ def _plan(which: Which, how: How) -> Plan:
         continue_on_error=which.continue_on_error,
         skip_signed=which.skip_signed,
         dry_run=which.dry_run,
-    )
-
-
-def _tell(progress: Progress, watcher: Watcher, *, as_json: bool) -> None:
-    """One line for each file as it ends."""
-    outcome = progress.outcome
-    if outcome is not None:
-        watcher.clear()
-        emit(_data(outcome), (_line(outcome),), as_json=as_json)
-    watcher.show(progress.stage, progress.done, progress.total, progress.position)
-
-
-def _sum_up(outcomes: tuple[Outcome, ...], seconds: float, sent_bytes: int, *, as_json: bool) -> int:
-    """What became of all, and a table of those that were not signed."""
-    counts = Counter(_state(outcome) for outcome in outcomes)
-    rate = counts["signed"] / seconds if seconds > 0 else 0.0
-    total = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    lines = [f"{total} in {seconds:.1f} s ({rate:.0f} a second, {sent_bytes} bytes sent)"]
-    failed = [("FILE", "WHY")] + [(str(one.work.path), str(one.error)) for one in outcomes if one.error is not None]
-    if len(failed) > 1:
-        lines = ["", *table(failed), "", *lines]
-    summary = {state: counts[state] for state in _STATES}
-    emit({"summary": summary | {"seconds": round(seconds, 3), "sent_bytes": sent_bytes}}, lines, as_json=as_json)
-    return _SOME_FAILED if len(failed) > 1 else 0
-
-
-def _state(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return "failed"
-    if outcome.signed is not None:
-        return "signed"
-    return "skipped" if outcome.skipped else "unsigned"
-
-
-def _data(outcome: Outcome) -> dict[str, Any]:
-    found: dict[str, Any] = {"file": str(outcome.work.path), "state": _state(outcome)}
-    if outcome.error is not None:
-        return found | {"error": error_document(outcome.error)}
-    if outcome.signed is None:
-        return found | {"output": str(outcome.work.target), "reason": outcome.skipped}
-    signed = outcome.signed
-    return found | {
-        "output": str(signed.target),
-        "receipt": str(signed.receipt_path),
-        "format": signed.format,
-        "artifact": signed.artifact,
-        "subject": signed.subject,
-        "key": signed.spki_sha256,
-        "timestamp": None if signed.timestamped_at is None else signed.timestamped_at.isoformat(),
-        "windows": signed.windows,
-        "warnings": list(signed.warnings),
-        "log_index": signed.log_index,
-        "log_size": signed.log_size,
-    }
-
-
-def _line(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return f"failed    {outcome.work.path}: {outcome.error}"
-    if outcome.signed is None:
-        return f"{_state(outcome):<10}{outcome.work.path}" + (f": {outcome.skipped}" if outcome.skipped else "")
-    return f"signed    {outcome.signed.target} (log entry {outcome.signed.log_index})"
-
-
-def _lines(outcome: Outcome) -> tuple[str, ...]:
-    signed = outcome.signed
-    if signed is None:
-        return (_line(outcome),)
-    stamped = () if signed.timestamped_at is None else (f"timestamp {signed.timestamped_at.isoformat()}",)
-    return (
-        f"signed    {signed.target}",
-        f"signer    {signed.subject}",
-        f"artifact  {signed.artifact}",
-        *stamped,
-        f"receipt   {signed.receipt_path} (log entry {signed.log_index})",
-        f"Windows   {signed.windows}",
-        *(f"warning   {warning}" for warning in signed.warnings),
     )

@@ -166,6 +166,13 @@ def test_a_wrong_checksum_is_a_warning(said: int, words: str) -> None:
     assert words in report.warnings[-1].message
 
 
+def test_the_checksum_of_a_program_is_nobodys_business() -> None:
+    signed = bytearray(sign(make_pe(subsystem=3)))
+    struct.pack_into("<I", signed, CHECKSUM, 12345)
+
+    assert found(only(bytes(signed))) == ["warning timestamp.missing"]
+
+
 def test_the_checksum_covers_the_certificate_table() -> None:
     """So that data which was hidden there later shows, if whoever hid it forgot the CheckSum."""
     hidden = bytearray(changed(unsigned=(attribute(oids.ID_COUNTERSIGNATURE, b"\x30\x00"),)))

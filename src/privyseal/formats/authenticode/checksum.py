@@ -7,7 +7,7 @@ sum of its words. Blocks are therefore added as whole integers, and reduced once
 
 from typing import Final
 
-__all__ = ["checksum_of", "word_sum"]
+__all__ = ["checksum_of", "fold", "word_sum"]
 
 _MODULUS: Final = 0xFFFF
 
@@ -20,6 +20,11 @@ def word_sum(block: bytes | memoryview) -> int:
     return int.from_bytes(block, "little")
 
 
+def fold(total: int) -> int:
+    """A small number with the same remainder; zero only for zero."""
+    return total % _MODULUS or (_MODULUS if total else 0)
+
+
 def checksum_of(total: int, size_bytes: int) -> int:
     """The CheckSum field of a file of that size.
 
@@ -27,7 +32,5 @@ def checksum_of(total: int, size_bytes: int) -> int:
         total: The `word_sum` of all of it, with the field itself taken as zero.
         size_bytes: Length of the file.
     """
-    remainder = total % _MODULUS
     # A sum that is not zero never folds to zero, but to the other zero of one's complement.
-    folded = _MODULUS if total and not remainder else remainder
-    return (folded + size_bytes) & 0xFFFFFFFF
+    return (fold(total) + size_bytes) & 0xFFFFFFFF

@@ -35,6 +35,8 @@ _PE32_PLUS: Final = 0x20B
 _SECTION_ALIGNMENT: Final = 32
 _SIZE_OF_HEADERS: Final = 60
 _CHECKSUM: Final = 64
+_SUBSYSTEM: Final = 68
+_NATIVE: Final = 1
 _NUMBER_OF_RVA_AND_SIZES: Final = {_PE32: 92, _PE32_PLUS: 108}
 _DATA_DIRECTORIES: Final = {_PE32: 96, _PE32_PLUS: 112}
 _CERTIFICATE_TABLE: Final = 4  # index of its data directory
@@ -61,6 +63,7 @@ class PeLayout:
         table_size_bytes: Length of the certificate table; 0 if the file is not signed.
         size_of_headers: SizeOfHeaders as the file says it.
         section_alignment: SectionAlignment as the file says it.
+        is_driver: Whether it runs in Windows's kernel (Subsystem native), where CheckSum must be right.
     """
 
     size_bytes: int
@@ -70,6 +73,7 @@ class PeLayout:
     table_size_bytes: int
     size_of_headers: int
     section_alignment: int
+    is_driver: bool
     sections: tuple[PeSection, ...]
 
 
@@ -153,6 +157,7 @@ def _parse(head: bytes, size_bytes: int) -> PeLayout:
         table_size_bytes=table_size_bytes,
         size_of_headers=field(optional + _SIZE_OF_HEADERS, 4, "SizeOfHeaders"),
         section_alignment=field(optional + _SECTION_ALIGNMENT, 4, "SectionAlignment"),
+        is_driver=field(optional + _SUBSYSTEM, 2, "Subsystem") == _NATIVE,
         sections=sections,
     )
 

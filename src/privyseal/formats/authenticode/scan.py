@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from privyseal.formats.authenticode.checksum import word_sum
+from privyseal.formats.authenticode.checksum import fold, word_sum
 from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT, PeLayout, read_exactly, read_layout
 from privyseal.formats.authenticode.page_hashes import make_page_hashes
 from privyseal.formats.authenticode.spc import PageHashes
@@ -72,7 +72,7 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
     digest = hashlib.new(digest_algorithm)
     total = 0
     tail = b""
-    for hashed, summed in _blocks(stream, layout, head):
+    for hashed, summed in _blocks(stream, layout, head, summing=True):
         for part in hashed:
             digest.update(part)
         total += summed
@@ -85,7 +85,7 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
         layout=layout,
         padding_size_bytes=padding_size_bytes,
         surplus_size_bytes=_surplus_size_bytes(layout, tail),
-        data_word_sum=total % 0xFFFF or (0xFFFF if total else 0),
+        data_word_sum=fold(total),
         table=table,
         page_hashes=make_page_hashes(stream, layout, head) if options.page_hashes else None,
     )
@@ -94,14 +94,14 @@ def scan(stream: BinaryIO, options: SignOptions) -> PeScan:
 def authenticode_digests(
     stream: BinaryIO, layout: PeLayout, head: bytes, digest_algorithms: frozenset[str]
 ) -> tuple[dict[str, bytes], int]:
-    """The Authenticode digests of a PE image, and the `data_word_sum`; the stream must stand behind `head`.
+    """The Authenticode digests of a PE image, and of a driver the `data_word_sum`; the stream must stand behind `head`.
 
     Raises:
         MalformedInputError: `pe.truncated`.
     """
     digests = {name: hashlib.new(name) for name in digest_algorithms}
     total = 0
-    for hashed, summed in _blocks(stream, layout, head):
+    for hashed, summed in _blocks(stream, layout, head, summing=layout.is_driver):
         for digest in digests.values():
             for part in hashed:
                 digest.update(part)
@@ -123,16 +123,19 @@ def _read_table(stream: BinaryIO, layout: PeLayout, head: bytes) -> bytes:
     return within + read_exactly(stream, layout.table_size_bytes - len(within))
 
 
-def _blocks(stream: BinaryIO, layout: PeLayout, head: bytes) -> Iterator[tuple[tuple[bytes | memoryview, ...], int]]:
-    """The data in blocks: what is hashed of each, and its `word_sum`."""
+def _blocks(
+    stream: BinaryIO, layout: PeLayout, head: bytes, *, summing: bool
+) -> Iterator[tuple[tuple[bytes | memoryview, ...], int]]:
+    """The data in blocks: what is hashed of each, and its `word_sum`, which costs as much again, if it is wanted."""
     checksum, directory, end = layout.checksum_offset, layout.directory_offset, layout.data_size_bytes
     first = memoryview(head)[:end]
     hashed = (first[:checksum], first[checksum + 4 : directory], first[directory + 8 :])
     # Both fields lie at even offsets, so that their words can be taken out of the sum.
     fields = word_sum(first[checksum : checksum + 4]) + word_sum(first[directory : directory + 8])
-    yield hashed, word_sum(first) - fields
+    # Reduced once, so that adding the blocks behind it stays cheap.
+    yield hashed, fold(word_sum(first) - fields) if summing else 0
     position = len(first)
     while position < end:
         block = read_exactly(stream, min(_BLOCK_SIZE_BYTES, end - position))
         position += len(block)
-        yield (block,), word_sum(block)
+        yield (block,), word_sum(block) if summing else 0
