@@ -23,6 +23,7 @@ from privyseal.identity.keyfile import load_ed25519
 from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, Verdict
 from programs import privyseal, refused, succeeded
+from tsa_samples import html, running_tsa
 
 
 def ahead(**duration: float) -> Clock:
@@ -65,7 +66,7 @@ def test_a_running_installation_is_sound(up: Up) -> None:
     parts = diagnose(up.directory, "", login=True)
 
     assert [part.role for part in parts] == ["hub", "agent", "client"]
-    assert [verdicts(part.rows) for part in parts] == [{}, {}, {}]
+    assert [verdicts(part.rows) for part in parts] == [{}, {}, {"TSA": Verdict.SKIP}]
     for subject in ("key profile demo", "log", "clock", "standing at hub", "hub, mtls listener"):
         row(rows(parts, "client"), subject)
     row(rows(parts, "agent"), "certificate of demo: key on token")
@@ -192,6 +193,30 @@ def test_a_journal_that_cannot_be_written(client_of_up: Path) -> None:
     journal.symlink_to("/proc/self/task")  # a directory that root cannot write to either
 
     fails(row(rows(diagnose(client_of_up, ""), "client"), "request journal"), "journal.unwritable", "config")
+
+
+def test_the_tsas_of_client_and_hub_are_asked(client_of_up: Path, stopped: Path) -> None:
+    with running_tsa() as first, running_tsa(html) as second:
+        with (client_of_up / "client.toml").open("a") as file:
+            file.write(f'timestamp = ["{first.url}", "{second.url}"]\n')
+        with (stopped / "hub" / "hub.toml").open("a") as file:
+            file.write(f'[[tsa]]\nurl = "{first.url}"\n')
+
+        client = rows(diagnose(client_of_up, ""), "client")
+        hub = rows(diagnose(stopped, ""), "hub")
+
+    assert row(client, f"TSA {first.url}").verdict is Verdict.PASS
+    fails(row(client, f"TSA {second.url}"), "tsa.not_a_timestamp", "malformed")
+    assert row(hub, f"TSA {first.url}").verdict is Verdict.PASS
+
+
+def test_the_hub_may_ask_the_tsas_for_its_clients(client_of_up: Path) -> None:
+    with (client_of_up / "client.toml").open("a") as file:
+        file.write('timestamp_via = "hub"\n')
+
+    found = row(rows(diagnose(client_of_up, ""), "client"), "TSA")
+
+    assert (found.verdict, "the hub asks" in found.found) == (Verdict.SKIP, True)
 
 
 def test_another_hub_behind_the_address(client_of_up: Path, stopped: Path) -> None:

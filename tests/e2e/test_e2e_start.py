@@ -43,7 +43,7 @@ def test_the_version_is_told_without_importing_anything_heavy(up: Up, tmp_path: 
     assert names & _HEAVY == set()
 
 
-@pytest.mark.parametrize("asked", ["sign", "verify", "status", "log verify", "config show", "client show"])
+@pytest.mark.parametrize("asked", ["sign", "verify", "status", "log verify", "config show", "client show", "doctor"])
 def test_a_clients_commands_need_no_extra(up: Up, tmp_path: Path, asked: str) -> None:
     app = copy_of_program(tmp_path)
     succeeded(up.run("sign", "--key", "demo", app))

@@ -1,102 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
 """`doctor` asks a TSA: OpenSSL's behind HTTP on loopback, and some that are not what they seem."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from diagnoses import fails
 from installation import free_port
-from interop_tools import run_program
-from pki_samples import tsa
 from privyseal.client.diagnosis_tsa import check_tsa
 from privyseal.pki.tsp import TimeStampReq, encode_request
 from privyseal.ports.diagnosis import Verdict
+from tsa_samples import (
+    Behaviour,
+    OpensslTsa,
+    Reply,
+    busy,
+    html,
+    other_nonce,
+    oversize,
+    refusing,
+    running_tsa,
+    truncated,
+)
 
 pytestmark = pytest.mark.interop
 
-CONFIGURATION = """
-[tsa]
-default_tsa = it
-[it]
-serial = {folder}/serial
-signer_cert = {folder}/tsa.pem
-signer_key = {folder}/tsa.key
-signer_digest = sha256
-default_policy = 1.2.3.4
-digests = sha256
-ess_cert_id_alg = sha256
-"""
-
-
-def openssl_answer(folder: Path, question: bytes) -> bytes:
-    (folder / "serial").write_text("01\n")
-    (folder / "tsa.pem").write_bytes(tsa().leaf.pem)
-    (folder / "tsa.key").write_bytes(tsa().leaf.key_pem)
-    (folder / "tsa.cnf").write_text(CONFIGURATION.format(folder=folder))
-    (folder / "query.tsq").write_bytes(question)
-    files = ("-config", folder / "tsa.cnf", "-queryfile", folder / "query.tsq", "-out", folder / "reply.tsr")
-    status, said = run_program("openssl", "ts", "-reply", *files)
-    assert status == 0, said
-    return (folder / "reply.tsr").read_bytes()
-
-
-@contextmanager
-def serving(answer: Callable[[bytes], bytes], status: int = 200) -> Iterator[str]:
-    """A TSA on loopback."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.headers["Content-Type"] == "application/timestamp-query"
-            body = answer(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(status)
-            self.send_header("Content-Type", "application/timestamp-reply")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/tsr"
-        finally:
-            server.shutdown()
-            thread.join()
-
 
 def test_openssl_as_tsa_is_sound(tmp_path: Path) -> None:
-    with serving(lambda question: openssl_answer(tmp_path, question)) as url:
-        found = check_tsa(url)
+    with running_tsa(OpensslTsa(tmp_path / "tsa", certs=True)) as host:
+        found = check_tsa(host.url)
 
     assert found.verdict is Verdict.PASS, found
     assert "genTime 2" in found.found
+    assert len(host.requests) == 1
 
 
 def test_an_answer_to_another_question_is_noticed(tmp_path: Path) -> None:
+    openssl = OpensslTsa(tmp_path / "tsa", certs=False)
     other = encode_request(TimeStampReq(digest_algorithm="sha256", imprint=bytes(32), nonce=7))
 
-    with serving(lambda _: openssl_answer(tmp_path, other)) as url:
-        fails(check_tsa(url), "tsp.nonce", "verification")
+    with running_tsa(lambda _: Reply(body=openssl.answer(other))) as host:
+        fails(check_tsa(host.url), "tsp.nonce", "verification")
 
 
-def test_a_refusal_is_told_in_the_tsas_words(tmp_path: Path) -> None:
-    with serving(lambda _: openssl_answer(tmp_path, b"\x30\x03\x02\x01\x01")) as url:
-        fails(check_tsa(url), "tsp.rejected", "unavailable")
-
-
-def test_a_page_that_is_no_tsa() -> None:
-    with serving(lambda _: b"<html>") as url:
-        fails(check_tsa(url), "der.malformed", "malformed")
-    with serving(lambda _: b"", status=404) as url:
-        fails(check_tsa(url), "tsa.answer", "unavailable")
+@pytest.mark.parametrize(
+    ("behaviour", "code", "branch"),
+    [
+        (other_nonce, "tsp.nonce", "verification"),
+        (refusing, "tsp.rejected", "unavailable"),
+        (html, "tsa.not_a_timestamp", "malformed"),
+        (truncated, "tsa.truncated", "malformed"),
+        (oversize, "tsa.too_large", "malformed"),
+        (busy(), "tsa.busy", "unavailable"),
+        (lambda _: Reply(status=404), "tsa.http_status", "unsupported"),
+    ],
+)
+def test_what_is_no_sound_tsa(behaviour: Behaviour, code: str, branch: str) -> None:
+    with running_tsa(behaviour) as host:
+        fails(check_tsa(host.url), code, branch)
 
 
 def test_a_tsa_that_does_not_answer() -> None:
@@ -104,4 +65,4 @@ def test_a_tsa_that_does_not_answer() -> None:
 
 
 def test_an_address_that_is_none() -> None:
-    fails(check_tsa("tsa.example"), "config.malformed", "config")
+    fails(check_tsa("tsa.example"), "timestamp.url", "config")
