@@ -26,6 +26,7 @@ __all__ = ["Administration"]
 
 _INVITATION_MS: Final = 15 * 60_000
 _DECREE_MS: Final = 15 * 60_000
+_MAX_GRANT_DAYS: Final = 3650
 
 
 class Administration:
@@ -76,7 +77,13 @@ class Administration:
         )
 
     def grant(self, request_key: bytes, profile: str, formats: tuple[str, ...], days: int) -> None:
-        """Let a request key use a key profile, also a pinned one, for some days."""
+        """Let a request key use a key profile, also a pinned one, for some days.
+
+        Raises:
+            ConfigError: `grant.days`. VerificationError: `authority.quorum`.
+        """
+        if not 1 <= days <= _MAX_GRANT_DAYS:
+            raise ConfigError("grant.days", f"a grant cannot hold for {days} days; 1 to {_MAX_GRANT_DAYS} are possible")
         now_ms = self._clock()
         self._decree(
             GrantStatement(
