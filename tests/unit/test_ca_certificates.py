@@ -176,6 +176,11 @@ def test_a_changed_request_is_refused(data: st.DataObject) -> None:
     refused(spoilt)
 
 
+def test_a_request_of_another_version_is_refused() -> None:
+    version = CSR.index(b"\x02\x01\x00")
+    refused(CSR[: version + 2] + b"\x01" + CSR[version + 3 :])
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_no_request(noise: bytes) -> None:
     refused(noise)

@@ -159,7 +159,7 @@ def check_csr(csr: bytes) -> ec.EllipticCurvePublicKey:
         request = x509.load_der_x509_csr(csr)
         key = request.public_key()
         sound = request.is_signature_valid
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise MalformedInputError("join.csr", "the certificate request cannot be read") from error
     if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedInputError("join.csr", "the certificate request is not signed by a P-256 key of its own")
