@@ -17,6 +17,7 @@ from privyseal.formats.registry import FORMATS, format_named
 from privyseal.pki.mechanism import Mechanism, verify_digest
 from privyseal.ports.token import Token, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
+from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
 from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job
@@ -115,7 +116,9 @@ class Bench:
         done = [message for message in said if isinstance(message, ItemDone)]
         assert len(done) == len(said) == len(job.items), said
         for message, item in zip(done, job.items, strict=True):
-            digest = hashlib.sha256(item.signed).digest()
+            intent = parse_entry(item.entry)
+            assert isinstance(intent, Intent)
+            digest = bytes.fromhex(intent.digest)
             verify_digest(self.profile.spki, Mechanism.ECDSA_SHA256, digest, message.signature)
             assert (message.item, message.fence) == (item.item, job.fence)
         return tuple(message.signature for message in done)

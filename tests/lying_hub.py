@@ -271,7 +271,7 @@ class LyingHub:
             binding=format_named(statement.format, self.formats).binding.value,
             mechanism=mechanism_for(self.key.spki, "sha256").value,
             preimage=asked.preimage,
-            digest=asked.preimage,
+            digest=format_named(statement.format, self.formats).parse_preimage(ask.preimages[item]).digest.hex(),
             artifact=asked.artifact,
             claimed=Claimed(sha256=asked.claimed.sha256, size=asked.claimed.size),
             client=sha256(raw_key(ask.member.key)),

@@ -15,7 +15,8 @@ from lied_to_agent import Bench, Served, make_format, open_bench, resent
 from lying_hub import HOUR_MS, NOW_MS, Ask, Trust, make_trust, pe_preimage, sha256
 from privyseal.agent.executor import ServedKey
 from privyseal.errors import MalformedInputError
-from privyseal.formats.model import Binding, Preimage
+from privyseal.formats.model import Artifact, Binding, Preimage
+from privyseal.formats.opaque.digest import digest_preimage
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.authority import Invitation, seal_authority
 from privyseal.tlog.tree import EMPTY_ROOT
@@ -304,8 +305,7 @@ async def test_a_grant_does_not_replace_the_enrolment(pinned: Bench) -> None:
     await pinned.refuses(job, "job.client")
 
 
-OPAQUE = make_format("digest", Binding.OPAQUE)
-DIGEST = Preimage(signed=hashlib.sha256(b"a kernel module").digest())
+DIGEST = digest_preimage(Artifact(algorithm="sha256", digest=hashlib.sha256(b"a kernel module").digest()))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ DIGEST = Preimage(signed=hashlib.sha256(b"a kernel module").digest())
 async def test_an_opaque_format_is_signed_only_where_the_agent_lists_it(
     tmp_path: Path, served: Served, trust: Trust, allowed: tuple[str, ...], *, signs: bool
 ) -> None:
-    bench = await open_bench(tmp_path, served, trust, opaque=allowed, formats=(*FORMATS, OPAQUE))
+    bench = await open_bench(tmp_path, served, trust, opaque=allowed)
     ask = bench.hub.ask(bench.hub.enrol(), DIGEST, format="digest")
 
     if signs:
@@ -333,7 +333,7 @@ async def test_a_preimage_that_two_formats_read_is_refused(tmp_path: Path, serve
 
     await bench.refuses(bench.hub.job(bench.hub.ask(member)), "preimage.ambiguous")
     await bench.refuses(bench.hub.job(bench.hub.ask(member, format="twin")), "preimage.ambiguous")
-    await bench.signs(bench.hub.job(bench.hub.ask(member, DIGEST, format="twin")))
+    await bench.signs(bench.hub.job(bench.hub.ask(member, Preimage(signed=b"of no other"), format="twin")))
     await bench.journal.close()
 
 
