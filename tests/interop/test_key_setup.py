@@ -58,6 +58,8 @@ def test_a_generated_key_cannot_leave_the_token(added: Host, kind: str, theirs: 
 def test_an_id_or_label_in_use_is_refused(added: Host) -> None:
     refused(added.key("generate", "--label", "release", "--type", "ec-p256"), 8, "token.key_exists")
     refused(added.key("generate", "--label", "x", "--id", "01", "--type", "ec-p256"), 8, "token.key_exists")
+    refused(added.key("generate", "--label", "", "--type", "ec-p256"), 2, "usage.label")
+    refused(added.key("generate", "--label", "a\nb", "--type", "ec-p256"), 2, "usage.label")
     refused(added.key("generate", "--label", "x", "--type", "rsa-1024"), 2, "usage.arguments")
     refused(added.key("generate", "--label", "x", "--type", "ec-p256", "--token", "none"), 2, "token.unknown")
 

@@ -137,7 +137,11 @@ def _leaf(config: KeyConfig, chain: tuple[bytes, ...], spki: bytes) -> x509.Cert
 
 
 def _check_test(config: KeyConfig, chain: tuple[bytes, ...], public_roots: tuple[bytes, ...]) -> None:
-    """What a test profile signs must not be believed by everybody."""
+    """What a test profile signs must not be believed by everybody.
+
+    Raises:
+        ConfigError: `profile.test_public`.
+    """
     if config.test and (sign := public_ca_sign(chain, public_roots)):
         raise ConfigError(
             "profile.test_public",

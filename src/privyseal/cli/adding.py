@@ -73,9 +73,8 @@ def add_token(asked: AddRequest, *, yes: bool, as_json: bool) -> None:
             say(printable(line))
         say(f"\n{AgentFiles(asked.directory).config} would be given:\n\n{printable(text)}")
         confirm("Append these lines?", yes=yes)
-        if pin is not None:
-            write_private(asked.directory / table.pin_file, bytes(pin.view))
-    append_tables(asked.directory, tokens=(table,), keys=tables)
+        with _kept(asked.directory / table.pin_file, pin):
+            append_tables(asked.directory, tokens=(table,), keys=tables)
     emit(_data(table, key, text), _next_steps(asked, table, key, keys), as_json=as_json)
 
 
@@ -150,10 +149,23 @@ def _typed_pin(asked: AddRequest, table: TokenTable, token: SeenToken) -> Iterat
     pin = PinBuffer()
     try:
         pin.fill(typed)
-        typed[:] = bytes(len(typed))
         yield pin
     finally:
+        typed[:] = bytes(len(typed))
         pin.wipe()
+
+
+@contextlib.contextmanager
+def _kept(path: Path, pin: PinBuffer | None) -> Iterator[None]:
+    """A typed PIN in its file, which goes again if agent.toml cannot be written."""
+    if pin is not None:
+        write_private(path, bytes(pin.view))
+    try:
+        yield
+    except (ConfigError, OSError):
+        if pin is not None:
+            path.unlink(missing_ok=True)
+        raise
 
 
 async def _keys(asked: AddRequest, table: TokenTable, pin: PinBuffer | None) -> tuple[TokenKey, ...]:

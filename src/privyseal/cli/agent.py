@@ -60,7 +60,8 @@ def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
         {"name": member.name, "hub": member.bundle.hub, "config": str(path)},
         (
             f"joined {member.bundle.hub} as agent {member.name}",
-            f"next: name token and key profile in {path}, then: privyseal agent run --dir {directory}",
+            f"next: privyseal token add --dir {directory} (or fill in {path} by hand)",
+            f"then: privyseal agent run --dir {directory}",
         ),
         as_json=as_json,
     )

@@ -45,6 +45,7 @@ KINDS: Final[dict[str, KeyKind]] = {
     "ec-p384": "p384",
 }
 _MAX_FILE_BYTES: Final = 1024 * 1024
+_MAX_LABEL: Final = 64
 _TEST_DAYS: Final = 460
 #: A real certificate, issued later, must not be older than the test certificate: the newest one is used.
 _BACKDATED: Final = dt.timedelta(days=2)
@@ -68,7 +69,13 @@ class Stored:
 
 
 def generate_key(directory: Path, token: str, *, kind: KeyKind, key_id: str, label: str) -> TokenKey:
-    """Make a key pair on a token."""
+    """Make a key pair on a token.
+
+    Raises:
+        ConfigError: `usage.label`; TokenError: as `ManagedToken.generate_key`.
+    """
+    if not 1 <= len(label) <= _MAX_LABEL or not label.isprintable():
+        raise ConfigError("usage.label", f"a label has 1 to {_MAX_LABEL} printable characters; this one is {label!r}")
 
     async def generate() -> TokenKey:
         async with opened(directory, token) as opened_token:

@@ -5,6 +5,7 @@ Follows RFC 5280 and the CA/Browser Forum's Baseline Requirements for Code Signi
 §6.3.2 validity, §7.1.6 policy identifiers).
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,24 +92,23 @@ def public_ca_sign(chain: tuple[bytes, ...], roots: tuple[bytes, ...]) -> str:
     """How a chain (DER, leaf first) shows that a public CA made it; empty if it does not.
 
     Args:
-        chain: Certificates that the caller has read before.
+        chain: DER, leaf first.
         roots: Roots that the system trusts, DER.
+
+    Raises:
+        MalformedInputError: `certificate.malformed` if one of the chain cannot be read.
     """
     if not chain:
         return ""
+    certificates = [parse_certificate(encoded) for encoded in chain]
     for policy in _policies(chain[0]):
         if policy in _PUBLIC_POLICIES:
             return f"its certificate names {_PUBLIC_POLICIES[policy]} ({policy})"
-    for encoded in chain:
-        if encoded in roots:
-            return f"{parse_certificate(encoded).subject} is trusted by this system"
-    top = parse_certificate(chain[-1])
-    for encoded in roots:
-        try:
-            root = parse_certificate(encoded)
-        except MalformedInputError:  # an odd one among the system's says nothing about this chain
-            continue
-        if _is_issued_by(top, root):
+    for certificate in certificates:
+        if certificate.der in roots:
+            return f"{certificate.subject} is trusted by this system"
+    for root in _readable(roots):
+        if _is_issued_by(certificates[-1], root):
             return f"it was issued under {root.subject}, which this system trusts"
     return ""
 
@@ -141,7 +141,7 @@ def _incomplete(
     leaf: Certificate, given: tuple[Certificate, ...], roots: tuple[bytes, ...]
 ) -> VerificationError | None:
     """Which issuer is missing; None if none is, so that something else is wrong."""
-    known = {one.subject_name: one for one in (*(parse_certificate(root) for root in _readable(roots)), *given)}
+    known = {one.subject_name: one for one in (*_readable(roots), *given)}
     top, seen = leaf, {leaf.subject_name}
     while top.issuer_name in known and top.issuer_name not in seen:
         top = known[top.issuer_name]
@@ -156,14 +156,12 @@ def _incomplete(
     )
 
 
-def _readable(encoded: tuple[bytes, ...]) -> list[bytes]:
+def _readable(roots: tuple[bytes, ...]) -> list[Certificate]:
+    """An odd one among the system's roots says nothing about a chain."""
     found = []
-    for one in encoded:
-        try:
-            parse_certificate(one)
-        except MalformedInputError:
-            continue
-        found.append(one)
+    for encoded in roots:
+        with contextlib.suppress(MalformedInputError):
+            found.append(parse_certificate(encoded))
     return found
 
 

@@ -60,7 +60,8 @@ async def look_at(
     variables = module_environment(str(module.path)) if environment is None else environment
     built_for: frozenset[str] = frozenset()
     try:
-        built_for = _check_file(module.path)
+        built_for = _read_machines(module.path)
+        _check_machine(module.path, built_for)
         contents = await _scan(str(module.path), variables, seconds)
     except TokenError as error:
         return LookedAt(module=module, machines=tuple(sorted(built_for)), environment=variables, problem=error)
@@ -78,11 +79,11 @@ async def _scan(module: str, environment: Mapping[str, str], seconds: float) -> 
     return answer.contents
 
 
-def _check_file(path: Path) -> frozenset[str]:
-    """What the file was built for, if this process can load that.
+def _read_machines(path: Path) -> frozenset[str]:
+    """What the file was built for.
 
     Raises:
-        TokenError: `token.module_missing`, `token.module`, `token.module_machine`.
+        TokenError: `token.module_missing`, `token.module`.
     """
     try:
         # A pipe or device of that name would keep an open waiting.
@@ -102,6 +103,15 @@ def _check_file(path: Path) -> frozenset[str]:
             f"{path} is no shared library",
             hint="name the vendor's PKCS#11 library itself",
         )
+    return built_for
+
+
+def _check_machine(path: Path, built_for: frozenset[str]) -> None:
+    """Refuse what this process cannot load.
+
+    Raises:
+        TokenError: `token.module_machine`.
+    """
     own = _own_machines()
     if not built_for & own:
         raise TokenError(
@@ -109,7 +119,6 @@ def _check_file(path: Path) -> frozenset[str]:
             f"{path} is built for {', '.join(sorted(built_for))}, this program runs as {', '.join(sorted(own))}",
             hint="install the vendor's library for this processor; on a Raspberry Pi many vendors have none",
         )
-    return built_for
 
 
 def _head(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 """The worker's half of a scan: load a module and read what it shows to anybody. No PIN is ever presented here."""
 
 import contextlib
+from typing import Final
 
 from privyseal.tokens.ckr import Ckr
 from privyseal.tokens.contents import ModuleContents, PublicCertificate, SeenToken
@@ -13,7 +14,7 @@ from privyseal.tokens.token_objects import pin_state
 __all__ = ["is_software", "read_module"]
 
 #: A slot list longer than this is not walked through: the answer must fit one message.
-_MAX_TOKENS = 64
+_MAX_TOKENS: Final = 64
 
 
 def is_software(manufacturer: str) -> bool:

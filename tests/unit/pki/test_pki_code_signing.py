@@ -144,5 +144,15 @@ def test_a_trusted_root_shows_a_public_ca_in_the_chain_or_above_it() -> None:
     assert "issued under CN=Test Root" in public_ca_sign(one.chain, roots)
 
 
+def test_a_policy_that_cannot_be_read_is_no_way_around() -> None:
+    broken = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.32"), b"\x30\x05abc")
+    leaf = issue("ACME", authority(), eku=CODE_SIGNING, extensions=((broken, False),))
+
+    with pytest.raises(PrivysealError) as caught:
+        public_ca_sign((leaf.der,), ())
+
+    assert caught.value.code == "certificate.malformed"
+
+
 def test_a_root_that_only_has_the_name_shows_nothing() -> None:
     assert public_ca_sign(signer().chain, (issue("Test Root", ca=True).der,)) == ""

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames between supervisor and worker: what goes in comes out, and anything else is one clear error."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import PinState, TokenInfo, TokenKey
+from privyseal.ports.token import KeyKind, PinState, TokenInfo, TokenKey
 from privyseal.tokens import frames
 from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.contents import ModuleContents, PublicCertificate, SeenToken
 
 texts = st.text(max_size=20)
 CONFIG = TokenConfig(
@@ -26,6 +29,14 @@ calls = st.one_of(
         mechanism=st.sampled_from(Mechanism),
         digest=st.binary(max_size=64),
     ),
+    st.builds(
+        frames.GenerateCall,
+        kind=st.sampled_from(get_args(KeyKind)),
+        key_id=st.binary(max_size=32),
+        label=texts,
+    ),
+    st.builds(frames.StoreCall, key_id=st.binary(max_size=32), chain=st.lists(st.binary(max_size=50)).map(tuple)),
+    st.builds(frames.ScanCall, module=texts),
 )
 infos = st.builds(
     TokenInfo,
@@ -43,7 +54,31 @@ keys = st.builds(
     spki=st.binary(max_size=50),
     certificates=st.lists(st.binary(max_size=50), max_size=3).map(tuple),
 )
+seen_tokens = st.builds(
+    SeenToken,
+    slot=st.integers(0, 2**64 - 1),
+    label=texts,
+    serial=texts,
+    manufacturer=texts,
+    model=texts,
+    hardware=st.booleans(),
+    initialized=st.booleans(),
+    login_required=st.booleans(),
+    pin_state=st.sampled_from(PinState),
+    certificates=st.lists(
+        st.builds(PublicCertificate, key_id=st.binary(max_size=8), der=st.binary(max_size=50)), max_size=3
+    ).map(tuple),
+    problem=texts,
+)
+contents = st.builds(
+    ModuleContents,
+    library=texts,
+    slots=st.integers(0, 2**64 - 1),
+    tokens=st.lists(seen_tokens, max_size=3).map(tuple),
+)
 answers = st.one_of(
+    st.builds(frames.GenerateAnswer, key=keys),
+    st.builds(frames.ScanAnswer, contents=contents),
     st.just(frames.Done()),
     st.builds(frames.Progress, function=texts),
     st.builds(frames.InfoAnswer, info=infos),
