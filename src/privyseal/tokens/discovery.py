@@ -4,9 +4,7 @@
 Nothing here logs in. A module that hangs or crashes is one entry with its reason.
 """
 
-import contextlib
 import os
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Final
 
 from privyseal.errors import TokenError
 from privyseal.tokens import frames
-from privyseal.tokens.binary import HEAD_BYTES, machine_of, machines
+from privyseal.tokens.architecture import HEADER_BYTES, architectures
 from privyseal.tokens.contents import ModuleContents
 from privyseal.tokens.places import FoundModule, variable_of
 from privyseal.tokens.process import WorkerProcess
@@ -58,14 +56,14 @@ async def look_at(
         seconds: Deadline for all of it.
     """
     variables = module_environment(str(module.path)) if environment is None else environment
-    built_for: frozenset[str] = frozenset()
+    built_for: tuple[str, ...] = ()
     try:
         built_for = _read_machines(module.path)
         _check_machine(module.path, built_for)
         contents = await _scan(str(module.path), variables, seconds)
     except TokenError as error:
-        return LookedAt(module=module, machines=tuple(sorted(built_for)), environment=variables, problem=error)
-    return LookedAt(module=module, machines=tuple(sorted(built_for)), environment=variables, contents=contents)
+        return LookedAt(module=module, machines=built_for, environment=variables, problem=error)
+    return LookedAt(module=module, machines=built_for, environment=variables, contents=contents)
 
 
 async def _scan(module: str, environment: Mapping[str, str], seconds: float) -> ModuleContents:
@@ -79,24 +77,24 @@ async def _scan(module: str, environment: Mapping[str, str], seconds: float) -> 
     return answer.contents
 
 
-def _read_machines(path: Path) -> frozenset[str]:
+def _read_machines(path: Path) -> tuple[str, ...]:
     """What the file was built for.
 
     Raises:
-        TokenError: `token.module_missing`, `token.module`.
+        TokenError: `token.module`.
     """
     try:
         # A pipe or device of that name would keep an open waiting.
         head = _head(path) if path.is_file() else None
     except OSError as error:
-        raise TokenError("token.module_missing", f"{path} cannot be read: {error.strerror}") from error
+        raise TokenError("token.module", f"{path} cannot be read: {error.strerror}") from error
     if head is None:
         raise TokenError(
-            "token.module_missing",
+            "token.module",
             f"there is no file {path}",
             hint="install the vendor's PKCS#11 library, or name it with --module",
         )
-    built_for = machines(head)
+    built_for = architectures(head)
     if not built_for:
         raise TokenError(
             "token.module",
@@ -106,30 +104,21 @@ def _read_machines(path: Path) -> frozenset[str]:
     return built_for
 
 
-def _check_machine(path: Path, built_for: frozenset[str]) -> None:
+def _check_machine(path: Path, built_for: tuple[str, ...]) -> None:
     """Refuse what this process cannot load.
 
     Raises:
-        TokenError: `token.module_machine`.
+        TokenError: `token.module_architecture`.
     """
-    own = _own_machines()
-    if not built_for & own:
+    own = architectures(_head(Path(sys.executable)))
+    if own and not set(built_for) & set(own):
         raise TokenError(
-            "token.module_machine",
-            f"{path} is built for {', '.join(sorted(built_for))}, this program runs as {', '.join(sorted(own))}",
+            "token.module_architecture",
+            f"{path} is built for {', '.join(built_for)}, this Python for {', '.join(own)}",
             hint="install the vendor's library for this processor; on a Raspberry Pi many vendors have none",
         )
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
-
-
-def _own_machines() -> frozenset[str]:
-    """What this interpreter is: a 32-bit one may run on a 64-bit kernel, so its own file decides."""
-    if sys.platform != "darwin":
-        with contextlib.suppress(OSError):
-            if own := machines(_head(Path(sys.executable))):
-                return own
-    return frozenset((machine_of(platform.machine()),))
+        return file.read(HEADER_BYTES)

@@ -1,70 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where modules are looked for, and what they were built for."""
+"""Where modules are looked for."""
 
-import struct
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from privyseal.tokens.binary import machine_of, machines
 from privyseal.tokens.places import find_modules, variable_of
-
-
-def elf(*, machine: int = 62, bits: int = 64, order: str = "<", kind: int = 3) -> bytes:
-    ident = b"\x7fELF" + bytes([2 if bits == 64 else 1, 1 if order == "<" else 2, 1]) + bytes(9)
-    return ident + struct.pack(order + "HHI", kind, machine, 1)
-
-
-def mach(machine: int, order: str = "<") -> bytes:
-    return struct.pack(order + "IIII", 0xFEEDFACF, machine, 0, 6)
-
-
-def fat(*of: int) -> bytes:
-    return struct.pack(">II", 0xCAFEBABE, len(of)) + b"".join(struct.pack(">5I", one, 0, 0, 0, 0) for one in of)
-
-
-@pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        (elf(), {"x86_64"}),
-        (elf(machine=183), {"aarch64"}),
-        (elf(machine=40, bits=32), {"arm"}),
-        (elf(machine=3, bits=32), {"i386"}),
-        (elf(bits=32), {"x86_64 (32-bit addresses)"}),
-        (elf(machine=21, order=">"), {"ppc64"}),
-        (elf(machine=9999), {"ELF machine 9999"}),
-        (mach(0x0100_000C), {"aarch64"}),
-        (mach(0x0100_0007, ">"), {"x86_64"}),
-        (fat(0x0100_0007, 0x0100_000C), {"x86_64", "aarch64"}),
-        (fat(99), {"Mach-O machine 99"}),
-        (elf(kind=1), set()),  # an object file
-        (elf()[:12], set()),
-        (b"\xca\xfe\xba\xbe\x00\x00\x00\x34" + bytes(64), set()),  # a Java class
-        (fat(7, 7)[:20], set()),
-        (b"MZ" + bytes(100), set()),
-        (b"", set()),
-    ],
-)
-def test_what_a_library_was_built_for(head: bytes, expected: set[str]) -> None:
-    assert machines(head) == expected
-
-
-@given(st.binary(max_size=64).flatmap(lambda tail: st.sampled_from([b"", elf()[:6], fat()[:4], mach(7)[:4]]).map(
-    lambda head: head + tail
-)))  # fmt: skip
-def test_no_header_is_too_strange(head: bytes) -> None:
-    assert all(isinstance(name, str) for name in machines(head))
-
-
-def test_names_of_the_running_machine() -> None:
-    assert [machine_of(name) for name in ("x86_64", "AMD64", "arm64", "i686")] == [
-        "x86_64",
-        "x86_64",
-        "aarch64",
-        "i386",
-    ]
 
 
 def put(root: Path, name: str, text: str = "") -> Path:
