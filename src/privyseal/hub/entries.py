@@ -4,8 +4,9 @@
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-from privyseal.formats.model import Preimage
+from privyseal.formats.model import Preimage, PreimageFacts
 from privyseal.formats.registry import format_named, read_preimage
 from privyseal.pki.mechanism import mechanism_for
 from privyseal.pki.tsp_check import FreshToken
@@ -22,10 +23,13 @@ __all__ = [
     "intent_entry",
     "key_entry",
     "leaf_spki",
+    "preimage_facts",
     "result_entry",
     "timestamp_entry",
     "unknown_entry",
 ]
+
+_SMALL_BYTES: Final = 4096
 
 
 @lru_cache(maxsize=64)
@@ -37,6 +41,17 @@ def leaf_spki(chain: tuple[bytes, ...]) -> bytes:
 def hashed_name(salt: bytes, name: str) -> str:
     """How a name stands in the log."""
     return hashlib.sha256(salt + name.encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _small_facts(format_name: str, preimage: Preimage) -> PreimageFacts:
+    return read_preimage(format_name, preimage)
+
+
+def preimage_facts(format_name: str, preimage: Preimage) -> PreimageFacts:
+    """What `read_preimage` says; a small one is read when it is accepted, and not again when its turn comes."""
+    is_small = len(preimage.signed) + len(preimage.detail) <= _SMALL_BYTES
+    return _small_facts(format_name, preimage) if is_small else read_preimage(format_name, preimage)
 
 
 def _key_hash(request_key: bytes) -> str:
@@ -68,7 +83,7 @@ def intent_entry(job: Job, facts: IntentFacts) -> Intent:
         PrivysealError: what reading the preimage raises; it was read once before, when the request was accepted.
     """
     item = facts.statement.items[job.item]
-    preimage = read_preimage(facts.statement.format, Preimage(signed=job.signed, detail=job.detail))
+    preimage = preimage_facts(facts.statement.format, Preimage(signed=job.signed, detail=job.detail))
     spki = leaf_spki(facts.profile.chain)
     mechanism = mechanism_for(spki, preimage.digest_algorithm)
     return Intent(

@@ -20,8 +20,8 @@ from privyseal.errors import (
     UnavailableError,
 )
 from privyseal.formats.model import Binding, Preimage
-from privyseal.formats.registry import format_named, read_preimage
-from privyseal.hub.entries import deny_entry
+from privyseal.formats.registry import format_named
+from privyseal.hub.entries import deny_entry, preimage_facts
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch
 from privyseal.hub.services.dispatch import Dispatch
@@ -333,7 +333,7 @@ def _check_items(statement: RequestStatement, request_id: str, preimages: tuple[
         )
     jobs = []
     for place, (item, preimage) in enumerate(zip(statement.items, preimages, strict=True)):
-        facts = read_preimage(statement.format, Preimage(signed=preimage.signed, detail=preimage.detail))
+        facts = preimage_facts(statement.format, Preimage(signed=preimage.signed, detail=preimage.detail))
         artifact = (facts.artifact.algorithm, facts.artifact.digest.hex())
         if hashlib.sha256(preimage.signed).hexdigest() != item.preimage:
             raise MalformedInputError("request.preimage", f"item {place}: the preimage is not the one in the statement")
