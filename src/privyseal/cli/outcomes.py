@@ -8,7 +8,7 @@ from privyseal.cli.progress import Watcher
 from privyseal.cli.render import emit, error_document, table
 
 if TYPE_CHECKING:
-    from privyseal.client.signing import Outcome, Progress
+    from privyseal.client.signing import Outcome, Progress, SignedFile
 
 __all__ = ["outcome_data", "outcome_lines", "sum_up", "tell"]
 
@@ -62,6 +62,7 @@ def outcome_data(outcome: "Outcome") -> dict[str, Any]:
         "format": signed.format,
         "artifact": signed.artifact,
         "subject": signed.subject,
+        "test": signed.test,
         "key": signed.spki_sha256,
         "timestamp": None if signed.timestamped_at is None else signed.timestamped_at.isoformat(),
         "windows": signed.windows,
@@ -76,7 +77,11 @@ def _line(outcome: "Outcome") -> str:
         return f"failed    {outcome.work.path}: {outcome.error}"
     if outcome.signed is None:
         return f"{_state(outcome):<10}{outcome.work.path}" + (f": {outcome.skipped}" if outcome.skipped else "")
-    return f"signed    {outcome.signed.target} (log entry {outcome.signed.log_index})"
+    return f"signed    {outcome.signed.target} (log entry {outcome.signed.log_index}){_mark(outcome.signed)}"
+
+
+def _mark(signed: "SignedFile") -> str:
+    return " [test: not for anybody else]" if signed.test else ""
 
 
 def outcome_lines(outcome: "Outcome") -> tuple[str, ...]:
@@ -86,7 +91,7 @@ def outcome_lines(outcome: "Outcome") -> tuple[str, ...]:
         return (_line(outcome),)
     stamped = () if signed.timestamped_at is None else (f"timestamp {signed.timestamped_at.isoformat()}",)
     return (
-        f"signed    {signed.target}",
+        f"signed    {signed.target}{_mark(signed)}",
         f"signer    {signed.subject}",
         f"artifact  {signed.artifact}",
         *stamped,

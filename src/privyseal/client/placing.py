@@ -28,6 +28,7 @@ class SignedFile:
     Attributes:
         windows: What Windows would say of it, as a sentence.
         warnings: What the verifier noticed although the signature holds.
+        test: The key profile is one for trying things out.
     """
 
     source: Path
@@ -42,17 +43,25 @@ class SignedFile:
     timestamped_at: dt.datetime | None
     windows: str
     warnings: tuple[str, ...]
+    test: bool
 
 
 class Placer:
     """Puts signatures into files; safe to use from several threads."""
 
     def __init__(
-        self, *, bundle: TrustBundle, placement: Placement, timestamper: Timestamper | None, clock: Clock
+        self,
+        *,
+        bundle: TrustBundle,
+        placement: Placement,
+        timestamper: Timestamper | None,
+        test: bool,
+        clock: Clock,
     ) -> None:
         self._bundle = bundle
         self._placement = placement
         self._timestamper = timestamper
+        self._test = test
         self._clock = clock
 
     def place(self, answered: Answered[Prepared], filled: Draft | None = None) -> SignedFile:
@@ -82,6 +91,7 @@ class Placer:
             timestamped_at=report.timestamped_at,
             windows=report.windows,
             warnings=tuple(finding.message for finding in report.warnings),
+            test=self._test,
         )
 
     def _embed(self, answered: Answered[Prepared], receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:

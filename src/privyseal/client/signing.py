@@ -125,13 +125,15 @@ class Signer:
         scanned = batch.read(reading.scannings)
         if batch.stops() or not scanned:
             return batch.outcomes
-        prepared = batch.prepare(scanned, self._hub.profile(self._profile))
+        profile = self._hub.profile(self._profile)
+        prepared = batch.prepare(scanned, profile)
         if batch.stops() or plan.dry_run:
             return batch.outcomes
         placer = Placer(
             bundle=self._bundle,
             placement=plan.options.placement,
             timestamper=self._timestamper,
+            test=profile.test,
             clock=self._clock,
         )
         batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError
+from privyseal.identity.windows_acl import protect, refuse_if_open
 
 __all__ = [
     "load_ed25519",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 _PREFIX: Final = "ed25519:"
+_OWNER_ONLY: Final = 0o600
+_MODES_COUNT: Final = os.name == "posix"
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
@@ -35,19 +38,25 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
+            if mode == _OWNER_ONLY and not _MODES_COUNT:
+                protect(temporary)
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError:
+    except (OSError, ConfigError):
         temporary.unlink(missing_ok=True)
         raise
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read."""
+    """Write a file that only its owner may read.
+
+    Raises:
+        ConfigError: `file.unprotected` on a Windows volume without access control. OSError: as it comes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(path, data, 0o600)
+    _write(path, data, _OWNER_ONLY)
 
 
 def write_public(path: Path, data: bytes) -> None:
@@ -60,14 +69,17 @@ def read_private(path: Path) -> bytes:
     """Read a private file.
 
     Raises:
-        ConfigError: `file.missing`, or `file.too_open` if group or others can read it (where modes mean something).
+        ConfigError: `file.missing`, `file.too_open` if group or others can read it, or `file.unprotected` if Windows
+            does not tell.
     """
     try:
         mode = path.stat().st_mode
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError("file.missing", f"cannot read {path}: {error.strerror}") from error
-    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+    if not _MODES_COUNT:
+        refuse_if_open(path)
+    elif stat.S_IMODE(mode) & 0o077:
         raise ConfigError(
             "file.too_open",
             f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})",
