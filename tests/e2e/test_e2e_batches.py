@@ -202,7 +202,7 @@ def test_an_interrupted_run_is_taken_up_and_nothing_is_signed_twice(up: Up, tmp_
 
 def test_what_an_interrupted_run_did_not_ask_for_is_asked_for_now(up: Up, tmp_path: Path) -> None:
     """Files that changed meanwhile, and new ones, get signatures of their own."""
-    files = make_release(tmp_path / "dist", 6)
+    files = make_release(tmp_path / "dist", 6, seed=6)
     signatures = results(up)
 
     def interrupt(progress: Progress) -> None:

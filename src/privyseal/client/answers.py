@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt
 from privyseal.errors import VerificationError, branch_named
-from privyseal.formats.model import Artifact, Preimage, SignatureReport
+from privyseal.formats.model import Artifact, Preimage, PreimageFacts, SignatureReport
 from privyseal.formats.registry import read_preimage
 from privyseal.identity.bundle import TrustBundle
 from privyseal.pki.mechanism import mechanism_for, verify_digest
@@ -15,7 +15,7 @@ from privyseal.pki.x509 import parse_certificate
 from privyseal.wire.api import ItemView
 from privyseal.wire.statement import ClaimedFile
 
-__all__ = ["Answered", "Wanted", "WantedT", "check_answer"]
+__all__ = ["Answered", "Wanted", "WantedT", "check_answer", "is_by_wanted_key"]
 
 
 class Wanted(Protocol):
@@ -82,7 +82,7 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
         )
     facts = read_preimage(wanted.format_name, wanted.preimage)
     spki = parse_certificate(wanted.chain[0]).spki
-    verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)
+    _check_signature(spki, facts, item)
     receipt = check_receipt(item.receipt, bundle)
     expected = SignatureReport(
         subject="",
@@ -92,3 +92,18 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
     )
     match_receipt(receipt, expected, wanted.format_name)
     return receipt
+
+
+def is_by_wanted_key(answered: Answered[WantedT]) -> bool:
+    """Whether a signature is of the key that is wanted now; one that was made earlier may be of a former key."""
+    wanted = answered.wanted
+    facts = read_preimage(wanted.format_name, wanted.preimage)
+    try:
+        _check_signature(parse_certificate(wanted.chain[0]).spki, facts, answered.item)
+    except VerificationError:
+        return False
+    return True
+
+
+def _check_signature(spki: bytes, facts: PreimageFacts, item: ItemView) -> None:
+    verify_digest(spki, mechanism_for(spki, facts.digest_algorithm), facts.digest, item.signature)

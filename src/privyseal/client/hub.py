@@ -26,6 +26,7 @@ _POLL_SECONDS: Final = 30
 _ENOUGH_ITEMS: Final = 32
 _PART_SECONDS: Final = 2
 _RETRIES: Final = 3
+_ENDED: Final = frozenset({"signed", "failed"})
 
 
 class HubClient:
@@ -57,22 +58,24 @@ class HubClient:
         """What the hub says of itself."""
         return decode_body(self._transport.request("GET", "/v1/status"), HubStatus)
 
-    def sign(self, body: SignatureRequest) -> Iterator[RequestView]:
-        """Submit a request; answers with its items as they end, part by part, until all have ended.
+    def sign(self, request_id: str, body: SignatureRequest) -> Iterator[RequestView]:
+        """Submit a request; answers with its items as they end, part by part, until each has been answered for once.
 
         The request carries its own idempotency key: after a lost connection the same bytes are sent again. An answer
         without new items tells how many jobs stand before it.
 
         Raises:
-            UnavailableError: `request.waiting` if nothing of it ends for `wait_seconds`.
+            UnavailableError: `request.waiting` if nothing of it ends for `wait_seconds`; `hub.answer`.
             DeniedError, ConflictError, TokenError: what the hub said.
         """
         wanted = len(body.preimages)
         deadline = time.monotonic() + self._config.wait_seconds
+        known = 0
         view = self._retry("POST", f"/v1/signatures?{self._patience(wanted)}", msgspec.json.encode(body))
         while True:
+            _check_view(view, request_id, known, wanted)
             yield view
-            known = view.first + len(view.items)
+            known += len(view.items)
             if known >= wanted:
                 return
             if view.items:
@@ -80,11 +83,11 @@ class HubClient:
             elif time.monotonic() > deadline:
                 raise UnavailableError(
                     "request.waiting",
-                    f"nothing of request {view.id[:16]}… ended for {self._config.wait_seconds:.0f} s; "
+                    f"nothing of request {request_id[:16]}… ended for {self._config.wait_seconds:.0f} s; "
                     f"{view.position} jobs are before it",
                     hint="it stays in the queue until it expires; the same command goes on where this one stopped",
                 )
-            path = f"/v1/signatures/{view.id}?from={known}&{self._patience(wanted - known)}"
+            path = f"/v1/signatures/{request_id}?from={known}&{self._patience(wanted - known)}"
             view = self._retry("GET", path, None)
 
     def _retry(self, method: str, path: str, body: bytes | None) -> RequestView:
@@ -102,3 +105,14 @@ class HubClient:
         """A few items are waited for together; of many the first are worth having early."""
         enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
         return f"wait={min(seconds, self._config.wait_seconds):.3f}&enough={enough}"
+
+
+def _check_view(view: RequestView, request_id: str, known: int, wanted: int) -> None:
+    """The view goes on where the last one ended: else items would be missed, taken twice, or asked for without end."""
+    follows = view.id == request_id and view.first == known and len(view.items) <= wanted - known
+    if not follows or any(item.state not in _ENDED for item in view.items):
+        raise UnavailableError(
+            "hub.answer",
+            f"the hub answers for other items of request {request_id[:16]}… than those that it was asked for",
+            hint="no honest hub does: tell its administrator; the same command goes on where this one stopped",
+        )

@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privyseal.client.answers import Answered, Wanted, WantedT
+from privyseal.client.answers import Answered, Wanted, WantedT, is_by_wanted_key
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import KeptRequest, RequestJournal
 from privyseal.errors import (
@@ -82,7 +82,7 @@ class Requester:
         """
         missing = list(wanted)
         for kept in tuple(self._journal.open_requests()):
-            if (kept.statement.hub, kept.statement.profile) == (self._hub_name, self._profile):
+            if self._is_own(kept):
                 yield from self._take_up(kept, missing, waiting)
         for part in _parts(missing):
             yield from self._ask_anew(part, waiting)
@@ -93,6 +93,15 @@ class Requester:
         left.discard(answered.position)
         if not left:
             self._journal.forget(answered.request_id)
+
+    def _is_own(self, kept: KeptRequest) -> bool:
+        """Of this hub, key profile and request key; who joins again has another key."""
+        where = (kept.statement.hub, kept.statement.profile)
+        return where == (self._hub_name, self._profile) and kept.id == self._id(kept.body.envelope)
+
+    def _id(self, envelope: bytes) -> str:
+        request_key = self._key.public_key().public_bytes_raw()
+        return statement_id(request_key, parse_envelope(envelope, REQUEST_TYPE).payload)
 
     def _take_up(self, kept: KeptRequest, missing: list[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
         """Ask again with an earlier run's bytes for those files that they speak of; others stay in `missing`."""
@@ -105,7 +114,7 @@ class Requester:
         try:
             for answered in self._answers(kept.id, kept.body, found, waiting):
                 del left[answered.position]
-                if answered.item.state == "signed":
+                if answered.item.state == "signed" and is_by_wanted_key(answered):
                     yield answered
                 else:  # whoever signs again wants it tried again
                     missing.append(answered.wanted)
@@ -126,8 +135,7 @@ class Requester:
             not_after=now_ms + _REQUEST_LIFE_MS,
         )
         envelope = seal_request(statement, self._key)
-        request_key = self._key.public_key().public_bytes_raw()
-        request_id = statement_id(request_key, parse_envelope(envelope, REQUEST_TYPE).payload)
+        request_id = self._id(envelope)
         preimages = tuple(SignatureItem(signed=one.preimage.signed, detail=one.preimage.detail) for one in part)
         body = SignatureRequest(envelope=envelope, preimages=preimages)
         self._journal.keep(request_id, body)
@@ -140,8 +148,9 @@ class Requester:
     def _answers(
         self, request_id: str, body: SignatureRequest, asked: dict[int, WantedT], waiting: Waiting
     ) -> Iterator[Answered[WantedT]]:
-        self._open[request_id] = set(asked)
-        for view in self._hub.sign(body):
+        # Also what nobody asks for now: another run may have left it for files that come again later.
+        self._open[request_id] = set(range(len(body.preimages)))
+        for view in self._hub.sign(request_id, body):
             waiting(view.position)
             for position, item in enumerate(view.items, start=view.first):
                 if position in asked:
