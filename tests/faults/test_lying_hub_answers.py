@@ -2,6 +2,10 @@
 """A hub that lies to its client: about which items it answers for, about whose, or without end (promises 1 and 8)."""
 
 import hashlib
+import itertools
+import resource
+import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +13,14 @@ import msgspec
 import pytest
 
 from lying_hub import PROFILE
-from lying_web import WebHub, running_hub
+from lying_web import Answer, WebHub, running_hub
 from pe_samples import make_pe
 from privyseal.client.digests import DigestSigner
+from privyseal.client.hub import HubClient
 from privyseal.client.journal import RequestJournal
 from privyseal.client.receipts import receipt_path
 from privyseal.client.signing import Outcome, Plan, Signer, Work
+from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.wire.api import ItemView, RequestView
 
@@ -138,3 +144,81 @@ def test_what_another_run_left_for_other_files_is_not_forgotten(hub: WebHub, wor
     assert len(kept(hub)) == 1, "nobody knows here that each of its files came"
     assert [outcome.error for outcome in sign(hub, works)] == [None] * 3
     assert (hub.signatures, kept(hub)) == (3, [])
+
+
+def _endless(piece: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: itertools.repeat(piece)
+
+
+def _bomb() -> Iterator[bytes]:
+    """A gigabyte of spaces in a megabyte."""
+    packer = zlib.compressobj(9, wbits=31)
+    for _ in range(1024):
+        yield packer.compress(b" " * (1 << 20))
+    yield packer.flush()
+
+
+def _dripping(stopped: threading.Event) -> Callable[[], Iterator[bytes]]:
+    def drip() -> Iterator[bytes]:
+        while not stopped.wait(0.05):
+            yield b" "
+
+    return drip
+
+
+CLOSE = (("Connection", "close"),)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(headers=CLOSE, pieces=_endless(b" " * (1 << 20))),
+        Answer(headers=(("Content-Length", str(1 << 40)),), pieces=_endless(b" " * (1 << 20))),
+        Answer(headers=(*CLOSE, ("Content-Encoding", "gzip")), pieces=_bomb),
+        Answer(status=500, headers=CLOSE, pieces=_endless(b" " * (1 << 20))),
+    ],
+    ids=["endless", "announced", "compressed", "problem"],
+)
+def test_more_than_an_answer(hub: WebHub, answer: Answer) -> None:
+    """Memory stays bounded."""
+    hub.answer = lambda _: answer
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(UnavailableError, match=r"hub\.answer"):
+        HubClient(hub.config).profile(PROFILE)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_an_answer_that_drips(hub: WebHub) -> None:
+    stopped = threading.Event()
+    hub.answer = lambda _: Answer(headers=CLOSE, pieces=_dripping(stopped))
+    try:
+        web = WebTransport(hub.config.web_url, web_context(hub.trust.bundle.statement.ca), answer_seconds=1.0)
+        with pytest.raises(UnavailableError, match=r"hub\.answer"):
+            web.request("GET", "/log/checkpoint")
+    finally:
+        stopped.set()
+
+
+def test_a_page_in_the_place_of_an_answer_tells_nothing_of_the_request(hub: WebHub, works: tuple[Work, ...]) -> None:
+    """The hub has signed; a proxy between loses its answer."""
+    page = b"<html>one moment, please</html>"
+
+    def answer(line: str) -> Answer | None:
+        return (
+            Answer(headers=(("Content-Length", str(len(page))),), pieces=lambda: iter((page,)))
+            if hides and "signatures" in line
+            else None
+        )
+
+    hides = False
+    hub.answer = answer
+    left_without_place(hub, works)
+    hides = True
+    with pytest.raises(UnavailableError, match=r"hub\.answer"):
+        sign(hub, works)
+    hides = False
+
+    assert [outcome.error for outcome in sign(hub, works)] == [None] * 3
+    assert hub.signatures == 3

@@ -3,13 +3,13 @@
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.transport import MtlsTransport
-from privyseal.errors import ConfigError, UnavailableError
+from privyseal.errors import ConfigError, MalformedInputError, UnavailableError
 from privyseal.wire.api import (
     HubStatus,
     ProfileView,
@@ -20,6 +20,8 @@ from privyseal.wire.api import (
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["HubClient"]
+
+T = TypeVar("T")
 
 _POLL_SECONDS: Final = 30
 #: Of a large request: items that are worth an answer, and how long they are waited for.
@@ -52,11 +54,11 @@ class HubClient:
             raise ConfigError(
                 "profile.unknown", f"{name!r} cannot be a key profile: {NAME_RULE}", hint="privyseal status lists them"
             )
-        return decode_body(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
+        return _decode(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
 
     def status(self) -> HubStatus:
         """What the hub says of itself."""
-        return decode_body(self._transport.request("GET", "/v1/status"), HubStatus)
+        return _decode(self._transport.request("GET", "/v1/status"), HubStatus)
 
     def sign(self, request_id: str, body: SignatureRequest) -> Iterator[RequestView]:
         """Submit a request; answers with its items as they end, part by part, until each has been answered for once.
@@ -94,7 +96,7 @@ class HubClient:
         """Once more on a lost connection, and only then: what the hub answers is an answer."""
         for attempt in range(_RETRIES):
             try:
-                return decode_body(self._transport.request(method, path, body), RequestView)
+                return _decode(self._transport.request(method, path, body), RequestView)
             except UnavailableError as error:
                 if error.code != "hub.unreachable" or attempt == _RETRIES - 1:
                     raise
@@ -105,6 +107,16 @@ class HubClient:
         """A few items are waited for together; of many the first are worth having early."""
         enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
         return f"wait={min(seconds, self._config.wait_seconds):.3f}&enough={enough}"
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    """What is no answer of a hub (a proxy's page, for example) tells nothing of what became of a request."""
+    try:
+        return decode_body(data, kind)
+    except MalformedInputError as error:
+        raise UnavailableError(
+            "hub.answer", f"what came from the hub's address is no answer of a hub: {error}"
+        ) from error
 
 
 def _check_view(view: RequestView, request_id: str, known: int, wanted: int) -> None:

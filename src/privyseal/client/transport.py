@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import http.client
 import ssl
+import time
 import urllib.parse
 from typing import Final, TypeVar
 
@@ -29,7 +30,9 @@ T = TypeVar("T")
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 90.0
 _MAX_BUNDLE_BYTES: Final = 1024 * 1024
-_MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+_ANSWER_SECONDS: Final = 300.0
+_MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 
 def web_context(ca_pem: str) -> ssl.SSLContext:
@@ -69,10 +72,19 @@ def fetch_unpinned(url: str, path: str) -> bytes:
     return data
 
 
-def _answer(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
-    data = response.data
-    if len(data) > _MAX_ANSWER_BYTES:
-        raise UnavailableError("hub.answer", f"{url} answered with {len(data)} bytes, which is no answer of a hub")
+def _read(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
+    """The body as it came: a hub that was taken over may send without end, slowly, or little that unpacks to much."""
+    body = bytearray()
+    while piece := response.read1(_PIECE_BYTES, decode_content=False):
+        body += piece
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise UnavailableError("hub.answer", f"{url} answers with more than {_MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise UnavailableError("hub.answer", f"the answer of {url} did not end in time")
+    return bytes(body)
+
+
+def _answer(response: urllib3.BaseHTTPResponse, url: str, data: bytes) -> bytes:
     if response.status < 400:
         return data
     try:
@@ -85,8 +97,9 @@ def _answer(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
 class WebTransport:
     """The web listener: server certificate only."""
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    def __init__(self, url: str, context: ssl.SSLContext, *, answer_seconds: float = _ANSWER_SECONDS) -> None:
         self._url = url.rstrip("/")
+        self._answer_seconds = answer_seconds
         self._pool = urllib3.PoolManager(
             ssl_context=context,
             retries=False,
@@ -105,11 +118,19 @@ class WebTransport:
         """
         url = self._url + path
         self.sent_bytes += len(body or b"")
+        deadline = time.monotonic() + self._answer_seconds
+        headers = {"Content-Type": "application/json"}
         try:
-            response = self._pool.request(method, url, body=body, headers={"Content-Type": "application/json"})
+            response = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
+            try:
+                data = _read(response, url, deadline)
+            except BaseException:
+                response.close()
+                raise
         except HTTPError as error:
             raise self._failure(error) from error
-        return _answer(response, url)
+        response.release_conn()
+        return _answer(response, url, data)
 
     def _failure(self, error: HTTPError) -> PrivysealError:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
