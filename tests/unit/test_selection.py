@@ -62,6 +62,9 @@ def test_each_file_comes_once() -> None:
         ("dist/[ab].exe", ["dist/a.exe", "dist/b.exe"]),
         ("dist/?.exe", ["dist/a.exe", "dist/b.exe"]),
         ("dist/lib*", None),
+        ("dist/lib/../*b.exe", ["dist/lib/../b.exe"]),
+        ("dist/**b.exe", ["dist/b.exe"]),
+        ("dist/lib/**", ["dist/lib/c.dll"]),
     ],
 )
 def test_a_pattern_that_the_shell_left_alone(pattern: str, found: list[str] | None) -> None:
@@ -156,3 +159,49 @@ def test_where_signed_files_go(given: tuple[str, ...], output: str | None, targe
 )
 def test_one_file_or_several(given: tuple[str, ...], alone: bool) -> None:  # noqa: FBT001
     assert Selection(names=given).is_one_file is alone
+
+
+def test_what_an_earlier_run_wrote_is_not_signed_again(tree: Path) -> None:
+    """The output lies in the directory that is signed."""
+    (tree / "dist" / "signed").mkdir()
+    (tree / "dist" / "signed" / "a.exe").write_bytes(PROGRAM)
+    (tree / "elsewhere").symlink_to("dist/signed")
+
+    for output in ("dist/signed", "./dist/lib/../signed", "elsewhere"):
+        works = select(Selection(names=("dist",), output=Path(output)))
+        assert [work.path.as_posix() for work in works] == ["dist/a.exe", "dist/b.exe", "dist/lib/c.dll"]
+    named = select(Selection(names=("dist/signed", "dist/b.exe"), output=Path("dist/signed")))
+    assert [work.path.as_posix() for work in named] == ["dist/signed/a.exe", "dist/b.exe"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(("dist/a.exe", "out/a.exe"), id="over-an-input"),
+        pytest.param(("dist/b.exe", "dist/a.exe"), id="over-an-input-by-a-link"),
+        pytest.param(("dist/c.exe", "out/d.exe"), id="both-to-one-file-by-a-link"),
+        pytest.param(("out/p.exe", "out/p.exe.tlog-proof"), id="receipt-over-an-input"),
+        pytest.param(("dist/p.exe", "dist/p.exe.tlog-proof"), id="receipt-over-an-output"),
+    ],
+)
+def test_no_file_of_a_run_is_written_over_another(tree: Path, given: tuple[str, ...], order: int) -> None:
+    (tree / "out").mkdir()
+    for name in ("out/a.exe", "dist/c.exe", "out/d.exe", "out/p.exe", "out/p.exe.tlog-proof", "dist/p.exe"):
+        (tree / name).write_bytes(PROGRAM)
+    (tree / "dist" / "p.exe.tlog-proof").write_bytes(PROGRAM)
+    (tree / "out" / "b.exe").symlink_to("../dist/a.exe")
+    (tree / "out" / "c.exe").symlink_to("d.exe")
+
+    with pytest.raises(ConfigError) as caught:
+        select(Selection(names=given[::order], output=Path("out")))
+
+    assert caught.value.code == "files.same_target"
+
+
+def test_links_that_lead_in_circles_end(tree: Path) -> None:
+    for name in ("loop2", "loop3", "lib/up"):
+        (tree / "dist" / name).symlink_to(tree / "dist")
+
+    assert names("dist/**/*.dll") == names(f"{tree}/dist/**/*.dll".removeprefix(f"{tree}/")) == ["dist/lib/c.dll"]
+    assert names("**/lib/*") == ["dist/lib/c.dll"]

@@ -6,8 +6,8 @@ symbolic links in it are not followed: what they lead to is either in the direct
 """
 
 import fnmatch
-import glob
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from privyseal.client.preparing import HEAD_BYTES, Work
+from privyseal.client.receipts import receipt_path
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
 from privyseal.formats.registry import detect_format
 
@@ -54,7 +55,7 @@ def select(selection: Selection) -> tuple[Work, ...]:
         MalformedInputError: `files.no_match` for a pattern, `file.unreadable` for a directory.
     """
     found: dict[Path, Work] = {}
-    for path, below in _paths(selection):
+    for path, below in _paths(selection, None if selection.output is None else _real(selection.output)):
         if not _excluded(path, selection.excludes):
             found.setdefault(_real(path), Work(path=path, target=_target(path, below, selection)))
     if not found:
@@ -69,32 +70,42 @@ def select(selection: Selection) -> tuple[Work, ...]:
     return works
 
 
-def _paths(selection: Selection) -> Iterator[tuple[Path, Path]]:
+def _paths(selection: Selection, output: Path | None) -> Iterator[tuple[Path, Path]]:
     """Each file, and its place below what was named."""
     listed = (name for place in selection.lists for name in _read_list(place))
     for name in (*selection.names, *listed):
         if not os.path.lexists(name) and _is_pattern(name):
             yield from _matches(name)
         elif _is_dir(name):
-            yield from _signable_below(Path(name))
+            yield from _signable_below(Path(name), output)
         else:
             yield Path(name), Path(Path(name).name)
 
 
 def _matches(pattern: str) -> Iterator[tuple[Path, Path]]:
-    found = sorted(path for path in glob.iglob(pattern, recursive=True) if not _is_dir(path))  # noqa: PTH207 - absolute patterns, too
+    """As a shell means it: `*` gives no hidden names. And `**` follows no links to directories: they may be circles."""
+    place = Path(pattern)
+    asked = tuple(part if part == "**" else re.sub(r"\*+", "*", part) for part in place.relative_to(place.anchor).parts)
+    files = "*" if asked[-1] == "**" else ""
+    found = sorted(
+        path
+        for path in Path(place.anchor).glob("/".join((*asked, files)).rstrip("/"))
+        if not _is_dir(path) and not any(part.startswith(".") for part in path.parts if part not in asked)
+    )
     if not found:
         raise MalformedInputError("files.no_match", f"no file matches {pattern!r}")
-    for name in found:
-        yield Path(name), Path(Path(name).name)
+    for path in found:
+        yield path, Path(path.name)
 
 
-def _signable_below(directory: Path) -> Iterator[tuple[Path, Path]]:
+def _signable_below(directory: Path, output: Path | None) -> Iterator[tuple[Path, Path]]:
+    """What can be signed in a directory; the place of the signed files, should it lie there, holds none to sign."""
+
     def refuse(error: OSError) -> None:
         raise MalformedInputError("file.unreadable", f"cannot read {error.filename}: {error.strerror}") from error
 
     for parent, folders, names in os.walk(directory, onerror=refuse):
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if output is None or _real(Path(parent, folder)) != output)
         for name in sorted(names):
             path = Path(parent, name)
             if not path.is_symlink() and path.is_file() and _is_signable(path):
@@ -140,15 +151,17 @@ def _target(path: Path, below: Path, selection: Selection) -> Path:
 
 
 def _check_targets(works: tuple[Work, ...]) -> None:
-    seen: dict[Path, Path] = {}
+    """No file of a run, and no receipt, is written over another file of the run."""
+    owners = {_real(work.path): work for work in works}
     for work in works:
-        other = seen.setdefault(work.target.absolute(), work.path)
-        if other != work.path:
-            raise ConfigError(
-                "files.same_target",
-                f"{other} and {work.path} would both be written to {work.target}",
-                hint="sign them in two runs, or name the directory that holds both",
-            )
+        for written in (work.target, receipt_path(work.target)):
+            other = owners.setdefault(_real(written), work)
+            if other is not work:
+                raise ConfigError(
+                    "files.same_target",
+                    f"{written} would be written for {work.path}, and is of {other.path}, too",
+                    hint="sign them in two runs, or name the directory that holds both",
+                )
 
 
 def _real(path: Path) -> Path:
