@@ -90,7 +90,7 @@ def _matches(pattern: str) -> Iterator[tuple[Path, Path]]:
     found = sorted(
         path
         for path in Path(place.anchor).glob("/".join((*asked, files)).rstrip("/"))
-        if not _is_dir(path) and not any(part.startswith(".") for part in path.parts if part not in asked)
+        if not _is_dir(str(path)) and not any(part.startswith(".") for part in path.parts if part not in asked)
     )
     if not found:
         raise MalformedInputError("files.no_match", f"no file matches {pattern!r}")
