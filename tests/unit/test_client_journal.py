@@ -3,6 +3,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -99,3 +100,48 @@ def test_a_journal_that_cannot_be_written_is_said_before_anything_is_sent(tmp_pa
         RequestJournal(tmp_path / "file").keep("abc", make_body())
 
     assert caught.value.code == "journal.unwritable"
+
+
+def spoil(folder: Path) -> None:
+    """What a crash, another run at the same moment, or anybody with the same account may leave."""
+    (folder / "gone.request.json").symlink_to("nowhere")
+    (folder / "folder.request.json" / "x").mkdir(parents=True)
+    os.utime(folder / "folder.request.json", (0, 0))
+    os.mkfifo(folder / "fifo.request.json")
+    with (folder / "large.request.json").open("wb") as stream:
+        stream.truncate(1 << 40)
+
+
+def test_what_stands_in_the_way_is_passed_over(tmp_path: Path) -> None:
+    journal = RequestJournal(tmp_path)
+    spoil(tmp_path)
+
+    journal.keep("abc", make_body())
+
+    assert [kept.id for kept in journal.open_requests()] == ["abc"]
+
+
+def test_what_a_crash_left_of_a_file_that_was_being_written_is_cleared(tmp_path: Path) -> None:
+    for age, name in ((8, ".old.request.json.77.tmp"), (0, ".new.request.json.78.tmp")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age * DAY_SECONDS,) * 2)
+
+    RequestJournal(tmp_path).keep("abc", make_body())
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.request.json.78.tmp", "abc.request.json"]
+
+
+def test_runs_that_keep_and_forget_at_the_same_time(tmp_path: Path) -> None:
+    body = make_body()
+
+    def run(number: int) -> int:
+        journal, seen = RequestJournal(tmp_path), 0
+        for turn in range(60):
+            journal.keep(f"{number}-{turn}", body)
+            seen += len(list(journal.open_requests()))
+            journal.forget(f"{number}-{turn}")
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(seen >= 60 for seen in pool.map(run, range(4)))
+    assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,11 @@ Whoever asks again after a crash sends the same bytes under the same idempotency
 a second run over the same files signs nothing twice.
 """
 
+import contextlib
+import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +24,8 @@ __all__ = ["KeptRequest", "RequestJournal"]
 
 _KEEP_SECONDS: Final = 7 * 86_400
 _SUFFIX: Final = ".request.json"
+#: The hub takes no larger body.
+_MAX_BYTES: Final = 64 << 20
 
 
 class KeptRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +34,13 @@ class KeptRequest(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     statement: RequestStatement
     body: SignatureRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    path: Path
+    modified_s: float
+    size_bytes: int
 
 
 class RequestJournal:
@@ -45,9 +57,9 @@ class RequestJournal:
         """
         try:
             write_private(self._path(request_id), msgspec.json.encode(body))
-            for old in self._directory.glob("*" + _SUFFIX):
-                if old.stat().st_mtime < time.time() - _KEEP_SECONDS:
-                    old.unlink(missing_ok=True)
+            for old in (*self._found("*" + _SUFFIX), *self._found(f".*{_SUFFIX}.*.tmp")):
+                if old.modified_s < time.time() - _KEEP_SECONDS:
+                    old.path.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(
                 "journal.unwritable", f"cannot keep the request in {self._directory}: {error.strerror}"
@@ -59,14 +71,25 @@ class RequestJournal:
 
     def open_requests(self) -> Iterator[KeptRequest]:
         """What earlier runs left, oldest first; what cannot be read is none of ours and is left alone."""
-        found = sorted(self._directory.glob("*" + _SUFFIX), key=lambda path: path.stat().st_mtime)
-        for path in found:
+        for found in self._found("*" + _SUFFIX):
             try:
-                body = decode_body(path.read_bytes(), SignatureRequest)
+                if found.size_bytes > _MAX_BYTES:
+                    continue
+                body = decode_body(found.path.read_bytes(), SignatureRequest)
                 statement = accepted_statement(body.envelope)
             except (OSError, PrivysealError):
                 continue
-            yield KeptRequest(id=path.name.removesuffix(_SUFFIX), statement=statement, body=body)
+            yield KeptRequest(id=found.path.name.removesuffix(_SUFFIX), statement=statement, body=body)
+
+    def _found(self, pattern: str) -> list[_Found]:
+        """Files by age, the oldest first. Other runs may forget theirs at any moment."""
+        files = []
+        for path in self._directory.glob(pattern):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    files.append(_Found(path=path, modified_s=status.st_mtime, size_bytes=status.st_size))
+        return sorted(files, key=lambda one: one.modified_s)
 
     def _path(self, request_id: str) -> Path:
         return self._directory / (request_id + _SUFFIX)

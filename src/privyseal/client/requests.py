@@ -81,7 +81,7 @@ class Requester:
             PrivysealError: what the hub says of a request as a whole, or that it cannot be reached.
         """
         missing = list(wanted)
-        for kept in tuple(self._journal.open_requests()):
+        for kept in self._journal.open_requests():
             if self._is_own(kept):
                 yield from self._take_up(kept, missing, waiting)
         for part in _parts(missing):
