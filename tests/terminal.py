@@ -3,12 +3,15 @@
 
 import os
 import pty
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from programs import command, environment
 
-__all__ = ["on_terminal"]
+__all__ = ["Answer", "on_terminal", "run_on_terminal"]
+
+#: What is typed; or how it follows from what the terminal has shown.
+Answer = str | Callable[[str], str]
 
 
 def on_terminal(*arguments: str | Path, answers: dict[str, str], more: dict[str, str] | None = None) -> tuple[int, str]:
@@ -17,10 +20,17 @@ def on_terminal(*arguments: str | Path, answers: dict[str, str], more: dict[str,
     Returns:
         Exit code, and what the terminal showed.
     """
-    variables = environment(Path.cwd(), more=more)
+    return run_on_terminal(command(*arguments), environment(Path.cwd(), more=more), Path.cwd(), answers)
+
+
+def run_on_terminal(
+    arguments: list[str], variables: dict[str, str], directory: Path, answers: Mapping[str, Answer]
+) -> tuple[int, str]:
+    """The same for any program, in a directory."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(sys.executable, command(*arguments), variables)
+        os.chdir(directory)
+        os.execve(arguments[0], arguments, variables)
     shown = ""
     waiting = dict(answers)
     while True:
@@ -32,7 +42,8 @@ def on_terminal(*arguments: str | Path, answers: dict[str, str], more: dict[str,
             break
         shown += part.decode(errors="replace")
         for question in [question for question in waiting if question in shown]:
-            os.write(terminal, waiting.pop(question).encode() + b"\n")
+            answer = waiting.pop(question)
+            os.write(terminal, (answer if isinstance(answer, str) else answer(shown)).encode() + b"\n")
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     return os.waitstatus_to_exitcode(status), shown
