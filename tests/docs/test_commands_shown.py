@@ -20,12 +20,17 @@ from privyseal.hub.config import HubConfig, TsaTable
 PAGES = pages()
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
+#: Fronts have another program's command line, which tests of their own judge.
+FRONTS = ("signtool",)
+
 #: Where a shell takes a command's words to be over.
 _SHELL = re.compile(r"[0-9]?[<>]")
 
 
 def refusal(words: tuple[str, ...]) -> str:
     """Why the program would not take these arguments; empty if it would."""
+    if words[:1] in [(front,) for front in FRONTS]:
+        return ""
     end = next((place for place, word in enumerate(words) if _SHELL.match(word)), len(words))
     try:
         app.parse_args(list(words[:end]), exit_on_error=False, print_error=False)

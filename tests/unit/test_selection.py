@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pe_samples import make_pe
-from privyseal.client.selection import Selection, select
+from privyseal.client.selection import Selection, make_folders, select
 from privyseal.errors import ConfigError, MalformedInputError
 
 PROGRAM = make_pe()
@@ -205,3 +205,20 @@ def test_links_that_lead_in_circles_end(tree: Path) -> None:
 
     assert names("dist/**/*.dll") == names(f"{tree}/dist/**/*.dll".removeprefix(f"{tree}/")) == ["dist/lib/c.dll"]
     assert names("**/lib/*") == ["dist/lib/c.dll"]
+
+
+def test_directories_of_an_output_are_made(tree: Path) -> None:
+    works = select(Selection(names=("dist",), output=Path("signed")))
+
+    make_folders(works)
+
+    assert sorted(path.relative_to(tree).as_posix() for path in (tree / "signed").rglob("*")) == ["signed/lib"]
+
+
+def test_an_output_that_cannot_be_a_directory_is_refused() -> None:
+    works = select(Selection(names=("dist",), output=Path("dist/readme.txt")))
+
+    with pytest.raises(MalformedInputError) as caught:
+        make_folders(works)
+
+    assert (caught.value.code, "dist/readme.txt" in caught.value.message) == ("file.unwritable", True)

@@ -11,7 +11,7 @@ from privyseal.cli.outcomes import outcome_data, outcome_lines, sum_up, tell
 from privyseal.cli.progress import watching
 from privyseal.cli.render import emit, say
 from privyseal.client.reading import Plan, Reading
-from privyseal.client.selection import Selection, select
+from privyseal.client.selection import Selection, make_folders, select
 from privyseal.formats.model import Placement, SignOptions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Which:
     """
 
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
-    files_from: Annotated[tuple[str, ...], _FLAG] = ()
+    files_from: Annotated[tuple[str, ...], Parameter(negative="", allow_leading_hyphen=True)] = ()
     exclude: Annotated[tuple[str, ...], _FLAG] = ()
     skip_signed: Annotated[bool, _FLAG] = False
     continue_on_error: Annotated[bool, _FLAG] = False
@@ -96,6 +96,8 @@ def sign(
     which, how = which or Which(), how or How()
     selection = Selection(names=files, lists=which.files_from, excludes=which.exclude, output=which.output)
     works = select(selection)
+    if not which.dry_run and not selection.is_one_file:
+        make_folders(works)
     with Reading(works, _plan(which, how)) as reading:
         signer = _signer(key, how, config)
         if selection.is_one_file:

@@ -12,7 +12,7 @@ from privyseal.client.config import ClientConfig, load_client_config
 from privyseal.client.digests import DigestSigner, SignedDigest
 from privyseal.client.hub import HubClient
 from privyseal.client.placing import SignedFile
-from privyseal.client.selection import Selection, select
+from privyseal.client.selection import Selection, make_folders, select
 from privyseal.client.signing import Observer, Outcome, Plan, Signer, Work
 from privyseal.client.timestamp_file import FileTimestamper, TimestampedFile
 from privyseal.client.timestamping import Timestamper, open_timestamper
@@ -89,7 +89,10 @@ class Client:
         """
         names = tuple(str(file) for file in files)
         works: tuple[Work, ...] = select(Selection(names=names, output=None if output is None else Path(output)))
-        return self._signer(key, timestamp=timestamp).sign_all(works, plan or Plan(), observe)
+        plan = plan or Plan()
+        if not plan.dry_run:
+            make_folders(works)
+        return self._signer(key, timestamp=timestamp).sign_all(works, plan, observe)
 
     def verify(self, file: Name, options: VerifyOptions | None = None) -> VerifyReport:
         """Verify every signature of a file, and the receipt beside it."""

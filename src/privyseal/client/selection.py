@@ -19,7 +19,7 @@ from privyseal.client.receipts import receipt_path
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
 from privyseal.formats.registry import detect_format
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "make_folders", "select"]
 
 _MAX_LIST_BYTES: Final = 64 << 20
 _PATTERN: Final = frozenset("*?[")
@@ -68,6 +68,23 @@ def select(selection: Selection) -> tuple[Work, ...]:
     works = tuple(found.values())
     _check_targets(works)
     return works
+
+
+def make_folders(works: tuple[Work, ...]) -> None:
+    """Make the directories that files go to instead of in place, before anything is signed.
+
+    Raises:
+        MalformedInputError: `file.unwritable`.
+    """
+    for folder in {work.target.parent: None for work in works if work.target != work.path}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MalformedInputError(
+                "file.unwritable",
+                f"cannot make the directory {folder}: {error.strerror}",
+                hint="nothing was signed; choose another place with -o",
+            ) from error
 
 
 def _paths(selection: Selection, output: Path | None) -> Iterator[tuple[Path, Path]]:
