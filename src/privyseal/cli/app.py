@@ -49,6 +49,11 @@ app.command(
     name="doctor",
     help="What is wrong here, and what to do: configuration, files, hub, clock, token, certificate.",
 )
+app.command(
+    "privyseal.cli.signtool.command:signtool",
+    name="signtool",
+    help="Sign with the command line of Microsoft's SignTool; /? tells more.",
+)
 _noun(
     "hub",
     "The hub: policy, queue, log.",

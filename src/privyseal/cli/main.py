@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of `privyseal`, and the process boundary: every error becomes a message and an exit code.
 
-`--version` answers before anything heavy is imported.
+`--version` and the fronts answer before anything heavy is imported.
 """
 
 import signal
@@ -18,10 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"privyseal {__version__}")  # noqa: T201 - the command's output
         return 0
-    from privyseal.cli.boundary import run  # noqa: PLC0415 - imports the command tree
-
     # A build that is cancelled ends like one that is interrupted by hand: files whole, nothing left beside them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if given[:1] == ["signtool"]:
+        from privyseal.cli.signtool.command import run as run_signtool  # noqa: PLC0415 - a front: no command tree
+
+        return run_signtool(given[1:])
+    from privyseal.cli.boundary import run  # noqa: PLC0415 - imports the command tree
+
     return run(given)
 
 

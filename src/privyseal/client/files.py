@@ -23,6 +23,7 @@ __all__ = [
     "SourceFile",
     "draft_beside",
     "open_source",
+    "read_whole",
     "reopen_source",
     "write_edited",
     "write_signed",
@@ -85,6 +86,26 @@ def open_source(path: Path) -> Iterator[SourceFile]:
         raise MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror}") from error
     with stream:
         yield SourceFile(path=path, stream=stream, status=os.fstat(stream.fileno()))
+
+
+def read_whole(path: Path, at_most_bytes: int) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        MalformedInputError: `file.unreadable`, `file.too_large`. UnsupportedInputError: `file.not_regular`.
+    """
+    with open_source(path) as source:
+        try:
+            data = source.stream.read(at_most_bytes + 1)
+        except OSError as error:
+            raise MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror}") from error
+    if len(data) > at_most_bytes:
+        raise MalformedInputError(
+            "file.too_large",
+            f"{path} has more than the {at_most_bytes} bytes that such a file can have",
+            hint="look whether it is the file that you mean",
+        )
+    return data
 
 
 @contextlib.contextmanager

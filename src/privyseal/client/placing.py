@@ -57,9 +57,11 @@ class Placer:
         timestamper: Timestamper | None,
         test: bool,
         clock: Clock,
+        certificates: tuple[bytes, ...] = (),
     ) -> None:
         self._bundle = bundle
         self._placement = placement
+        self._certificates = certificates
         self._timestamper = timestamper
         self._test = test
         self._clock = clock
@@ -99,7 +101,7 @@ class Placer:
         signed = Signed(
             preimage=prepared.preimage,
             signature=answered.item.signature,
-            chain=prepared.chain,
+            chain=(*prepared.chain, *self._certificates),
             timestamp_token=self._token(answered),
             placement=self._placement,
         )

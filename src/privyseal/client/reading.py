@@ -28,12 +28,14 @@ class Plan:
         continue_on_error: Sign the others if some cannot be read; otherwise nothing is asked for then.
         skip_signed: Leave files alone that carry a signature.
         dry_run: Read, and ask for the key profile, but sign nothing.
+        certificates: DER; they go into the signature beside the key profile's chain.
     """
 
     options: SignOptions = field(default_factory=SignOptions)
     continue_on_error: bool = False
     skip_signed: bool = False
     dry_run: bool = False
+    certificates: tuple[bytes, ...] = ()
 
 
 class Reading:

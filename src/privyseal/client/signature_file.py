@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from privyseal.client.files import SourceFile, open_source, write_edited, write_whole
+from privyseal.client.files import SourceFile, open_source, read_whole, write_edited, write_whole
 from privyseal.errors import ConfigError, MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import Edits, Format, Patch, Scan, SignatureReport, SignOptions, TrustAnchors
 from privyseal.formats.registry import detect_format
 from privyseal.ports.clock import Clock, system_clock
 
 __all__ = [
+    "MAX_SIGNATURE_BYTES",
     "AttachedSignature",
     "ExtractedSignature",
     "attach_signature",
@@ -30,7 +31,7 @@ __all__ = [
 
 _HEAD_BYTES: Final = 4096
 #: The certificate table of a PE image may have that many, and no other format has more.
-_MAX_SIGNATURE_BYTES: Final = 64 << 20
+MAX_SIGNATURE_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,7 @@ def attach_signature(
         VerificationError: what does not hold of the file as it would be; nothing was written then.
         PrivysealError: whatever else went wrong; the target is as it was.
     """
-    detached = _read_signature(signature)
+    detached = read_whole(signature, MAX_SIGNATURE_BYTES)
     with open_source(path) as source, _reading(path):
         chosen, edits = _editable(source)
         try:
@@ -206,18 +207,6 @@ def _check_sound(path: Path, reports: tuple[SignatureReport, ...]) -> None:
             f"{path}: the attached signature would not be found; nothing was written",
             hint="keep the file: this is a defect in Privyseal",
         )
-
-
-def _read_signature(path: Path) -> bytes:
-    with open_source(path) as source, _reading(path):
-        data = source.stream.read(_MAX_SIGNATURE_BYTES + 1)
-    if len(data) > _MAX_SIGNATURE_BYTES:
-        raise MalformedInputError(
-            "signature.too_large",
-            f"{path} has more than the {_MAX_SIGNATURE_BYTES} bytes that a signature can have",
-            hint="name the signature behind the file: privyseal signature attach FILE SIGNATURE",
-        )
-    return data
 
 
 def _difference(source: SourceFile, chosen: Format, edits: Edits, detached: bytes) -> str:

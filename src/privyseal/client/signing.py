@@ -135,6 +135,7 @@ class Signer:
             timestamper=self._timestamper,
             test=profile.test,
             clock=self._clock,
+            certificates=plan.certificates,
         )
         batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)
         return batch.outcomes

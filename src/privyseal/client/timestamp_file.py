@@ -38,17 +38,26 @@ class TimestampedFile:
 class FileTimestamper:
     """Timestamps the signatures of files; safe to share between threads that work on different files."""
 
-    def __init__(self, timestamper: Timestamper, *, replace: bool = False, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        timestamper: Timestamper,
+        *,
+        replace: bool = False,
+        position: int | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
         """Take what it works with.
 
         Args:
             timestamper: Where tokens come from; signatures, too, must end at its roots.
             replace: Ask for a new token also where there is one.
+            position: Of the only signature that gets a timestamp; None means all.
             clock: This machine's time.
         """
         self._timestamper = timestamper
         self._anchors = TrustAnchors(code_signing=timestamper.anchors, time_stamping=timestamper.anchors)
         self._replace = replace
+        self._position = position
         self._clock = clock
 
     def add(self, path: Path) -> TimestampedFile:
@@ -75,11 +84,24 @@ class FileTimestamper:
                 raise VerificationError("file.unsigned", f"{path} carries no signature", hint="privyseal sign")
             if not self._replace:
                 _check_sound(path, reports)
-            places = [place for place, one in enumerate(reports) if self._replace or not one.timestamps]
+            places = [
+                place for place in self._places(path, len(reports)) if self._replace or not reports[place].timestamps
+            ]
             if places:
                 reports = self._write(source, chosen, edits, {place: reports[place] for place in places})
         times = tuple(report.timestamped_at for report in reports if report.timestamped_at is not None)
         return TimestampedFile(path=path, format=chosen.name, added=len(places), times=times)
+
+    def _places(self, path: Path, count: int) -> range:
+        if self._position is None:
+            return range(count)
+        if not 0 <= self._position < count:
+            raise UnsupportedInputError(
+                "timestamp.no_such_signature",
+                f"{path} has no signature at position {self._position}",
+                hint=f"it has {count} signatures; the first one is at position 0",
+            )
+        return range(self._position, self._position + 1)
 
     def _judge(self, stream: BinaryIO, chosen: Format) -> tuple[SignatureReport, ...]:
         stream.seek(0)

@@ -103,6 +103,7 @@ class Timestamper:
         anchors: tuple[bytes, ...],
         *,
         patience: Patience | None = None,
+        digest_algorithm: str = "",
         notice: Callable[[str], None] = lambda _: None,
         clock: Clock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
@@ -114,6 +115,7 @@ class Timestamper:
             sources: In the order in which they are asked.
             anchors: Root certificates (DER) that are trusted for time stamping.
             patience: Bounds of one token.
+            digest_algorithm: Of every imprint, whatever the signature's is; empty leaves it to the signature.
             notice: Told in words whenever a source fails.
             clock: This machine's time, against which genTime is held.
             monotonic: Clock of deadlines and pauses, in seconds.
@@ -122,6 +124,7 @@ class Timestamper:
         self._sources = sources
         self._anchors = anchors
         self._patience = patience or Patience()
+        self._digest_algorithm = digest_algorithm
         self._notice = notice
         self._clock = clock
         self._monotonic = monotonic
@@ -143,6 +146,7 @@ class Timestamper:
             PrivysealError: what a hub that was asked says of the caller.
         """
         deadline = self._monotonic() + self._patience.total_seconds
+        digest_algorithm = self._digest_algorithm or digest_algorithm
         imprint = hashlib.new(digest_algorithm, signature).digest()
         courses = tuple(_Course(place=place, source=source) for place, source in enumerate(self._sources))
         while (course := self._next(courses, deadline)) is not None:
@@ -240,6 +244,7 @@ def open_timestamper(
     urls: tuple[str, ...] = (),
     *,
     trust: tuple[Path, ...] = (),
+    digest_algorithm: str = "",
     notice: Callable[[str], None] = lambda _: None,
 ) -> Timestamper | None:
     """The timestamper that configuration and flags ask for.
@@ -248,6 +253,7 @@ def open_timestamper(
         config: client.toml, if there is one.
         urls: TSAs named by flag: asked directly, instead of what the configuration names.
         trust: PEM files with further roots.
+        digest_algorithm: See `Timestamper`.
         notice: Told in words whenever a source fails.
 
     Returns:
@@ -267,4 +273,4 @@ def open_timestamper(
     if not sources:
         return None
     anchors = trust_anchors((*trust, *(() if config is None else config.trust)))
-    return Timestamper(sources, anchors, notice=notice)
+    return Timestamper(sources, anchors, digest_algorithm=digest_algorithm, notice=notice)

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 __all__ = [
     "Artifact",
     "Binding",
+    "Dispensable",
     "Edits",
     "Finding",
     "Format",
@@ -261,6 +262,13 @@ class SignatureReport:
         return problems[0].message if problems else ""
 
 
+class Dispensable(Enum):
+    """What a signature can be without, and is still the same signature."""
+
+    CERTIFICATES = "certificates"  #: all but the signer's
+    UNSIGNED_ATTRIBUTES = "unsigned attributes"  #: nested signatures and timestamps, too
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
     """What can be done to a file's signatures without a key.
@@ -273,6 +281,7 @@ class Edits:
         signature_values: scan -> the signature value of each signature, in the order of `Format.verify`.
         add_timestamp: (scan, position in `signature_values`, RFC 3161 token) -> Patch that puts the token beside
             that signature, instead of one that is there.
+        strip: (scan, what) -> Patch that takes this out of every signature; None where that cannot be done.
     """
 
     remove: Callable[[Scan], Patch]
@@ -281,6 +290,7 @@ class Edits:
     attach: Callable[[Scan, bytes], Patch]
     signature_values: Callable[[Scan], tuple[bytes, ...]]
     add_timestamp: Callable[[Scan, int, bytes], Patch]
+    strip: Callable[[Scan, frozenset[Dispensable]], Patch] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

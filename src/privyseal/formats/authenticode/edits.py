@@ -15,10 +15,10 @@ from privyseal.formats.authenticode.layout import ENTRY_ALIGNMENT
 from privyseal.formats.authenticode.patching import pe_scan, with_table, without_table
 from privyseal.formats.authenticode.scan import PeScan
 from privyseal.formats.authenticode.table import WinCertificate, encode_table, parse_table
-from privyseal.formats.model import Edits, Patch, Scan
+from privyseal.formats.model import Dispensable, Edits, Patch, Scan
 from privyseal.pki import der, oids, tsp
 
-__all__ = ["EDITS", "add_timestamp", "append", "attach", "extract", "nest", "remove", "signature_values"]
+__all__ = ["EDITS", "add_timestamp", "append", "attach", "extract", "nest", "remove", "signature_values", "strip"]
 
 
 def remove(scanned: Scan) -> Patch:
@@ -95,6 +95,26 @@ def add_timestamp(scanned: Scan, position: int, token: bytes) -> Patch:
     raise UnsupportedInputError(
         "authenticode.no_such_signature",
         f"the image has no readable signature at position {position}; it has {skipped} signatures",
+    )
+
+
+def strip(scanned: Scan, what: frozenset[Dispensable]) -> Patch:
+    """Take what no signature covers out of every SignedData of the image.
+
+    Raises:
+        MalformedInputError: `pe.certificate_table`, `cms.*`, `der.*`.
+        UnsupportedInputError: `authenticode.not_signed`, `format.wrong_scan`.
+        VerificationError: `cms.signer_certificate`.
+    """
+    image = pe_scan(scanned)
+    entries = _entries(image)
+    _first(entries)
+    return with_table(
+        image,
+        b"".join(
+            encode_table(unsigned.strip(_content_info(entry), what)) if entry.is_signed_data else entry.encoded
+            for entry in entries
+        ),
     )
 
 
@@ -181,4 +201,5 @@ EDITS: Final = Edits(
     attach=attach,
     signature_values=signature_values,
     add_timestamp=add_timestamp,
+    strip=strip,
 )

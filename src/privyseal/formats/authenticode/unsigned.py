@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change what no signature covers: the unsigned attributes of a SignedData that is there (RFC 5652 §5.3).
+"""Change what no signature covers: unsigned attributes and certificates of a SignedData that is there (RFC 5652 §5).
 
 Nested signatures and timestamps live there. Only the lengths on the way to what changes are written again, so that
 every other byte stays, whoever wrote it. Signatures are counted as `verify.find_signatures` finds them: the outer one,
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from privyseal.errors import MalformedInputError, UnsupportedInputError
-from privyseal.pki import cms, der, oids
+from privyseal.formats.model import Dispensable
+from privyseal.pki import cms, cms_verify, der, oids
 
-__all__ = ["add_nested", "set_timestamp", "signature_values"]
+__all__ = ["add_nested", "set_timestamp", "signature_values", "strip"]
 
 _MAX_SIGNATURES: Final = 32
 _UNSIGNED_ATTRIBUTES: Final = 0xA1  # [1] IMPLICIT SET OF Attribute
+_CERTIFICATES: Final = 0xA0  # [0] IMPLICIT CertificateSet
 _WHAT: Final = "the signature"
 
 _Attributes = tuple[bytes, ...]  # each one DER
@@ -96,6 +98,31 @@ def set_timestamp(encoded: bytes, position: int, token: bytes) -> bytes:
     return changed
 
 
+def strip(encoded: bytes, what: frozenset[Dispensable]) -> bytes:
+    """The ContentInfo without unsigned attributes, or without other certificates than the signer's, or without both.
+
+    Raises:
+        MalformedInputError: `cms.*`, `der.*`.
+        VerificationError: `cms.signer_certificate` if the signer's certificate is not there.
+    """
+    stripped = _changed(encoded, lambda _: ()) if Dispensable.UNSIGNED_ATTRIBUTES in what else encoded
+    return _with_one_certificate(stripped) if Dispensable.CERTIFICATES in what else stripped
+
+
+def _with_one_certificate(encoded: bytes) -> bytes:
+    parsed = cms.parse_signed_data(encoded, _WHAT)
+    keep = {cms_verify.signer_certificate(parsed, one).der for one in parsed.signer_infos}
+    content_info = der.read_single(encoded, _WHAT)
+    content_type, explicit = der.children(content_info, _WHAT)
+    (signed_data,) = der.children(explicit, _WHAT)
+    fields = b"".join(
+        der.encode_tlv(_CERTIFICATES, b"".join(sorted(keep))) if one.tag == _CERTIFICATES else one.der
+        for one in der.children(signed_data, _WHAT)
+    )
+    data = der.encode_tlv(signed_data.tag, fields)
+    return der.encode_tlv(content_info.tag, content_type.der + der.encode_tlv(explicit.tag, data))
+
+
 def _places(encoded: bytes) -> list[_Place]:
     found: list[_Place] = []
     waiting = [(encoded, -1)]
@@ -136,7 +163,8 @@ def _changed(encoded: bytes, change: _Change) -> bytes:
     fields = der.children(first, _WHAT)
     there = fields[-1].tag == _UNSIGNED_ATTRIBUTES
     attributes = tuple(one.der for one in der.children(fields[-1], _WHAT)) if there else ()
-    unsigned = der.encode_tlv(_UNSIGNED_ATTRIBUTES, b"".join(sorted(change(attributes))))
+    changed = sorted(change(attributes))
+    unsigned = der.encode_tlv(_UNSIGNED_ATTRIBUTES, b"".join(changed)) if changed else b""
     kept = fields[:-1] if there else fields
     signer = der.encode_tlv(first.tag, _joined(kept) + unsigned)
     signers = der.encode_tlv(signer_infos.tag, signer + _joined(other_signers))

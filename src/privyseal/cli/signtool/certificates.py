@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SignTool's choice of a certificate, and what it says of it; and the other flags that several commands share."""
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from privyseal.cli.signtool.arguments import Arguments
+from privyseal.cli.signtool.talk import Talk
+from privyseal.client.certificate_choice import (
+    Candidate,
+    Choice,
+    Wish,
+    candidates,
+    choose,
+    common_name,
+    read_certificates,
+    thumbprint,
+)
+from privyseal.client.config import ClientConfig
+from privyseal.client.hub import HubClient
+from privyseal.client.timestamping import Timestamper, open_timestamper
+from privyseal.errors import ConfigError
+from privyseal.pki import oids
+from privyseal.pki.mechanism import hash_algorithm
+from privyseal.pki.x509 import parse_certificate
+from privyseal.ports.clock import system_clock
+
+__all__ = [
+    "certificate_lines",
+    "choose_certificate",
+    "digest_algorithm",
+    "file_digest",
+    "hash_of",
+    "now",
+    "timestamper_for",
+    "usage_of",
+    "wish_of",
+]
+
+#: 1.3.6.1.4.1.311.10.3.6, "Windows System Component Verification".
+_SYSTEM_COMPONENT: Final = "1.3.6.1.4.1.311.10.3.6"
+_USAGES: Final = {
+    "code signing": oids.EKU_CODE_SIGNING,
+    "lifetime signing": oids.EKU_LIFETIME_SIGNING,
+    "windows system component verification": _SYSTEM_COMPONENT,
+}
+#: Windows' certificate dialog puts spaces, and a mark for the direction of writing, into what people copy.
+_BETWEEN_DIGITS: Final = re.compile("[\\s:\u200e]")
+_CERTIFICATE_DIGESTS: Final = {
+    oid: name for table in (oids.RSA_WITH_SHA2, oids.ECDSA_WITH_SHA2) for name, oid in table.items()
+}
+
+
+def now() -> dt.datetime:
+    """This machine's time."""
+    return dt.datetime.fromtimestamp(system_clock() / 1000, dt.UTC)
+
+
+def hash_of(text: str, flag: str) -> str:
+    """A SHA-1 hash in hex.
+
+    Raises:
+        ConfigError: `signtool.hash`.
+    """
+    digits = _BETWEEN_DIGITS.sub("", text).lower()
+    if not re.fullmatch(r"[0-9a-f]{40}", digits):
+        raise ConfigError(
+            "signtool.hash",
+            f"/{flag} {text} is not a SHA1 hash",
+            hint="40 hexadecimal digits, as certificates show them",
+        )
+    return digits
+
+
+def usage_of(text: str) -> str:
+    """The OID of an extended key usage.
+
+    Raises:
+        ConfigError: `signtool.usage`.
+    """
+    if re.fullmatch(r"[0-2](\.[0-9]+)+", text):
+        return text
+    if text.casefold() not in _USAGES:
+        names = ", ".join(f'"{name}"' for name in _USAGES)
+        raise ConfigError("signtool.usage", f"/u {text} is not an OID", hint=f"give the OID; known by name are {names}")
+    return _USAGES[text.casefold()]
+
+
+def wish_of(arguments: Arguments, signer: tuple[bytes, int] | None = None) -> Wish:
+    """What the flags ask of the certificate.
+
+    Raises:
+        ConfigError: a value that is not what its flag wants. MalformedInputError, UnsupportedInputError: /f.
+    """
+    usages = [usage_of(arguments.value("u"))] if arguments.has("u") else []
+    if arguments.has("uw"):
+        usages.append(_SYSTEM_COMPONENT)
+    return Wish(
+        subject=arguments.value("n"),
+        issuer=arguments.value("i"),
+        root=arguments.value("r"),
+        thumbprint=hash_of(arguments.value("sha1"), "sha1") if arguments.has("sha1") else "",
+        certificates=read_certificates(Path(arguments.value("f"))) if arguments.has("f") else (),
+        signer=signer,
+        usages=tuple(usages) or (oids.EKU_CODE_SIGNING,),
+        automatic=arguments.has("a"),
+    )
+
+
+def choose_certificate(config: ClientConfig, wish: Wish, talk: Talk) -> Candidate:
+    """Choose, and say how: with /v and /debug, and always if it fails.
+
+    Raises:
+        ConfigError: `certificate.none`, `certificate.several`. UnavailableError, IdentityError: the hub.
+    """
+    choice = choose(candidates(HubClient(config)), wish, now())
+    if choice.error is not None or choice.chosen is None:
+        talk.explain(*_considered(choice))
+        raise choice.error or AssertionError
+    talk.detail(*_considered(choice))
+    talk.detail("The following certificate was selected:", *_candidate_lines(choice.chosen), "")
+    return choice.chosen
+
+
+def _considered(choice: Choice) -> Iterator[str]:
+    yield "The following certificates were considered:"
+    if not choice.considered:
+        yield "    none: the hub knows no key profile"
+    for one in choice.considered:
+        yield from _candidate_lines(one)
+        reason = choice.reason(one)
+        if reason:
+            yield f"    Rejected:  {reason}"
+        yield ""
+    for step in choice.steps:
+        yield f"After {step.name} filter, {step.left} certs were left."
+
+
+def _candidate_lines(candidate: Candidate) -> Iterator[str]:
+    yield f"    Key profile: {candidate.profile}" + (" (test)" if candidate.test else "")
+    if candidate.chain:
+        yield from certificate_lines(candidate.chain[0], "    ")
+        yield f"    SHA1 hash: {thumbprint(candidate.chain[0]).upper()}"
+
+
+def certificate_lines(encoded: bytes, indent: str) -> Iterator[str]:
+    """Who has a certificate, from whom, and until when."""
+    certificate = parse_certificate(encoded)
+    yield f"{indent}Issued to: {common_name(certificate.subject)}"
+    yield f"{indent}Issued by: {common_name(certificate.issuer)}"
+    yield f"{indent}Expires:   {certificate.not_after.astimezone(dt.UTC):%a %b %d %H:%M:%S %Y} UTC"
+
+
+def digest_algorithm(text: str) -> str:
+    """The name of a digest algorithm, as Privyseal writes it.
+
+    Raises:
+        UnsupportedInputError: `digest.unsupported`, for weak ones, too.
+    """
+    name = text.lower().replace("-", "")
+    hash_algorithm(name)
+    return name
+
+
+def file_digest(arguments: Arguments, leaf: bytes | None = None) -> str:
+    """What /fd says; SignTool takes no default any more.
+
+    Args:
+        arguments: The command line.
+        leaf: The chosen certificate, for `/fd certHash`; before it is known, that is taken as sha256.
+
+    Raises:
+        ConfigError: `signtool.no_digest`. UnsupportedInputError: `digest.unsupported`.
+    """
+    if not arguments.has("fd"):
+        raise ConfigError(
+            "signtool.no_digest",
+            "no file digest algorithm is named",
+            hint="add /fd SHA256, or /fd certHash to take the one that the certificate was signed with",
+        )
+    text = arguments.value("fd")
+    if text.lower() != "certhash":
+        return digest_algorithm(text)
+    if leaf is None:
+        return "sha256"
+    oid = parse_certificate(leaf).signature_algorithm
+    return digest_algorithm(_CERTIFICATE_DIGESTS.get(oid, oid))
+
+
+def timestamper_for(arguments: Arguments, config: ClientConfig | None, talk: Talk) -> Timestamper | None:
+    """The TSA that /tr or /t names, else those that client.toml names.
+
+    Raises:
+        ConfigError: `signtool.no_digest` for /tr without /td, `timestamp.url`.
+    """
+    if arguments.has("tr") and not arguments.has("td"):
+        raise ConfigError(
+            "signtool.no_digest", "no timestamp digest algorithm is named beside /tr", hint="add /td SHA256"
+        )
+    if arguments.has("t"):
+        talk.note(f"/t: {arguments.value('t')} is asked by RFC 3161, as with /tr; the older form cannot prove SHA-256")
+    digest = digest_algorithm(arguments.value("td")) if arguments.has("td") else ""
+    urls = arguments.values("tr") + arguments.values("t")
+    return open_timestamper(config, urls, digest_algorithm=digest, notice=talk.note)
