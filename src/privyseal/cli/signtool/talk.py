@@ -14,7 +14,7 @@ __all__ = ["Talk"]
 _IN_THEIR_WORDS: Final = (
     ("--trust ROOT.pem", "under `trust` in client.toml"),
     ("--timestamp", "/tr"),
-    ("--placement replace", "without /as"),
+    ("sign with --placement replace", "sign without /as"),
     ("another place with -o", "work elsewhere"),
 )
 _SUCCESS, _FAILURE, _WARNINGS = 0, 1, 2

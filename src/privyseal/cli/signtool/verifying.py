@@ -92,7 +92,8 @@ def _judged(report: VerifyReport, wanted: _Wanted) -> list[tuple[int, SignatureR
 
 def _check(path: Path, report: SignatureReport, wanted: _Wanted) -> None:
     for problem in report.problems:
-        raise VerificationError(problem.code, f"{path}: {problem.message}", hint=problem.hint)
+        hint = "name its root under `trust` in client.toml" if problem.code == "chain.untrusted" else problem.hint
+        raise VerificationError(problem.code, f"{path}: {problem.message}", hint=hint)
     hashes = [thumbprint(one) for one in report.chain]
     if wanted.hashes and hashes[0] not in wanted.hashes:
         raise VerificationError(
