@@ -97,6 +97,10 @@ def test_the_key_profile_is_that_of_the_certificate_in_the_p7u(site: Site, app: 
     pem = b"".join(x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in (leaf, *rest))
     (digests / "release.pem").write_bytes(pem)
 
+    none = privyseal(
+        "signtool", "sign", "/dg", digests, *FD, "/f", digests / "release.pem", "/n", "x", app, cwd=digests
+    )
+    failed(none, "certificate.none")
     # No configuration is there: with the certificate at hand, no hub is asked.
     succeeded(privyseal("signtool", "sign", "/dg", digests, *FD, "/f", digests / "release.pem", app, cwd=digests))
     outcome = succeeded(site.run("signtool", "sign", "/ds", "/v", digests / "app.exe.dig"))

@@ -7,6 +7,7 @@ Each step of the choice is kept, so that it can be told why a certificate was le
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,10 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from privyseal.client.files import read_whole
-from privyseal.client.hub import HubClient
-from privyseal.errors import ConfigError, MalformedInputError, TokenError, UnsupportedInputError
+from privyseal.errors import ConfigError, MalformedInputError, UnsupportedInputError
 from privyseal.pki import oids
 from privyseal.pki.x509 import Certificate, parse_certificate
 
@@ -27,7 +28,6 @@ __all__ = [
     "Choice",
     "Step",
     "Wish",
-    "candidates",
     "choose",
     "common_name",
     "name_contains",
@@ -55,11 +55,6 @@ class Candidate:
     chain: tuple[bytes, ...] = ()
     problem: str = ""
     test: bool = False
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """The leaf."""
-        return parse_certificate(self.chain[0]) if self.chain else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,28 +107,6 @@ class Choice:
         return next((why for step in self.steps for one, why in step.rejected if one is candidate), "")
 
 
-def candidates(hub: HubClient) -> tuple[Candidate, ...]:
-    """The key profiles of the hub.
-
-    Raises:
-        UnavailableError, IdentityError: the hub cannot be asked.
-    """
-    found = []
-    for one in hub.status().profiles:
-        problem = one.problem
-        chain: tuple[bytes, ...] = ()
-        if not problem:
-            try:
-                view = hub.profile(one.name)
-            except (TokenError, ConfigError) as error:  # it has changed meanwhile
-                problem = str(error)
-            else:
-                chain = view.chain
-                problem = "" if view.online else "its agent is offline"
-        found.append(Candidate(profile=one.name, chain=chain, problem=problem, test=one.test))
-    return tuple(found)
-
-
 def read_certificates(path: Path) -> tuple[bytes, ...]:
     """The certificates (DER) of a file: one in DER, or any number in PEM.
 
@@ -147,10 +120,11 @@ def read_certificates(path: Path) -> tuple[bytes, ...]:
     if b"PRIVATE KEY-----" in data:
         raise _with_key(path)
     try:
-        if b"-----BEGIN" in data:
-            found = x509.load_pem_x509_certificates(data)
-        else:
-            found = [x509.load_der_x509_certificate(data)]
+        with warnings.catch_warnings():
+            # Some public authorities have serial numbers that RFC 5280 forbids; that is not ours to mend.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            is_pem = b"-----BEGIN" in data
+            found = x509.load_pem_x509_certificates(data) if is_pem else [x509.load_der_x509_certificate(data)]
     except ValueError as error:
         raise MalformedInputError(
             "certificate.file", f"{path} holds no certificate", hint="a .cer or .crt file: one in DER, or PEM"

@@ -62,9 +62,15 @@ _AUTHENTICODE: Final = "authenticode-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingDigest:
-    """FILE.dig and the FILE.p7u beside it, which agree."""
+    """FILE.dig and the FILE.p7u beside it, which agree.
+
+    Attributes:
+        path: FILE.dig.
+        text: Its content.
+    """
 
     path: Path
+    text: bytes
     unfinished: Unfinished
 
 
@@ -118,16 +124,16 @@ def read_pending(path: Path) -> PendingDigest:
         raise UnsupportedInputError(
             "digest.name", f"{path} is not named FILE.dig", hint="name the file that signtool sign /dg wrote"
         )
-    digest = _decoded(path)
+    text = read_whole(path, _MAX_TEXT_BYTES)
     unsigned_path = path.with_suffix(".p7u")
     unfinished = _unfinished(unsigned_path)
-    if digest != unfinished.digest:
+    if _decoded(path, text) != unfinished.digest:
         raise VerificationError(
             "digest.mismatch",
             f"{path} is not the digest of the signed attributes in {unsigned_path}",
             hint="make both anew with signtool sign /dg, and let nothing change them",
         )
-    return PendingDigest(path=path, unfinished=unfinished)
+    return PendingDigest(path=path, text=text, unfinished=unfinished)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +217,7 @@ def ingest(
         PrivysealError: whatever went wrong; then FILE is as it was.
     """
     signed_path = directory / f"{path.name}.dig.signed"
-    signature = _decoded(signed_path)
+    signature = _decoded(signed_path, read_whole(signed_path, _MAX_TEXT_BYTES))
     unfinished = _unfinished(directory / f"{path.name}.p7u")
     content_info = finish(unfinished, signature)
     if timestamper is not None:
@@ -249,9 +255,9 @@ def _not_authenticode(path: Path) -> UnsupportedInputError:
     )
 
 
-def _decoded(path: Path) -> bytes:
+def _decoded(path: Path, text: bytes) -> bytes:
     try:
-        return base64.b64decode(b"".join(read_whole(path, _MAX_TEXT_BYTES).split()), validate=True)
+        return base64.b64decode(b"".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedInputError(
             "digest.text", f"{path} is not base64 text", hint="the whole file is one base64 text, in ASCII"
@@ -289,8 +295,9 @@ def _wanted(pending: PendingDigest, chain: tuple[bytes, ...]) -> _WantedDigest:
             f"{pending.path}: the .p7u beside it was made for another certificate than {leaf.subject}",
             hint="sign with the key profile of that certificate, or make the .p7u anew with signtool sign /dg",
         )
-    text = pending.path.read_bytes()
-    claimed = ClaimedFile(name=pending.path.name, sha256=hashlib.sha256(text).hexdigest(), size=len(text))
+    claimed = ClaimedFile(
+        name=pending.path.name, sha256=hashlib.sha256(pending.text).hexdigest(), size=len(pending.text)
+    )
     for one in FORMATS:
         if one.binding is not Binding.BOUND:
             continue

@@ -1,92 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SignTool's choice of a certificate, and what it says of it; and the other flags that several commands share."""
+"""SignTool's choice of a certificate, and what it says of it; the digest and the TSA that flags ask for."""
 
-import datetime as dt
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from privyseal.cli.signtool.arguments import Arguments
 from privyseal.cli.signtool.talk import Talk
-from privyseal.client.certificate_choice import (
-    Candidate,
-    Choice,
-    Wish,
-    candidates,
-    choose,
-    common_name,
-    read_certificates,
-    thumbprint,
+from privyseal.cli.signtool.values import (
+    SYSTEM_COMPONENT,
+    certificate_lines,
+    digest_algorithm,
+    hash_of,
+    now,
+    usage_of,
 )
+from privyseal.client.certificate_choice import Candidate, Choice, Wish, choose, read_certificates, thumbprint
 from privyseal.client.config import ClientConfig
-from privyseal.client.hub import HubClient
 from privyseal.client.timestamping import Timestamper, open_timestamper
 from privyseal.errors import ConfigError
 from privyseal.pki import oids
-from privyseal.pki.mechanism import hash_algorithm
 from privyseal.pki.x509 import parse_certificate
-from privyseal.ports.clock import system_clock
 
-__all__ = [
-    "certificate_lines",
-    "choose_certificate",
-    "digest_algorithm",
-    "file_digest",
-    "hash_of",
-    "now",
-    "timestamper_for",
-    "usage_of",
-    "wish_of",
-]
+__all__ = ["choose_certificate", "file_digest", "timestamper_for", "wish_of"]
 
-#: 1.3.6.1.4.1.311.10.3.6, "Windows System Component Verification".
-_SYSTEM_COMPONENT: Final = "1.3.6.1.4.1.311.10.3.6"
-_USAGES: Final = {
-    "code signing": oids.EKU_CODE_SIGNING,
-    "lifetime signing": oids.EKU_LIFETIME_SIGNING,
-    "windows system component verification": _SYSTEM_COMPONENT,
-}
-#: Windows' certificate dialog puts spaces, and a mark for the direction of writing, into what people copy.
-_BETWEEN_DIGITS: Final = re.compile("[\\s:\u200e]")
 _CERTIFICATE_DIGESTS: Final = {
     oid: name for table in (oids.RSA_WITH_SHA2, oids.ECDSA_WITH_SHA2) for name, oid in table.items()
 }
-
-
-def now() -> dt.datetime:
-    """This machine's time."""
-    return dt.datetime.fromtimestamp(system_clock() / 1000, dt.UTC)
-
-
-def hash_of(text: str, flag: str) -> str:
-    """A SHA-1 hash in hex.
-
-    Raises:
-        ConfigError: `signtool.hash`.
-    """
-    digits = _BETWEEN_DIGITS.sub("", text).lower()
-    if not re.fullmatch(r"[0-9a-f]{40}", digits):
-        raise ConfigError(
-            "signtool.hash",
-            f"/{flag} {text} is not a SHA1 hash",
-            hint="40 hexadecimal digits, as certificates show them",
-        )
-    return digits
-
-
-def usage_of(text: str) -> str:
-    """The OID of an extended key usage.
-
-    Raises:
-        ConfigError: `signtool.usage`.
-    """
-    if re.fullmatch(r"[0-2](\.[0-9]+)+", text):
-        return text
-    if text.casefold() not in _USAGES:
-        names = ", ".join(f'"{name}"' for name in _USAGES)
-        raise ConfigError("signtool.usage", f"/u {text} is not an OID", hint=f"give the OID; known by name are {names}")
-    return _USAGES[text.casefold()]
 
 
 def wish_of(arguments: Arguments, signer: tuple[bytes, int] | None = None) -> Wish:
@@ -97,7 +37,7 @@ def wish_of(arguments: Arguments, signer: tuple[bytes, int] | None = None) -> Wi
     """
     usages = [usage_of(arguments.value("u"))] if arguments.has("u") else []
     if arguments.has("uw"):
-        usages.append(_SYSTEM_COMPONENT)
+        usages.append(SYSTEM_COMPONENT)
     return Wish(
         subject=arguments.value("n"),
         issuer=arguments.value("i"),
@@ -110,14 +50,14 @@ def wish_of(arguments: Arguments, signer: tuple[bytes, int] | None = None) -> Wi
     )
 
 
-def choose_certificate(config: ClientConfig, wish: Wish, talk: Talk) -> Candidate:
+def choose_certificate(considered: tuple[Candidate, ...], wish: Wish, talk: Talk) -> Candidate:
     """Choose, and say how: with /v and /debug, and always if it fails.
 
     Raises:
-        ConfigError: `certificate.none`, `certificate.several`. UnavailableError, IdentityError: the hub.
+        ConfigError: `certificate.none`, `certificate.several`.
     """
-    choice = choose(candidates(HubClient(config)), wish, now())
-    if choice.error is not None or choice.chosen is None:
+    choice = choose(considered, wish, now())
+    if choice.chosen is None:
         talk.explain(*_considered(choice))
         raise choice.error or AssertionError
     talk.detail(*_considered(choice))
@@ -144,25 +84,6 @@ def _candidate_lines(candidate: Candidate) -> Iterator[str]:
     if candidate.chain:
         yield from certificate_lines(candidate.chain[0], "    ")
         yield f"    SHA1 hash: {thumbprint(candidate.chain[0]).upper()}"
-
-
-def certificate_lines(encoded: bytes, indent: str) -> Iterator[str]:
-    """Who has a certificate, from whom, and until when."""
-    certificate = parse_certificate(encoded)
-    yield f"{indent}Issued to: {common_name(certificate.subject)}"
-    yield f"{indent}Issued by: {common_name(certificate.issuer)}"
-    yield f"{indent}Expires:   {certificate.not_after.astimezone(dt.UTC):%a %b %d %H:%M:%S %Y} UTC"
-
-
-def digest_algorithm(text: str) -> str:
-    """The name of a digest algorithm, as Privyseal writes it.
-
-    Raises:
-        UnsupportedInputError: `digest.unsupported`, for weak ones, too.
-    """
-    name = text.lower().replace("-", "")
-    hash_algorithm(name)
-    return name
 
 
 def file_digest(arguments: Arguments, leaf: bytes | None = None) -> str:

@@ -59,10 +59,10 @@ def _command(name: str) -> Callable[[Arguments, Talk], int]:
 
         return verify
     if name == "timestamp":
-        from privyseal.cli.signtool.editing import timestamp  # noqa: PLC0415
+        from privyseal.cli.signtool.timestamping import timestamp  # noqa: PLC0415
 
         return timestamp
-    from privyseal.cli.signtool.editing import remove  # noqa: PLC0415
+    from privyseal.cli.signtool.removing import remove  # noqa: PLC0415
 
     return remove
 

@@ -2,40 +2,33 @@
 """`signtool sign` in three steps: /dg makes the digest, /ds signs it, /di puts the signature into the file."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from privyseal.cli.signtool.arguments import Arguments
 from privyseal.cli.signtool.certificates import choose_certificate, file_digest, timestamper_for, wish_of
-from privyseal.cli.signtool.talk import Talk
-from privyseal.client.certificate_choice import read_certificates
+from privyseal.cli.signtool.talk import Talk, each_file
+from privyseal.client.candidates import candidates
+from privyseal.client.certificate_choice import Candidate, read_certificates
 from privyseal.client.config import load_client_config, optional_client_config
 from privyseal.client.digest_signing import DigestSigner, PendingDigest, generate, ingest, read_pending
+from privyseal.client.hub import HubClient
 from privyseal.client.verifying import trust_anchors
-from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, VerificationError
+from privyseal.errors import ConfigError, VerificationError
 from privyseal.formats.model import SignOptions, TrustAnchors
 
-__all__ = ["each_file", "generate_digests", "ingest_signatures", "sign_digests"]
-
-
-def each_file(arguments: Arguments, talk: Talk, act: Callable[[Path], None]) -> None:
-    """Do it with each file; one that fails does not stop the others."""
-    for name in dict.fromkeys(arguments.files):
-        try:
-            act(Path(name))
-        except LogIntegrityError:
-            raise
-        except PrivysealError as error:
-            talk.error(error, Path(name))
+__all__ = ["generate_digests", "ingest_signatures", "sign_digests"]
 
 
 def generate_digests(arguments: Arguments, talk: Talk) -> int:
     """/dg. With a certificate file (/f) no hub is asked."""
     directory = Path(arguments.value("dg"))
     _check_names(arguments.files)
-    chain = read_certificates(Path(arguments.value("f"))) if arguments.has("f") else ()
-    if not chain:
-        chain = choose_certificate(load_client_config(), wish_of(arguments), talk).chain
+    wish = wish_of(arguments)
+    if wish.certificates:
+        considered: tuple[Candidate, ...] = (Candidate(profile="none, a file is named", chain=wish.certificates),)
+    else:
+        considered = candidates(HubClient(load_client_config()))
+    chain = choose_certificate(considered, wish, talk).chain
     more = (one for name in arguments.values("ac") for one in read_certificates(Path(name)))
     certificates = tuple(dict.fromkeys((*chain, *more)))
     options = SignOptions(
@@ -57,13 +50,14 @@ def generate_digests(arguments: Arguments, talk: Talk) -> int:
 def sign_digests(arguments: Arguments, talk: Talk) -> int:
     """/ds. The certificate is the one that FILE.p7u names."""
     config = load_client_config()
+    considered = candidates(HubClient(config))
     signers: dict[str, DigestSigner] = {}
 
     def act(path: Path) -> None:
         pending = read_pending(path)
         _check_digest(arguments, pending)
         signer = (pending.unfinished.issuer, pending.unfinished.serial_number)
-        chosen = choose_certificate(config, wish_of(arguments, signer), talk)
+        chosen = choose_certificate(considered, wish_of(arguments, signer), talk)
         if chosen.profile not in signers:
             signers[chosen.profile] = DigestSigner(config, profile=chosen.profile)
         done = signers[chosen.profile].sign(pending, chosen.chain)

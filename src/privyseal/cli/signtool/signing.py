@@ -9,8 +9,10 @@ from privyseal.cli.signtool import digests
 from privyseal.cli.signtool.arguments import Arguments
 from privyseal.cli.signtool.certificates import choose_certificate, file_digest, timestamper_for, wish_of
 from privyseal.cli.signtool.talk import Talk
+from privyseal.client.candidates import candidates
 from privyseal.client.certificate_choice import read_certificates
 from privyseal.client.config import load_client_config
+from privyseal.client.hub import HubClient
 from privyseal.client.preparing import Work
 from privyseal.client.reading import Plan
 from privyseal.client.selection import Selection, select
@@ -43,7 +45,7 @@ def _sign(arguments: Arguments, talk: Talk) -> int:
     works = _works(arguments.files, talk)
     if not works:
         return talk.end(_VERB)
-    chosen = choose_certificate(config, wish, talk)
+    chosen = choose_certificate(candidates(HubClient(config)), wish, talk)
     plan = Plan(
         options=SignOptions(
             digest_algorithm=file_digest(arguments, chosen.chain[0]),

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What SignTool says: results on stdout, errors and warnings on stderr, and a count of each at the end."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from privyseal.cli.render import emit, say
 from privyseal.cli.signtool.arguments import Arguments
-from privyseal.errors import PrivysealError
+from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError
 
-__all__ = ["Talk"]
+__all__ = ["Talk", "each_file"]
 
 #: Hints name our flags; here there are others.
 _IN_THEIR_WORDS: Final = (
@@ -86,3 +87,17 @@ class Talk:
             return _FAILURE
         self.detail("", *counts)
         return _WARNINGS if self._warnings else _SUCCESS
+
+
+def each_file(arguments: Arguments, talk: Talk, act: Callable[[Path], None]) -> None:
+    """Do it with each file; one that fails does not stop the others."""
+    for name in dict.fromkeys(arguments.files):
+        try:
+            act(Path(name))
+        except LogIntegrityError:
+            raise
+        except PrivysealError as error:
+            talk.error(error, Path(name))
+        except OSError as error:
+            message = f"cannot use {name}: {error.strerror or error}"
+            talk.error(MalformedInputError("file.unreadable", message))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privyseal.cli.signtool.arguments import Arguments
-from privyseal.cli.signtool.certificates import certificate_lines, hash_of, usage_of
-from privyseal.cli.signtool.digests import each_file
-from privyseal.cli.signtool.editing import number
-from privyseal.cli.signtool.talk import Talk
+from privyseal.cli.signtool.talk import Talk, each_file
+from privyseal.cli.signtool.values import certificate_lines, hash_of, number, usage_of
 from privyseal.client.certificate_choice import name_contains, thumbprint
 from privyseal.client.config import optional_client_config
 from privyseal.client.verifying import Verifier, VerifyOptions, VerifyReport
@@ -127,7 +125,8 @@ def _table(judged: list[tuple[int, SignatureReport]]) -> Iterator[str]:
     yield "Index  Algorithm  Timestamp"
     yield "=" * 40
     for index, one in judged:
-        yield f"{index:<7}{one.digest_algorithm:<11}{'RFC3161' if one.timestamps else 'None'}"
+        timestamp = "RFC3161" if one.timestamps else "Authenticode" if one.countersignatures else "None"
+        yield f"{index:<7}{one.digest_algorithm:<11}{timestamp}"
 
 
 def _details(index: int, report: SignatureReport) -> Iterator[str]:

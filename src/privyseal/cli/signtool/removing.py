@@ -1,39 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`signtool timestamp` and `signtool remove`."""
+"""`signtool remove`."""
 
-import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from privyseal.cli.signtool.arguments import Arguments
-from privyseal.cli.signtool.certificates import timestamper_for
-from privyseal.cli.signtool.digests import each_file
-from privyseal.cli.signtool.talk import Talk
-from privyseal.client.config import optional_client_config
+from privyseal.cli.signtool.talk import Talk, each_file
+from privyseal.cli.signtool.values import now
 from privyseal.client.signature_file import edit_signatures, remove_signatures
-from privyseal.client.timestamp_file import FileTimestamper
 from privyseal.errors import ConfigError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import Dispensable, Edits, Format, Patch, Scan, TrustAnchors
 
-__all__ = ["remove", "timestamp"]
-
-
-def timestamp(arguments: Arguments, talk: Talk) -> int:
-    """Timestamp one signature of each file, the first one if /tp names no other; one that is there is replaced."""
-    timestamper = timestamper_for(arguments, optional_client_config(), talk)
-    if timestamper is None:
-        raise ConfigError("timestamp.none", "no TSA is named", hint="name one: /tr URL /td SHA256")
-    position = number(arguments, "tp") if arguments.has("tp") else 0
-    subject = FileTimestamper(timestamper, replace=True, position=position)
-
-    def act(path: Path) -> None:
-        done = subject.add(path)
-        talk.done(f"Successfully timestamped: {path}")
-        talk.detail(*(f"    Timestamp: {moment.isoformat()}" for moment in done.times))
-
-    each_file(arguments, talk, act)
-    return talk.end("timestamped")
+__all__ = ["remove"]
 
 
 def remove(arguments: Arguments, talk: Talk) -> int:
@@ -62,18 +41,6 @@ def remove(arguments: Arguments, talk: Talk) -> int:
     return talk.end("changed")
 
 
-def number(arguments: Arguments, name: str) -> int:
-    """The value of a flag that names a signature.
-
-    Raises:
-        ConfigError: `signtool.number`.
-    """
-    text = arguments.value(name)
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ConfigError("signtool.number", f"/{name} {text} is not a number", hint="the first signature is number 0")
-    return int(text)
-
-
 def _strip(path: Path, edits: Edits, what: frozenset[Dispensable]) -> Callable[[Scan], Patch]:
     strip = edits.strip
     if strip is None:
@@ -85,7 +52,7 @@ def _strip(path: Path, edits: Edits, what: frozenset[Dispensable]) -> Callable[[
 
 def _check_stripped(path: Path, chosen: Format, stream: BinaryIO) -> None:
     """What is left must be a signature; whether its chain is still complete is what was asked for."""
-    reports = chosen.verify(stream, TrustAnchors(code_signing=()), dt.datetime.now(dt.UTC))
+    reports = chosen.verify(stream, TrustAnchors(code_signing=()), now())
     problems = [one for report in reports for one in report.problems if not one.code.startswith("chain.")]
     if not reports or problems:
         why = problems[0].message if problems else "no signature would be left"
