@@ -13,7 +13,7 @@ from cryptography import x509
 
 from installation import Up, copy_of_program, running_up
 from interop_tools import run_program
-from pages import ROOT, blocks
+from pages import ROOT, blocks, commands, pages
 from pki_samples import tsa
 from privyseal.cli.app import app
 from programs import environment, succeeded
@@ -145,5 +145,11 @@ def test_the_flags_of_the_table_are_those_of_osslsigncode() -> None:
     given = {word for row in table_of_flags() for word in re.findall(r"(?<![\w-])-[a-z0-9]+", row[2])}
     commands = {word for row in table_of_flags() for word in re.findall(r"`([a-z]+-signature|verify)`", row[2])}
 
+    shown = [
+        one.words for page in pages() for block in blocks(page) for one in commands(page, "osslsigncode", block.text)
+    ]
+
     assert len(given) >= 9
+    assert len(shown) >= 1
+    given |= {word for words_shown in shown for word in words_shown if word.startswith("-")}
     assert (given | commands) - words == set()
