@@ -57,6 +57,7 @@ def test_signing_and_verifying_as_builds_do(up: Up, app: Path, root: Path) -> No
     )
 
     assert set(outcome.out.splitlines()) == {f"Successfully signed: {app}", f"Successfully signed: {other}"}
+    assert "trying things out" in outcome.err
     for file in (app, other):
         assert accepted_by_osslsigncode(file, root)
         succeeded(up.run("verify", file))

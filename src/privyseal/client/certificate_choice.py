@@ -190,7 +190,7 @@ def _failure(left: tuple[Candidate, ...]) -> ConfigError:
         return ConfigError(
             "certificate.none",
             "no certificate of a key profile meets all the given criteria",
-            hint="the list says which ones there are and why each was left out; privyseal status shows key profiles",
+            hint="the list says which ones there are and why each was left out; all key profiles: privyseal status",
         )
     names = "; ".join(
         f"{one.profile} ({common_name(_leaf(one).subject)}, SHA1 {thumbprint(one.chain[0])})" for one in left

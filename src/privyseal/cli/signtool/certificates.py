@@ -62,6 +62,8 @@ def choose_certificate(considered: tuple[Candidate, ...], wish: Wish, talk: Talk
         raise choice.error or AssertionError
     talk.detail(*_considered(choice))
     talk.detail("The following certificate was selected:", *_candidate_lines(choice.chosen), "")
+    if choice.chosen.test:
+        talk.note(f"key profile {choice.chosen.profile} is for trying things out; give its signatures to nobody")
     return choice.chosen
 
 
