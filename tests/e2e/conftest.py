@@ -8,6 +8,7 @@ import pytest
 
 from installation import Site, Up, add_to_agent, agent_text, copy_of_program, make_site, running_up
 from lab.fault_shim import FaultyToken, around
+from privyseal.client.journal import RequestJournal
 from softhsm import fresh_softhsm
 
 
@@ -16,6 +17,14 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`privyseal up` in a directory of its own."""
     with running_up(tmp_path_factory.mktemp("up") / "home") as running:
         yield running
+
+
+@pytest.fixture
+def nothing_left_over(up: Up) -> None:
+    """The client's journal without what other tests have left there on purpose."""
+    journal = RequestJournal(up.client().identity.journal)
+    for kept in tuple(journal.open_requests()):
+        journal.forget(kept.id)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from privyseal.ports.diagnosis import Row, Verdict
 from programs import privyseal, refused, succeeded
 from tsa_samples import html, running_tsa
 
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
+
 
 def ahead(**duration: float) -> Clock:
     """A clock that is wrong by so much."""

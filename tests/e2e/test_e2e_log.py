@@ -17,7 +17,8 @@ ENTRIES = 2 * 140
 @pytest.fixture(scope="module")
 def web(up: Up) -> Api:
     """A log that has filled a tile and begun another."""
-    answer = api_of(up.client())("POST", "/v1/signatures?wait=60", ask(up.client(), items=ENTRIES // 2).body)
+    path = f"/v1/signatures?wait=60&enough={ENTRIES // 2}"
+    answer = api_of(up.client())("POST", path, ask(up.client(), items=ENTRIES // 2).body)
     assert answer.document["state"] == "done"
     return web_of(up.client())
 

@@ -27,7 +27,7 @@ def test_the_profile_of_up_is_a_test_profile(up: Up) -> None:
     document = succeeded(up.run("status", "--json")).document
     text = succeeded(up.run("status")).out
     entries = [
-        json.loads(line) for line in succeeded(up.run("log", "show", "--last", "100", "--json")).out.splitlines()
+        json.loads(line) for line in succeeded(up.run("log", "show", "--last", "100000", "--json")).out.splitlines()
     ]
 
     assert [(one["name"], one["test"]) for one in document["profiles"]] == [("demo", True)]
