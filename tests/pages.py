@@ -56,8 +56,10 @@ def blocks(page: Path, *languages: str) -> tuple[Block, ...]:
 
 def commands(page: Path, program: str, text: str) -> Iterator[Command]:
     """Every use of a program in shell text, whatever stands before it (`sudo`, `runuser … --`, a variable)."""
-    for line in re.sub(r"\\\n", " ", text).splitlines():
-        for part in re.split(r"\s(?:&&|\|\||[|;])\s|\$\(", line.removeprefix("$ ")):
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]  # the others are what was answered
+    for line in prompted or lines:
+        for part in re.split(r"\s(?:&&|\|\||[|;])\s|\$\(", line):
             try:
                 words = shlex.split(part, comments=True)
             except ValueError:

@@ -73,3 +73,20 @@ def test_every_section_has_its_anchor_and_answers_what_a_reader_asks() -> None:
         kind = errors.branch_named(page.removesuffix(".md"))
         assert "**What to do.** " in section, code
         assert f"Exit code {kind.exit_status}, HTTP status {kind.http_status}." in section, code
+
+
+#: Pages that speak of no refusal.
+WITHOUT_ERRORS = {"glossary.md"}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_a_page_names_codes_that_exist_and_leads_to_their_explanation(page: Path) -> None:
+    index = (FOLDER / "README.md").read_text("utf-8")
+    known = set(re.findall(r"\[([a-z0-9_.]+)\]\(\w+\.md#", index))
+    text = page.read_text("utf-8")
+    branches = {code.partition(".")[0] for code in known}
+    named = {code for code in re.findall(r"`([a-z]+\.[a-z_]+)`", text) if code.partition(".")[0] in branches}
+
+    files = {code for code in named if code.endswith((".toml", ".key", ".json"))}
+    assert named - files - known == set()
+    assert "](errors/" in text or page.name in WITHOUT_ERRORS

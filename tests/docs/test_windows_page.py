@@ -143,7 +143,7 @@ def test_the_flags_of_the_table_are_those_of_osslsigncode() -> None:
     _, said = run_program("osslsigncode", "--help")
     words = {word.strip("[]()") for word in said.split()}
     given = {word for row in table_of_flags() for word in re.findall(r"(?<![\w-])-[a-z0-9]+", row[2])}
-    commands = {word for row in table_of_flags() for word in re.findall(r"`([a-z]+-signature|verify)`", row[2])}
+    named = {word for row in table_of_flags() for word in re.findall(r"`([a-z]+-signature|verify)`", row[2])}
 
     shown = [
         one.words for page in pages() for block in blocks(page) for one in commands(page, "osslsigncode", block.text)
@@ -152,4 +152,4 @@ def test_the_flags_of_the_table_are_those_of_osslsigncode() -> None:
     assert len(given) >= 9
     assert len(shown) >= 1
     given |= {word for words_shown in shown for word in words_shown if word.startswith("-")}
-    assert (given | commands) - words == set()
+    assert (given | named) - words == set()
