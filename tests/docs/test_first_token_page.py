@@ -181,4 +181,5 @@ def test_all_that_can_be_run_is_run() -> None:
     sections = {block.section for block in blocks(PAGE, "sh")}
 
     assert set(NOT_HERE) < sections
+    assert all(old in PAGE.read_text("utf-8") for old in [*REPLACED, *FOREGROUND])
     assert len(sections - set(NOT_HERE)) >= 7

@@ -41,6 +41,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield running
 
 
+def test_what_is_replaced_stands_on_the_page() -> None:
+    assert all(old in PAGE.read_text("utf-8") for old in REPLACED)
+
+
 def replaced(text: str, host: TsaHost) -> str:
     for old, new in REPLACED.items():
         text = text.replace(old, new.format(tsa=host.url))
