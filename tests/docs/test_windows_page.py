@@ -13,7 +13,7 @@ from cryptography import x509
 
 from installation import Up, copy_of_program, running_up
 from interop_tools import run_program
-from pages import ROOT, blocks, pages
+from pages import ROOT, blocks, commands, pages
 from pki_samples import tsa
 from privyseal.cli.app import app
 from programs import environment, succeeded

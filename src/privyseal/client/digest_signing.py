@@ -2,7 +2,7 @@
 """Signing in three steps, of which only the second needs the hub: SignTool's /dg, /ds and /di.
 
 `generate` writes FILE.dig, the digest that is to be signed, and FILE.p7u, the SignedData without its signature.
-`DigestSigner` signs it: in the one form that hub and agent can read, if FILE.p7u has it, else as a bare digest.
+`PendingSigner` signs it: in the one form that hub and agent can read, if FILE.p7u has it, else as a bare digest.
 `ingest` puts the signature into FILE.p7u and that into FILE. The forms are those that Microsoft documents: base64 for
 digest and signature, PKCS #7 for the rest.
 """
@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from privyseal.client.answers import Answered, check_answer
 from privyseal.client.config import ClientConfig
+from privyseal.client.digests import PreimageSigner, WantedPreimage
 from privyseal.client.files import SourceFile, open_source, read_whole, write_edited, write_whole
-from privyseal.client.hub import HubClient
-from privyseal.client.journal import RequestJournal
 from privyseal.client.receipts import check_receipt, match_receipt, receipt_path
-from privyseal.client.requests import Requester
 from privyseal.client.signature_file import MAX_SIGNATURE_BYTES
 from privyseal.client.timestamping import Timestamper
 from privyseal.client.verifying import judge_written
@@ -39,7 +36,6 @@ from privyseal.formats.model import (
     Artifact,
     Binding,
     Format,
-    Preimage,
     SignatureReport,
     SignOptions,
     TrustAnchors,
@@ -48,12 +44,11 @@ from privyseal.formats.opaque import DIGEST
 from privyseal.formats.opaque.digest import digest_preimage
 from privyseal.formats.registry import FORMATS, detect_format, read_preimage
 from privyseal.identity.bundle import TrustBundle
-from privyseal.identity.keyfile import load_ed25519
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.wire.statement import ClaimedFile
 
-__all__ = ["DigestSigner", "PendingDigest", "SignedDigest", "generate", "ingest", "read_pending"]
+__all__ = ["PendingDigest", "PendingSigner", "SignedPending", "generate", "ingest", "read_pending"]
 
 _HEAD_BYTES: Final = 4096
 _MAX_TEXT_BYTES: Final = 64 * 1024
@@ -75,7 +70,7 @@ class PendingDigest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignedDigest:
+class SignedPending:
     """What came of signing a digest.
 
     Attributes:
@@ -136,32 +131,13 @@ def read_pending(path: Path) -> PendingDigest:
     return PendingDigest(path=path, text=text, unfinished=unfinished)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _WantedDigest:
-    """See `Wanted`."""
-
-    format_name: str
-    preimage: Preimage
-    artifact: Artifact
-    claimed: ClaimedFile
-    chain: tuple[bytes, ...]
-
-
-class DigestSigner:
+class PendingSigner:
     """Signs pending digests with one key profile."""
 
     def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
-        self._bundle = config.load_bundle()
-        self._requester = Requester(
-            hub=HubClient(config),
-            hub_name=self._bundle.hub,
-            profile=profile,
-            key=load_ed25519(config.identity.request_key),
-            journal=RequestJournal(config.identity.journal),
-            clock=clock,
-        )
+        self._signer = PreimageSigner(config, profile=profile, clock=clock)
 
-    def sign(self, pending: PendingDigest, chain: tuple[bytes, ...]) -> SignedDigest:
+    def sign(self, pending: PendingDigest, chain: tuple[bytes, ...]) -> SignedPending:
         """Write FILE.dig.signed, and the receipt beside it.
 
         Args:
@@ -172,24 +148,15 @@ class DigestSigner:
             DeniedError: `policy.opaque` if only a bare digest could be signed and the key profile does not allow that.
             PrivysealError: whatever else went wrong; nothing was written then.
         """
-        (answered,) = self._requester.ask((_wanted(pending, chain),), lambda _: None)
-        try:
-            return self._written(pending, answered)
-        finally:
-            if answered.item.state != "signed":
-                self._requester.settled(answered)
-
-    def _written(self, pending: PendingDigest, answered: Answered[_WantedDigest]) -> SignedDigest:
-        receipt = check_answer(answered, self._bundle)
+        wanted = _wanted(pending, chain)
         target = pending.path.with_name(pending.path.name + ".signed")
-        with open_source(pending.path) as source:
-            write_whole(receipt_path(target), answered.item.receipt.encode(), source)
-            write_whole(target, base64.b64encode(answered.item.signature), source)
-        self._requester.settled(answered)
-        return SignedDigest(
+        with self._signer.sign(wanted) as (signed, receipt), open_source(pending.path) as source:
+            write_whole(receipt_path(target), signed.receipt.encode(), source)
+            write_whole(target, base64.b64encode(signed.signature), source)
+        return SignedPending(
             target=target,
             receipt_path=receipt_path(target),
-            format=answered.wanted.format_name,
+            format=wanted.format_name,
             log_index=receipt.index,
         )
 
@@ -285,7 +252,7 @@ def _roots(unfinished: Unfinished) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _wanted(pending: PendingDigest, chain: tuple[bytes, ...]) -> _WantedDigest:
+def _wanted(pending: PendingDigest, chain: tuple[bytes, ...]) -> WantedPreimage:
     """In the form that shows most: the one of a format that binds the file's digest, else the bare digest."""
     unfinished = pending.unfinished
     leaf = parse_certificate(chain[0])
@@ -305,11 +272,11 @@ def _wanted(pending: PendingDigest, chain: tuple[bytes, ...]) -> _WantedDigest:
             facts = read_preimage(one.name, unfinished.preimage)
         except (MalformedInputError, UnsupportedInputError):
             continue
-        return _WantedDigest(
+        return WantedPreimage(
             format_name=one.name, preimage=unfinished.preimage, artifact=facts.artifact, claimed=claimed, chain=chain
         )
     artifact = Artifact(algorithm=unfinished.digest_algorithm, digest=unfinished.digest)
-    return _WantedDigest(
+    return WantedPreimage(
         format_name=DIGEST.name, preimage=digest_preimage(artifact), artifact=artifact, claimed=claimed, chain=chain
     )
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures over bare digests, for programs that build the signed structure themselves (format `digest`)."""
+"""Signatures over what was made elsewhere: preimages of any format, and bare digests (format `digest`)."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from privyseal.client.answers import check_answer
 from privyseal.client.config import ClientConfig
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import RequestJournal
+from privyseal.client.receipts import CheckedReceipt
 from privyseal.client.requests import Requester
 from privyseal.formats.model import Artifact, Preimage
 from privyseal.formats.opaque import DIGEST
@@ -19,7 +22,7 @@ from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.wire.statement import ClaimedFile
 
-__all__ = ["DigestSigner", "SignedDigest"]
+__all__ = ["DigestSigner", "PreimageSigner", "SignedDigest", "WantedPreimage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +39,50 @@ class SignedDigest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _WantedDigest:
+class WantedPreimage:
+    """See `Wanted`; for what is no file that is read here."""
+
     format_name: str
     preimage: Preimage
     artifact: Artifact
     claimed: ClaimedFile
     chain: tuple[bytes, ...]
+
+
+class PreimageSigner:
+    """Has preimages signed that were made elsewhere, with one key profile."""
+
+    def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
+        self._bundle = config.load_bundle()
+        self._profile = profile
+        self._hub = HubClient(config)
+        self._requester = Requester(
+            hub=self._hub,
+            hub_name=self._bundle.hub,
+            profile=profile,
+            key=load_ed25519(config.identity.request_key),
+            journal=RequestJournal(config.identity.journal),
+            clock=clock,
+        )
+
+    def chain(self) -> tuple[bytes, ...]:
+        """Certificates (DER) of the key profile, leaf first."""
+        return self._hub.profile(self._profile).chain
+
+    @contextmanager
+    def sign(self, wanted: WantedPreimage) -> Iterator[tuple[SignedDigest, CheckedReceipt]]:
+        """Have one signed; until the block has ended well, the next run gets the same signature.
+
+        Raises:
+            DeniedError: `policy.opaque` if the key profile does not sign the format.
+            PrivysealError: whatever else stands in the way.
+        """
+        (answered,) = self._requester.ask((wanted,), lambda _: None)
+        if answered.item.state != "signed":
+            self._requester.settled(answered)
+        receipt = check_answer(answered, self._bundle)
+        yield SignedDigest(signature=answered.item.signature, receipt=answered.item.receipt), receipt
+        self._requester.settled(answered)
 
 
 class DigestSigner:
@@ -53,17 +94,8 @@ class DigestSigner:
         Raises:
             PrivysealError: the configuration, the hub, or the key profile.
         """
-        self._bundle = config.load_bundle()
-        hub = HubClient(config)
-        self._requester = Requester(
-            hub=hub,
-            hub_name=self._bundle.hub,
-            profile=profile,
-            key=load_ed25519(config.identity.request_key),
-            journal=RequestJournal(config.identity.journal),
-            clock=clock,
-        )
-        self.chain = hub.profile(profile).chain
+        self._signer = PreimageSigner(config, profile=profile, clock=clock)
+        self._chain = self._signer.chain()
 
     def sign(self, digest_algorithm: str, digest: bytes) -> SignedDigest:
         """Sign a digest.
@@ -78,18 +110,17 @@ class DigestSigner:
         """
         artifact = Artifact(algorithm=digest_algorithm, digest=digest)
         preimage = digest_preimage(artifact)
-        wanted = _WantedDigest(
+        # There is no file; what is claimed is the DigestInfo itself.
+        sha256 = hashlib.sha256(preimage.signed).hexdigest()
+        wanted = WantedPreimage(
             format_name=DIGEST.name,
             preimage=preimage,
             artifact=artifact,
-            # There is no file; what is claimed is the DigestInfo itself.
-            claimed=ClaimedFile(name="", sha256=hashlib.sha256(preimage.signed).hexdigest(), size=len(preimage.signed)),
-            chain=self.chain,
+            claimed=ClaimedFile(name="", sha256=sha256, size=len(preimage.signed)),
+            chain=self._chain,
         )
-        (answered,) = self._requester.ask((wanted,), lambda _: None)
-        self._requester.settled(answered)
-        check_answer(answered, self._bundle)
-        return SignedDigest(signature=answered.item.signature, receipt=answered.item.receipt)
+        with self._signer.sign(wanted) as (signed, _):
+            return signed
 
     def key(self) -> RemoteKey:
         """The key profile's private key in the shape of `cryptography`'s own: every use is a request to the hub."""
@@ -97,4 +128,4 @@ class DigestSigner:
         def sign(mechanism: Mechanism, digest: bytes) -> bytes:
             return self.sign(mechanism.digest_algorithm, digest).signature
 
-        return remote_key(parse_certificate(self.chain[0]).spki, sign)
+        return remote_key(parse_certificate(self._chain[0]).spki, sign)

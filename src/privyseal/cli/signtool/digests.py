@@ -10,7 +10,7 @@ from privyseal.cli.signtool.talk import Talk, each_file
 from privyseal.client.candidates import candidates
 from privyseal.client.certificate_choice import Candidate, read_certificates
 from privyseal.client.config import load_client_config, optional_client_config
-from privyseal.client.digest_signing import DigestSigner, PendingDigest, generate, ingest, read_pending
+from privyseal.client.digest_signing import PendingDigest, PendingSigner, generate, ingest, read_pending
 from privyseal.client.hub import HubClient
 from privyseal.client.verifying import trust_anchors
 from privyseal.errors import ConfigError, VerificationError
@@ -51,7 +51,7 @@ def sign_digests(arguments: Arguments, talk: Talk) -> int:
     """/ds. The certificate is the one that FILE.p7u names."""
     config = load_client_config()
     considered = candidates(HubClient(config))
-    signers: dict[str, DigestSigner] = {}
+    signers: dict[str, PendingSigner] = {}
 
     def act(path: Path) -> None:
         pending = read_pending(path)
@@ -59,7 +59,7 @@ def sign_digests(arguments: Arguments, talk: Talk) -> int:
         signer = (pending.unfinished.issuer, pending.unfinished.serial_number)
         chosen = choose_certificate(considered, wish_of(arguments, signer), talk)
         if chosen.profile not in signers:
-            signers[chosen.profile] = DigestSigner(config, profile=chosen.profile)
+            signers[chosen.profile] = PendingSigner(config, profile=chosen.profile)
         done = signers[chosen.profile].sign(pending, chosen.chain)
         talk.done(f"Successfully signed: {path}")
         talk.detail(
