@@ -62,6 +62,7 @@ class WebHub:
     answer: Callable[[str], Answer | None] = lambda _: None
     asked: list[str] = field(default_factory=list)
     accepted: dict[str, RequestView] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def renew(self) -> None:
         """The key profile gets another key and certificate."""
@@ -125,6 +126,11 @@ class WebHub:
         )
         receipt = Receipt(index=index, proof=self.log.inclusion(index), checkpoint=note, extra=self.log.entries[index])
         return ItemView(state="signed", signature=signature, receipt=receipt.encode())
+
+    def drip(self) -> Iterator[bytes]:
+        """Pieces without end, and much time between them."""
+        while not self.ended.wait(0.1):
+            yield b" "
 
     @property
     def signatures(self) -> int:
@@ -212,6 +218,7 @@ def running_hub(directory: Path) -> Iterator[WebHub]:
     try:
         yield hubs[0]
     finally:
+        hubs[0].ended.set()
         server.shutdown()
         server.server_close()
         serving.join()

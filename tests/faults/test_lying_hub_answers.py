@@ -4,7 +4,6 @@
 import hashlib
 import itertools
 import resource
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,14 +157,6 @@ def _bomb() -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _dripping(stopped: threading.Event) -> Callable[[], Iterator[bytes]]:
-    def drip() -> Iterator[bytes]:
-        while not stopped.wait(0.05):
-            yield b" "
-
-    return drip
-
-
 CLOSE = (("Connection", "close"),)
 
 
@@ -191,14 +182,11 @@ def test_more_than_an_answer(hub: WebHub, answer: Answer) -> None:
 
 
 def test_an_answer_that_drips(hub: WebHub) -> None:
-    stopped = threading.Event()
-    hub.answer = lambda _: Answer(headers=CLOSE, pieces=_dripping(stopped))
-    try:
-        web = WebTransport(hub.config.web_url, web_context(hub.trust.bundle.statement.ca), answer_seconds=1.0)
-        with pytest.raises(UnavailableError, match=r"hub\.answer"):
-            web.request("GET", "/log/checkpoint")
-    finally:
-        stopped.set()
+    hub.answer = lambda _: Answer(headers=CLOSE, pieces=hub.drip)
+    web = WebTransport(hub.config.web_url, web_context(hub.trust.bundle.statement.ca), answer_seconds=1.0)
+
+    with pytest.raises(UnavailableError, match=r"hub\.answer"):
+        web.request("GET", "/log/checkpoint")
 
 
 def test_a_page_in_the_place_of_an_answer_tells_nothing_of_the_request(hub: WebHub, works: tuple[Work, ...]) -> None:

@@ -2,6 +2,7 @@
 """`privyseal timestamp`."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -63,10 +64,10 @@ def timestamp(
         done = subject.add(different[0])
         emit(_data(done), (_line(done),), as_json=as_json)
         return 0
-    return _several(subject, different, as_json=as_json)
+    return _several(subject, different, timestamper.stop, as_json=as_json)
 
 
-def _several(subject: FileTimestamper, files: tuple[Path, ...], *, as_json: bool) -> int:
+def _several(subject: FileTimestamper, files: tuple[Path, ...], stop: Callable[[], None], *, as_json: bool) -> int:
     def add(path: Path) -> TimestampedFile | PrivysealError:
         try:
             return subject.add(path)
@@ -79,6 +80,7 @@ def _several(subject: FileTimestamper, files: tuple[Path, ...], *, as_json: bool
         try:
             outcomes = tuple(pool.map(add, files))
         except KeyboardInterrupt:
+            stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     data, lines = [], []

@@ -137,7 +137,13 @@ class Signer:
             clock=self._clock,
             certificates=plan.certificates,
         )
-        batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)
+        try:
+            batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)
+        except BaseException:
+            # Interrupted, or refused as a whole: the threads are waited for, and shall not wait for anybody else.
+            if self._timestamper is not None:
+                self._timestamper.stop()
+            raise
         return batch.outcomes
 
 

@@ -11,8 +11,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 import msgspec
@@ -39,6 +41,10 @@ _NONCE_BITS: Final = 64
 _DEMOTED_SECONDS: Final = 60.0
 #: What makes another source worth a try; anything else (a refusal by the hub, a broken log) is the caller's to know.
 _FAILURES: Final = (MalformedInputError, UnsupportedInputError, UnavailableError, VerificationError)
+
+
+class _StoppedError(UnavailableError):
+    """Nobody waits for the timestamp any more."""
 
 
 class TimestampSource(Protocol):
@@ -107,7 +113,7 @@ class Timestamper:
         notice: Callable[[str], None] = lambda _: None,
         clock: Clock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
-        wait: Callable[[float], None] = time.sleep,
+        wait: Callable[[float], None] | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -119,7 +125,7 @@ class Timestamper:
             notice: Told in words whenever a source fails.
             clock: This machine's time, against which genTime is held.
             monotonic: Clock of deadlines and pauses, in seconds.
-            wait: Lets that many seconds pass.
+            wait: Lets that many seconds pass; otherwise they pass, unless `stop` is called meanwhile.
         """
         self._sources = sources
         self._anchors = anchors
@@ -128,7 +134,8 @@ class Timestamper:
         self._notice = notice
         self._clock = clock
         self._monotonic = monotonic
-        self._wait = wait
+        self._stopped: Future[bytes] = Future()
+        self._wait = wait or self._pause
         self._lock = threading.Lock()
         self._standings = tuple(_Standing() for _ in sources)
 
@@ -136,6 +143,14 @@ class Timestamper:
     def anchors(self) -> tuple[bytes, ...]:
         """Roots (DER) at which the tokens end."""
         return self._anchors
+
+    def stop(self) -> None:
+        """Let nobody wait any more: whoever is inside `token`, on whatever thread, soon gets an error instead."""
+        if not self._stopped.done():
+            self._stopped.set_result(b"")
+
+    def _pause(self, seconds: float) -> None:
+        wait((self._stopped,), timeout=seconds)
 
     def token(self, signature: bytes, digest_algorithm: str) -> bytes:
         """A timestamp token (ContentInfo, DER) over a signature value, checked in every respect.
@@ -154,17 +169,36 @@ class Timestamper:
             request = tsp.TimeStampReq(digest_algorithm=digest_algorithm, imprint=imprint, nonce=nonce)
             try:
                 return self._ask(course.source, request, deadline)
+            except _StoppedError:
+                raise
             except _FAILURES as error:
                 self._failed(course, error)
         raise _no_token(courses)
 
     def _ask(self, source: TimestampSource, request: tsp.TimeStampReq, deadline: float) -> bytes:
         seconds = min(self._patience.exchange_seconds, deadline - self._monotonic())
-        response = source.ask(tsp.encode_request(request), seconds)
+        response = self._unless_stopped(lambda: source.ask(tsp.encode_request(request), seconds))
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
         fresh = tsp_check.check_response(response, request, now)
         tsp_check.check_trust(fresh, self._anchors)
         return fresh.token
+
+    def _unless_stopped(self, exchange: Callable[[], bytes]) -> bytes:
+        """On a thread that nobody has to wait for: no signal reaches one that waits for a peer."""
+        answer: Future[bytes] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(exchange())
+            except BaseException as error:  # noqa: BLE001 - handed over, and raised where it is waited for
+                answer.set_exception(error)
+
+        if not self._stopped.done():
+            threading.Thread(target=run, name="privyseal-tsa", daemon=True).start()
+            wait((answer, self._stopped), return_when=FIRST_COMPLETED)
+        if not answer.done():
+            raise _StoppedError("timestamp.unavailable", "the run was interrupted while it waited for a timestamp")
+        return answer.result()
 
     def _next(self, courses: tuple[_Course, ...], deadline: float) -> _Course | None:
         """The source to ask now, after waiting for it if all have to be waited for; None if there is no more."""
@@ -219,7 +253,7 @@ class HubTsa:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._own = threading.local()
+        self._idle: SimpleQueue[MtlsTransport] = SimpleQueue()
 
     @property
     def name(self) -> str:
@@ -232,11 +266,16 @@ class HubTsa:
         Raises:
             PrivysealError: what the hub says, or why it does not.
         """
-        transport: MtlsTransport | None = getattr(self._own, "transport", None)
-        if transport is None:
-            transport = self._own.transport = MtlsTransport(self._config)
         body = msgspec.json.encode(TimestampRequest(request=request))
-        return decode_body(transport.request("POST", "/v1/timestamps", body), TimestampView).response
+        try:
+            transport = self._idle.get_nowait()
+        except Empty:
+            transport = MtlsTransport(self._config)
+        try:
+            answer = transport.request("POST", "/v1/timestamps", body)
+        finally:
+            self._idle.put(transport)
+        return decode_body(answer, TimestampView).response
 
 
 def open_timestamper(
