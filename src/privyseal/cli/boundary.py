@@ -41,9 +41,10 @@ def run(arguments: list[str]) -> int:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while flushing at exit.
+        # Whoever read our output has gone; Python would complain once more while flushing at exit. What was left to be
+        # signed or verified was not: that is no success.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _INTERRUPTED
     except OSError as error:
         place = "" if error.filename is None else f" {os.fsdecode(error.filename)}"
         failure = ConfigError("file.unusable", f"cannot use{place}: {error.strerror or error}")
