@@ -210,7 +210,10 @@ def stages(bench: Bench) -> None:
     beyond = service / FILES - sign
     print(f"  {'C_Sign alone':52}{sign * 1e3:7.2f} ms")
     print(f"  {'hub and agent CPU beyond C_Sign (aim: at most 2 ms)':52}{beyond * 1e3:7.2f} ms")
-    print(f"  {'sent per file (aim: at most 8 kB both ways)':52}{signer.sent_bytes / FILES / 1e3:7.2f} kB")
+    sent, received = signer.sent_bytes / FILES / 1e3, signer.received_bytes / FILES / 1e3
+    print(f"  {'sent per file':52}{sent:7.2f} kB")
+    print(f"  {'received per file, with its receipt':52}{received:7.2f} kB")
+    print(f"  {'both ways (aim: at most 8 kB)':52}{sent + received:7.2f} kB")
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:

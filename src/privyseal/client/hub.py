@@ -43,6 +43,11 @@ class HubClient:
         """Bodies sent so far."""
         return self._transport.sent_bytes
 
+    @property
+    def received_bytes(self) -> int:
+        """Bodies received so far."""
+        return self._transport.received_bytes
+
     def profile(self, name: str) -> ProfileView:
         """A key profile.
 

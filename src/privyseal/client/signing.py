@@ -93,6 +93,11 @@ class Signer:
         """How much has travelled to the hub so far."""
         return self._hub.sent_bytes
 
+    @property
+    def received_bytes(self) -> int:
+        """How much has come from the hub so far."""
+        return self._hub.received_bytes
+
     def sign(self, path: Path, target: Path, options: SignOptions) -> SignedFile:
         """Sign a file; `target` may be the file itself.
 

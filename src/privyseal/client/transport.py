@@ -105,8 +105,9 @@ class WebTransport:
             retries=False,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
         )
-        #: Bodies sent so far.
+        #: Bodies sent and received so far.
         self.sent_bytes = 0
+        self.received_bytes = 0
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """One request; answers with the body.
@@ -124,6 +125,7 @@ class WebTransport:
             response = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
             try:
                 data = _read(response, url, deadline)
+                self.received_bytes += len(data)
             except BaseException:
                 response.close()
                 raise
