@@ -34,8 +34,8 @@ def _noun(name: str, text: str, commands: tuple[tuple[str, str], ...]) -> None:
 
 app.command("privyseal.cli.up:up", name="up", help="Run hub and agent here, with everything embedded.")
 app.command("privyseal.cli.demo:demo", name="demo", help="Sign a real EXE in a temporary installation, step by step.")
-app.command("privyseal.cli.sign:sign", name="sign", help="Sign a file.")
-app.command("privyseal.cli.verify:verify", name="verify", help="Verify a file's signatures and its receipt.")
+app.command("privyseal.cli.sign:sign", name="sign", help="Sign files: one, or a whole release.")
+app.command("privyseal.cli.verify:verify", name="verify", help="Verify the signatures of files, and their receipts.")
 app.command(
     "privyseal.cli.timestamp:timestamp", name="timestamp", help="Put timestamps beside signatures that have none."
 )
