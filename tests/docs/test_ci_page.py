@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from installation import Up, copy_of_program, running_up
+from installation import Up, copy_of_program, make_site, running_up
 from interop_tools import run_program
 from pages import ROOT, blocks
 from pki_samples import tsa
-from programs import environment
+from programs import environment, refused, succeeded
 from tsa_samples import TsaHost, running_tsa
 
 pytestmark = pytest.mark.interop
@@ -215,3 +215,21 @@ def test_jobs_with_one_directory_may_run_at_the_same_time(up: Up, tmp_path: Path
 
     assert [outcome.code for outcome in outcomes] == [0] * len(names), outcomes
     assert up.run("verify", *(tmp_path / name for name in names)).code == 0
+
+
+def test_the_same_name_joins_again_once_a_year(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    try:
+        site.add_client("runner-7")
+        (tmp_path / "runner-7").rename(tmp_path / "old")
+        succeeded(site.run("status", client="old"))
+
+        site.add_client("runner-7")
+
+        succeeded(site.run("status", client="runner-7"))
+        refused(site.run("status", client="old"), 6, "identity.unknown")
+        succeeded(site.administer("hub", "revoke", "client", "runner-7"))
+        refused(site.run("status", client="runner-7"), 6, "identity.revoked")
+        site.stop()
+    finally:
+        site.end()
