@@ -111,7 +111,11 @@ _noun(
 _noun(
     "log",
     "The log of one hub.",
-    (("verify", "Recompute the whole log and check all that it says."), ("show", "Print log entries.")),
+    (
+        ("verify", "Recompute the whole log, or an export of it, and check all that it says."),
+        ("show", "Print log entries."),
+        ("export", "Write the log as files for any web server."),
+    ),
 )
 _noun(
     "config",

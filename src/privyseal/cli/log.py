@@ -3,6 +3,7 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,37 +11,90 @@ from cyclopts import Parameter
 from privyseal.cli.render import emit
 from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader
+from privyseal.client.log_access import open_log
+from privyseal.client.log_export import export_log
+from privyseal.client.log_files import VerifiedFiles, verify_files
 
-__all__ = ["show", "verify"]
+__all__ = ["export", "show", "verify"]
 
 
-def verify(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, config: str = "") -> None:
+def verify(
+    log: str = "",
+    /,
+    *,
+    bundle: Path | None = None,
+    vkey: str = "",
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    config: str = "",
+) -> None:
     """Recompute the whole log from its first entry: form, order, pairs of intent and result, fences, times, root.
+
+    Of an export also every tile and every stored checkpoint is compared. Its key is that of the pinned trust bundle,
+    unless --bundle or --vkey names another.
 
     Parameters
     ----------
+    log
+        A directory that `privyseal log export` wrote, or the http(s) URL at which it is served (default: the hub).
+    bundle
+        Trust bundle that names the log's key.
+    vkey
+        The log's key itself (C2SP signed-note verifier key).
     as_json
         Print one JSON document.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    verified = LogReader(load_client_config(config)).verify()
+    opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
+    verified = verify_files(opened) if log else opened.verify()
     summary = verified.summary
+    data = {
+        "verified": True,
+        "origin": verified.origin,
+        "size": summary.size,
+        "root": summary.root.hex(),
+        "signatures": summary.signatures,
+        "open_intents": list(summary.open_intents),
+        "entries": dict(summary.counts),
+    }
+    lines = [
+        f"verified  log {verified.origin}: {summary.size} entries, root {summary.root.hex()}",
+        "entries   " + ", ".join(f"{count} {kind}" for kind, count in summary.counts),
+        f"          {summary.signatures} signatures, {len(summary.open_intents)} open intents",
+    ]
+    if isinstance(verified, VerifiedFiles):
+        data |= {"tiles": verified.tiles, "checkpoints": verified.checkpoints, "beyond": verified.beyond}
+        lines.append(f"files     {verified.tiles} tiles, {verified.checkpoints} stored checkpoints")
+        if verified.beyond:
+            lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
+    emit(data, lines, as_json=as_json)
+
+
+def export(
+    folder: Path,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    config: str = "",
+) -> None:
+    """Write the hub's log into a directory that any web server can serve (C2SP tlog-tiles).
+
+    Run again, it adds what is new; files that a checkpoint covers are never written again. Nothing that could not be
+    verified is published.
+
+    Parameters
+    ----------
+    folder
+        Where to; made if it is not there.
+    as_json
+        Print one JSON document.
+    config
+        Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
+    """
+    done = export_log(LogReader(load_client_config(config)), folder)
     emit(
-        {
-            "verified": True,
-            "origin": verified.origin,
-            "size": summary.size,
-            "root": summary.root.hex(),
-            "signatures": summary.signatures,
-            "open_intents": list(summary.open_intents),
-            "entries": dict(summary.counts),
-        },
-        (
-            f"verified  log {verified.origin}: {summary.size} entries, root {summary.root.hex()}",
-            "entries   " + ", ".join(f"{count} {kind}" for kind, count in summary.counts),
-            f"          {summary.signatures} signatures, {len(summary.open_intents)} open intents",
-        ),
+        {"origin": done.origin, "size": done.size, "added": done.added, "checkpoints": done.checkpoints},
+        (f"exported  log {done.origin}: {done.size} entries, {done.added} of them new, to {folder}",),
         as_json=as_json,
     )
 

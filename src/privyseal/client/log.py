@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the whole log from a hub's web listener (C2SP tlog-tiles) and checking it."""
+"""Reading a whole log (C2SP tlog-tiles) and checking it: a hub's, or what was exported of one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from privyseal.client.config import ClientConfig
+from privyseal.client.log_source import HubSource, LogSource
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
-from privyseal.tlog.note import parse_vkey
+from privyseal.tlog.note import VerifierKey, parse_vkey
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
-from privyseal.tlog.tile import EntryBundle, decode_bundle
+from privyseal.tlog.rows import TileRows
+from privyseal.tlog.subtree import frontier_tiles
+from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle
 
-__all__ = ["LogReader", "VerifiedLog"]
-
-_WIDTH: Final = 256
+__all__ = ["LogReader", "PublicLog", "VerifiedLog", "check_root", "rewound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,30 +28,46 @@ class VerifiedLog:
     summary: LogSummary
 
 
-class LogReader:
-    """The public side of one hub's log."""
+class PublicLog:
+    """The public side of a log: what anybody can read of it, believed as far as the log key's signature reaches.
 
-    def __init__(self, config: ClientConfig) -> None:
-        self._bundle = config.load_bundle()
-        self._web = WebTransport(config.web_url, web_context(self._bundle.statement.ca))
+    Attributes:
+        place: Where it is read, for people.
+    """
 
-    def checkpoint(self) -> Checkpoint:
-        """The newest checkpoint, signed by the pinned log key.
+    def __init__(self, source: LogSource, *, key: VerifierKey, origin: str) -> None:
+        self.source: Final = source
+        self.key: Final = key
+        self.origin: Final = origin
+        self.place: Final = source.place
+
+    def open(self, note: str | bytes) -> Checkpoint:
+        """The checkpoint in a note of this log.
 
         Raises:
-            LogIntegrityError: `log.checkpoint` if it is not.
-            UnavailableError, IdentityError: the hub cannot be reached, or is another.
+            LogIntegrityError: `log.checkpoint` if the log's key did not sign it.
         """
-        note = self._web.request("GET", "/log/checkpoint")
-        key = parse_vkey(self._bundle.statement.log_key)
         try:
-            return open_checkpoint(note, origin=self._bundle.hub, verifiers=(key,))
+            return open_checkpoint(note, origin=self.origin, verifiers=(self.key,))
         except (MalformedInputError, VerificationError) as error:
             raise LogIntegrityError(
                 "log.checkpoint",
-                f"the hub's checkpoint does not hold: {error}",
-                hint="the hub shows another log than the one this client pinned when it joined",
+                f"a checkpoint of {self.place} does not hold: {error}",
+                hint="this is another log than the one whose key is pinned, or it is damaged",
             ) from error
+
+    def checkpoint_note(self) -> bytes:
+        """The newest checkpoint as it is shown; `open` judges it."""
+        return self.required("checkpoint")
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest checkpoint, signed by the log key.
+
+        Raises:
+            LogIntegrityError: `log.checkpoint` if it is not; `log.file_missing` if there is none.
+            UnavailableError, IdentityError: the hub cannot be reached, or is another.
+        """
+        return self.open(self.checkpoint_note())
 
     def check_extends(self, old: Checkpoint) -> Checkpoint:
         """The newest checkpoint, once it is shown to extend an older one.
@@ -60,12 +77,8 @@ class LogReader:
         """
         new = self.checkpoint()
         if new.size < old.size:
-            raise LogIntegrityError(
-                "log.rewound",
-                f"a checkpoint shows a log of {old.size} entries; the hub now shows {new.size}",
-                hint="the hub's log was cut: keep the receipt, it proves that",
-            )
-        tiles = {tile: self._web.request("GET", f"/log/{tile.path}") for tile in consistency_tiles(old.size, new.size)}
+            raise rewound(self.place, old.size, new.size)
+        tiles = {tile: self.tile(tile) for tile in consistency_tiles(old.size, new.size)}
         try:
             verify_consistency(
                 old_size=old.size,
@@ -77,38 +90,122 @@ class LogReader:
         except (MalformedInputError, VerificationError) as error:
             raise LogIntegrityError(
                 "log.fork",
-                f"the hub's log of {new.size} entries does not extend the one of {old.size} that it signed before",
-                hint="the hub's log was rewritten: keep the receipt, it proves that",
+                f"the log of {new.size} entries at {self.place} does not extend the one of {old.size} that was signed "
+                "before",
+                hint="the log was rewritten: keep the receipt or checkpoint, it proves that",
             ) from error
         return new
+
+    def required(self, path: str) -> bytes:
+        """A file that the log must have.
+
+        Raises:
+            LogIntegrityError: `log.file_missing`.
+        """
+        data = self.source.read(path)
+        if data is None:
+            raise LogIntegrityError(
+                "log.file_missing",
+                f"{self.place} has no {path}",
+                hint="if it is an export, write it again: privyseal log export; else something was taken away",
+            )
+        return data
+
+    def tile(self, tile: Tile) -> bytes:
+        """The content of a tile; of a partial one that was removed, the beginning of the full one (tlog-tiles)."""
+        if tile.width == TILE_WIDTH:
+            return self.required(tile.path)
+        data = self.source.read(tile.path)
+        if data is None:
+            data = self.required(Tile(level=tile.level, index=tile.index).path)[: tile.size_bytes]
+        return data
+
+    def bundle(self, number: int, width: int) -> tuple[bytes, ...]:
+        """The first `width` entries of a bundle.
+
+        Raises:
+            LogIntegrityError: `log.bundle` if what stands there is no entry bundle of that width, `log.file_missing`.
+        """
+        place = EntryBundle(index=number, width=width)
+        data = self.source.read(place.path) if width < TILE_WIDTH else None
+        if data is None:
+            place = EntryBundle(index=number)
+            data = self.required(place.path)
+        try:
+            return decode_bundle(data, width=place.width)[:width]
+        except MalformedInputError as error:
+            raise LogIntegrityError("log.bundle", f"{self.place}, {place.path}: {error}") from error
 
     def entries(self, start: int, size: int) -> Iterator[tuple[int, bytes]]:
         """(index, bytes) of the entries from `start` in a tree of `size`.
 
         Raises:
-            LogIntegrityError: `log.bundle` if what the hub serves is no entry bundle.
+            LogIntegrityError: `log.bundle` if what is served is no entry bundle.
         """
-        for number in range(start // _WIDTH, -(-size // _WIDTH)):
-            width = min(_WIDTH, size - number * _WIDTH)
-            path = EntryBundle(index=number, width=width).path
-            try:
-                entries = decode_bundle(self._web.request("GET", f"/log/{path}"), width=width)
-            except MalformedInputError as error:
-                raise LogIntegrityError("log.bundle", f"/log/{path}: {error}") from error
-            for place, entry in enumerate(entries):
-                index = number * _WIDTH + place
-                if index >= start:
-                    yield index, entry
+        for number in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
+            first = number * TILE_WIDTH
+            bundle = self.bundle(number, min(TILE_WIDTH, size - first))
+            yield from ((first + place, entry) for place, entry in enumerate(bundle) if first + place >= start)
 
-    def verify(self) -> VerifiedLog:
-        """Recompute everything up to the newest checkpoint.
+    def rows(self, size: int) -> TileRows:
+        """The tree of the first `size` entries as its tiles give it; nothing vouches for it yet.
+
+        Raises:
+            LogIntegrityError: `log.tile` for a tile of another length.
+        """
+        try:
+            return TileRows.at(size, {tile: self.tile(tile) for tile in frontier_tiles(size)})
+        except MalformedInputError as error:
+            raise LogIntegrityError("log.tile", f"{self.place}: {error}") from error
+
+    def checked_entries(self, check: LogCheck, checkpoint: Checkpoint) -> Iterator[tuple[int, bytes]]:
+        """All entries of the log in their order; where this ends, they were exactly what the checkpoint signs.
 
         Raises:
             LogIntegrityError: naming the place.
         """
-        checkpoint = self.checkpoint()
-        check = LogCheck()
-        for _, entry in self.entries(0, checkpoint.size):
-            check.feed(entry)
+        for index, data in self.entries(0, checkpoint.size):
+            check.feed(data)
+            yield index, data
         check.check_checkpoint(checkpoint)
+
+    def verify(self) -> VerifiedLog:
+        """Recompute everything up to the newest checkpoint, from the entries alone.
+
+        Raises:
+            LogIntegrityError: naming the place.
+        """
+        checkpoint, check = self.checkpoint(), LogCheck()
+        for _ in self.checked_entries(check, checkpoint):
+            pass
         return VerifiedLog(origin=checkpoint.origin, summary=check.summary())
+
+
+def rewound(place: str, old_size: int, new_size: int) -> LogIntegrityError:
+    """The error for a log that has become shorter."""
+    return LogIntegrityError(
+        "log.rewound",
+        f"a checkpoint shows a log of {old_size} entries; {place} now shows {new_size}",
+        hint="the log was cut: keep the receipt or checkpoint, it proves that",
+    )
+
+
+def check_root(rows: TileRows, checkpoint: Checkpoint, place: str) -> None:
+    """Hold a recomputed tree against the checkpoint of its size.
+
+    Raises:
+        LogIntegrityError: `log.root`.
+    """
+    if (rows.size, rows.root) != (checkpoint.size, checkpoint.root):
+        raise LogIntegrityError(
+            "log.root", f"the checkpoint of {checkpoint.size} entries has another root than the entries at {place}"
+        )
+
+
+class LogReader(PublicLog):
+    """The log of the hub that a client has joined."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        bundle = config.load_bundle()
+        web = WebTransport(config.web_url, web_context(bundle.statement.ca))
+        super().__init__(HubSource(web), key=parse_vkey(bundle.statement.log_key), origin=bundle.hub)

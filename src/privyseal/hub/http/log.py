@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log as C2SP tlog-tiles lays it out, under /log/, and the hub's health."""
 
+import json
 from typing import Final
 
 import msgspec
@@ -9,6 +10,7 @@ from aiohttp import web
 from privyseal.hub.http.openapi import openapi_document
 from privyseal.hub.http.routes import Call, Handler, Listener, Permission, Route
 from privyseal.ports.store import ReadTx
+from privyseal.tlog.checkpoint import parse_decimal
 from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
 from privyseal.wire.api import Health
 
@@ -40,6 +42,14 @@ async def _tile(call: Call) -> web.Response:
 
     body = await call.hub.store.read(read)
     return web.Response(body=body, content_type="application/octet-stream", headers={"Cache-Control": _IMMUTABLE})
+
+
+async def _checkpoints(call: Call) -> web.Response:
+    """At most 256 signed notes as JSON strings, one a line: as `privyseal log export` lays them out."""
+    start = parse_decimal(call.request.match_info["start"], "checkpoint.malformed", "the number of a checkpoint")
+    notes = await call.hub.store.read(lambda tx: tx.checkpoints(start, _TILE_WIDTH))
+    body = "".join(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
+    return web.Response(text=body, content_type="application/jsonl", headers={"Cache-Control": "no-cache"})
 
 
 async def _livez(_call: Call) -> msgspec.Struct:
@@ -77,6 +87,7 @@ def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
     own = (
         public("/log/checkpoint", "The newest checkpoint, a C2SP signed note", _checkpoint),
         public("/log/tile/{path:.+}", "Tiles and entry bundles (C2SP tlog-tiles)", _tile),
+        public("/log/checkpoints/{start}", "256 stored checkpoints from the start-th on", _checkpoints),
         public("/livez", "The process answers", _livez, Health),
         public("/readyz", "The hub can sign", _readyz, Health),
         public("/openapi.json", "This API", openapi),

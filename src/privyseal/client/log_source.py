@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the files of a log lie (C2SP tlog-tiles): at a hub, in a directory, or at any web server."""
+
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Final, Protocol
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from privyseal.client.transport import WebTransport
+from privyseal.errors import ConfigError, LogIntegrityError, UnavailableError
+
+__all__ = ["FolderSource", "HubSource", "LogSource", "WebSource", "log_source"]
+
+#: A full entry bundle of the longest entries; nothing else of a log is longer.
+_MAX_FILE_BYTES: Final = 256 * (2 + 0xFFFF)
+_TIMEOUT: Final = urllib3.Timeout(connect=10.0, read=30.0)
+_ANSWER_SECONDS: Final = 300.0
+_PIECE_BYTES: Final = 64 * 1024
+
+
+class LogSource(Protocol):
+    """Reads the files of one log."""
+
+    @property
+    def place(self) -> str:
+        """Where that is, for people."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file by its path below the log's prefix; None if it is not there.
+
+        Raises:
+            UnavailableError: the log cannot be read now.
+            LogIntegrityError: `log.file_size` if it is longer than any file of a log.
+        """
+        ...
+
+
+class HubSource:
+    """The log of a hub, at its web listener."""
+
+    def __init__(self, web: WebTransport) -> None:
+        self._web = web
+        self.place: Final = "the hub"
+
+    def read(self, path: str) -> bytes:
+        """The content; what the hub does not have is its refusal."""
+        return self._web.request("GET", f"/log/{path}")
+
+
+class FolderSource:
+    """A log in a directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Final = folder
+        self.place: Final = str(folder)
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file below the directory."""
+        try:
+            with (self.folder / path).open("rb") as stream:
+                data = stream.read(_MAX_FILE_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return _checked(data, path)
+
+
+class WebSource:
+    """A log at any web server: what it serves is believed as little as a file."""
+
+    def __init__(self, url: str) -> None:
+        self.place: Final = url.rstrip("/")
+        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
+
+    def read(self, path: str) -> bytes | None:
+        """The content at a path below the URL."""
+        url = f"{self.place}/{path}"
+        try:
+            response = self._pool.request("GET", url, preload_content=False, decode_content=False)
+            try:
+                data = _body(response, url)
+            except BaseException:
+                response.close()
+                raise
+        except HTTPError as error:
+            raise UnavailableError(
+                "log.unreachable", f"{url} cannot be read: {error}", hint="is the URL the log's prefix?"
+            ) from error
+        response.release_conn()
+        if response.status in {404, 410}:
+            return None
+        if response.status != 200:
+            raise UnavailableError(
+                "log.unreachable", f"{url} answered with HTTP {response.status}", hint="is the URL the log's prefix?"
+            )
+        return _checked(data, path)
+
+
+def _body(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    body = bytearray()
+    while len(body) <= _MAX_FILE_BYTES and (piece := response.read1(_PIECE_BYTES, decode_content=False)):
+        body += piece
+        if time.monotonic() > deadline:
+            raise UnavailableError("log.unreachable", f"the answer of {url} did not end in time")
+    if len(body) > _MAX_FILE_BYTES:
+        response.close()
+    return bytes(body)
+
+
+def _checked(data: bytes, path: str) -> bytes:
+    if len(data) > _MAX_FILE_BYTES:
+        raise LogIntegrityError("log.file_size", f"{path} is longer than any file of a log")
+    return data
+
+
+def log_source(place: str) -> FolderSource | WebSource:
+    """The log in a directory or at a URL.
+
+    Raises:
+        ConfigError: `log.place`.
+    """
+    parts = urllib.parse.urlsplit(place)
+    if parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment:
+        return WebSource(place)
+    folder = Path(place)
+    if not folder.is_dir():
+        raise ConfigError(
+            "log.place",
+            f"{place} is neither a directory nor an http(s) URL without query",
+            hint="name the directory that `privyseal log export` wrote, or the URL at which it is served",
+        )
+    return FolderSource(folder)

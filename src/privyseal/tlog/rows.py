@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tiles of a log, recomputed leaf by leaf (C2SP tlog-tiles): at most one unfinished tile of each level is held."""
+
+from typing import Self
+
+from privyseal.tlog.subtree import Tiles, frontier_from_tiles, frontier_tiles
+from privyseal.tlog.tile import TILE_WIDTH, Tile
+from privyseal.tlog.tree import HASH_BYTES, TILE_HEIGHT, Frontier
+
+__all__ = ["TileRows"]
+
+
+class TileRows:
+    """A tree that grows, and the tiles at its right edge."""
+
+    def __init__(self) -> None:
+        self._frontier = Frontier()
+        self._rows: dict[int, list[bytes]] = {}
+
+    @classmethod
+    def at(cls, size: int, tiles: Tiles) -> Self:
+        """The tree of that size, from the tiles that `frontier_tiles` names: those are the unfinished ones.
+
+        Raises:
+            UnavailableError: `tile.missing`.
+            MalformedInputError: `tile.malformed`, `proof.range`.
+        """
+        rows = cls()
+        rows._frontier = frontier_from_tiles(size, tiles)
+        for tile in frontier_tiles(size):
+            content = tiles[tile]
+            rows._rows[tile.level] = [
+                content[place : place + HASH_BYTES] for place in range(0, len(content), HASH_BYTES)
+            ]
+        return rows
+
+    @property
+    def size(self) -> int:
+        """How many leaves the tree has."""
+        return self._frontier.size
+
+    @property
+    def root(self) -> bytes:
+        """The Merkle Tree Hash."""
+        return self._frontier.root
+
+    def append(self, leaf: bytes) -> tuple[tuple[Tile, bytes], ...]:
+        """Take the next leaf hash; answers with the tiles that it filled, mostly none."""
+        index = self._frontier.size
+        growth = self._frontier.append(leaf)
+        self._frontier = growth.frontier
+        added = ((0, index, leaf), *((node.level, node.index, node.hash) for node in growth.nodes))
+        return tuple(filled for place in added if (filled := self._put(*place)) is not None)
+
+    def _put(self, level: int, index: int, node: bytes) -> tuple[Tile, bytes] | None:
+        row = self._rows.setdefault(level, [])
+        row.append(node)
+        if len(row) < TILE_WIDTH:
+            return None
+        del self._rows[level]
+        return Tile(level=level, index=index // TILE_WIDTH), b"".join(row)
+
+    def unfinished(self) -> tuple[tuple[Tile, bytes], ...]:
+        """The partial tiles at the right edge, by level."""
+        return tuple(
+            (
+                Tile(level=level, index=(self.size >> (TILE_HEIGHT * level)) // TILE_WIDTH, width=len(row)),
+                b"".join(row),
+            )
+            for level, row in sorted(self._rows.items())
+        )
