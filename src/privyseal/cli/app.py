@@ -113,7 +113,9 @@ _noun(
     "The log of one hub.",
     (
         ("verify", "Recompute the whole log, or an export of it, and check all that it says."),
-        ("show", "Print log entries."),
+        ("show", "Print log entries, also as they come."),
+        ("find", "What the log holds of a file, a signature or a digest."),
+        ("report", "Everything that a key was used for in an interval."),
         ("export", "Write the log as files for any web server."),
     ),
 )

@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """`privyseal log`."""
 
-import datetime as dt
 import json
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, get_args
 
 from cyclopts import Parameter
 
-from privyseal.cli.render import emit
+from privyseal.cli.moments import moment_text, parse_moment
+from privyseal.cli.render import emit, say
+from privyseal.cli.searching import find, report
 from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader
 from privyseal.client.log_access import open_log
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedFiles, verify_files
+from privyseal.client.log_tail import Chosen, LogTail, Shown
+from privyseal.client.log_tail import follow as follow_log
+from privyseal.errors import ConfigError
+from privyseal.tlog.entry import Entry
 
-__all__ = ["export", "show", "verify"]
+__all__ = ["export", "find", "report", "show", "verify"]
+
+_NEWEST: Final = 20
 
 
 def verify(
@@ -101,7 +110,10 @@ def export(
 
 def show(
     *,
-    last: int = 20,
+    last: int | None = None,
+    kinds: Annotated[tuple[str, ...], Parameter(name="--type", negative="")] = (),
+    since: str = "",
+    follow: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> None:
@@ -110,20 +122,46 @@ def show(
     Parameters
     ----------
     last
-        How many entries.
+        How many entries (default: 20, with --since all).
+    kinds
+        Entries of this type alone, for example `result`. May be repeated.
+    since
+        Entries from this day or moment on (ISO 8601, UTC unless it says otherwise).
+    follow
+        Go on with new entries as they come, until interrupted.
     as_json
         Print JSON Lines: index and entry.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    reader = LogReader(load_client_config(config))
-    size = reader.checkpoint().size
-    for index, data in reader.entries(max(0, size - last), size):
-        entry = json.loads(data)
-        kind, moment = entry.pop("t"), dt.datetime.fromtimestamp(entry.pop("ts") / 1000, dt.UTC)
-        fields = " ".join(f"{name}={_short(value)}" for name, value in entry.items() if name != "v")
-        line = f"{index:>6}  {moment:%Y-%m-%d %H:%M:%S}  {kind:<9} {fields}"
-        emit({"index": index, "entry": json.loads(data)}, (line,), as_json=as_json)
+    _check_types(kinds)
+    if last is None and not since:
+        last = _NEWEST
+    chosen = Chosen(kinds=frozenset(kinds), since=parse_moment(since), last=None if last is None else max(0, last))
+    tail = LogTail(LogReader(load_client_config(config)), chosen)
+    _print(tail.newest(), as_json=as_json)
+    if follow:
+        for batch in follow_log(tail, wait=time.sleep, trouble=lambda error: say(f"{error.message}; asking again")):
+            _print(batch, as_json=as_json)
+
+
+def _check_types(kinds: tuple[str, ...]) -> None:
+    known = sorted(str(kind.__struct_config__.tag) for kind in get_args(Entry))
+    for kind in kinds:
+        if kind not in known:
+            raise ConfigError("log.type", f"{kind!r} is no entry type", hint=f"the types are {', '.join(known)}")
+
+
+def _print(entries: tuple[Shown, ...], *, as_json: bool) -> None:
+    for shown in entries:
+        fields = " ".join(
+            f"{name}={_short(value)}" for name, value in shown.entry.items() if name not in {"v", "t", "ts"}
+        )
+        moment = moment_text(shown.entry["ts"])
+        line = f"{shown.index:>6}  {moment}  {shown.entry['t']:<9} {fields}"
+        emit({"index": shown.index, "entry": shown.entry}, (line,), as_json=as_json)
+    # Whoever follows through a pipe wants each entry now.
+    sys.stdout.flush()
 
 
 def _short(value: object) -> str:

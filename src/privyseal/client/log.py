@@ -11,11 +11,12 @@ from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
+from privyseal.tlog.entry import Entry
 from privyseal.tlog.note import VerifierKey, parse_vkey
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
-from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle
+from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, tile_at
 
 __all__ = ["LogReader", "PublicLog", "VerifiedLog", "check_root", "rewound"]
 
@@ -147,26 +148,29 @@ class PublicLog:
             bundle = self.bundle(number, min(TILE_WIDTH, size - first))
             yield from ((first + place, entry) for place, entry in enumerate(bundle) if first + place >= start)
 
-    def rows(self, size: int) -> TileRows:
-        """The tree of the first `size` entries as its tiles give it; nothing vouches for it yet.
+    def rows(self, size: int, *, within: int) -> TileRows:
+        """The tree of the first `size` entries, out of the tiles of the tree of `within`; nothing vouches for it yet.
 
         Raises:
-            LogIntegrityError: `log.tile` for a tile of another length.
+            LogIntegrityError: `log.tile` for a tile of another length, `log.file_missing`.
         """
+        tiles: dict[Tile, bytes] = {}
+        for tile in frontier_tiles(size):
+            wider = tile_at(level=tile.level, hash_index=tile.index * TILE_WIDTH, tree_size=within)
+            tiles[tile] = self.tile(wider)[: tile.size_bytes]
         try:
-            return TileRows.at(size, {tile: self.tile(tile) for tile in frontier_tiles(size)})
+            return TileRows.at(size, tiles)
         except MalformedInputError as error:
             raise LogIntegrityError("log.tile", f"{self.place}: {error}") from error
 
-    def checked_entries(self, check: LogCheck, checkpoint: Checkpoint) -> Iterator[tuple[int, bytes]]:
+    def checked_entries(self, check: LogCheck, checkpoint: Checkpoint) -> Iterator[tuple[int, Entry]]:
         """All entries of the log in their order; where this ends, they were exactly what the checkpoint signs.
 
         Raises:
             LogIntegrityError: naming the place.
         """
         for index, data in self.entries(0, checkpoint.size):
-            check.feed(data)
-            yield index, data
+            yield index, check.feed(data)
         check.check_checkpoint(checkpoint)
 
     def verify(self) -> VerifiedLog:

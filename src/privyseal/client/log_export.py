@@ -127,7 +127,7 @@ def _published(there: PublicLog, folder: Path) -> Checkpoint:
 
 def _put_tree(reader: PublicLog, there: PublicLog, writer: _Folder, old: Checkpoint, new: Checkpoint) -> None:
     """Bundles and tiles from the first one on that was not full; the old tree must come out on the way."""
-    rows = there.rows(old.size // TILE_WIDTH * TILE_WIDTH)
+    rows = there.rows(old.size // TILE_WIDTH * TILE_WIDTH, within=old.size)
     for number in range(rows.size // TILE_WIDTH, -(-new.size // TILE_WIDTH)):
         width = min(TILE_WIDTH, new.size - rows.size)
         entries = reader.bundle(number, width)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tiles of a log, recomputed leaf by leaf (C2SP tlog-tiles): at most one unfinished tile of each level is held."""
 
-from typing import Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Self
 
 from privyseal.tlog.subtree import Tiles, frontier_from_tiles, frontier_tiles
 from privyseal.tlog.tile import TILE_WIDTH, Tile
@@ -9,13 +11,16 @@ from privyseal.tlog.tree import HASH_BYTES, TILE_HEIGHT, Frontier
 
 __all__ = ["TileRows"]
 
+_EMPTY: Final = Frontier()
+_NO_ROWS: Final[Mapping[int, tuple[bytes, ...]]] = MappingProxyType({})
+
 
 class TileRows:
     """A tree that grows, and the tiles at its right edge."""
 
-    def __init__(self) -> None:
-        self._frontier = Frontier()
-        self._rows: dict[int, list[bytes]] = {}
+    def __init__(self, frontier: Frontier = _EMPTY, rows: Mapping[int, tuple[bytes, ...]] = _NO_ROWS) -> None:
+        self._frontier = frontier
+        self._rows = {level: list(row) for level, row in rows.items()}
 
     @classmethod
     def at(cls, size: int, tiles: Tiles) -> Self:
@@ -25,14 +30,18 @@ class TileRows:
             UnavailableError: `tile.missing`.
             MalformedInputError: `tile.malformed`, `proof.range`.
         """
-        rows = cls()
-        rows._frontier = frontier_from_tiles(size, tiles)
-        for tile in frontier_tiles(size):
-            content = tiles[tile]
-            rows._rows[tile.level] = [
-                content[place : place + HASH_BYTES] for place in range(0, len(content), HASH_BYTES)
-            ]
-        return rows
+        frontier = frontier_from_tiles(size, tiles)
+        rows = {
+            tile.level: tuple(
+                tiles[tile][place : place + HASH_BYTES] for place in range(0, tile.size_bytes, HASH_BYTES)
+            )
+            for tile in frontier_tiles(size)
+        }
+        return cls(frontier, rows)
+
+    def copy(self) -> Self:
+        """The same tree, which grows apart."""
+        return type(self)(self._frontier, {level: tuple(row) for level, row in self._rows.items()})
 
     @property
     def size(self) -> int:
