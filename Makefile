@@ -38,9 +38,10 @@ format: ## Let ruff put the code into its form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: ## Renew docs/errors/ from the errors in src/
+docs: ## Renew what docs/ has from src/: errors, entries of the log
 	@tools/setup.sh dev
 	$(BIN)/python tools/error_pages.py
+	$(BIN)/python tools/entry_schema.py
 
 bench: ## Run the measurements in bench/
 	@tools/setup.sh dev

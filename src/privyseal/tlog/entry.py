@@ -38,21 +38,36 @@ _MAX_INTEGER: Final = 2**53 - 1
 
 
 class ArtifactDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The digest by which the format names the artifact."""
+    """The digest by which the format names the artifact.
+
+    Attributes:
+        alg: `sha256`, `sha384` or `sha512`.
+        digest: In hex.
+    """
 
     alg: str
     digest: str
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the client says of the file; nobody else has seen it."""
+    """What the client says of the file; nobody else has seen it.
+
+    Attributes:
+        sha256: SHA-256 of the whole file before it was signed.
+        size: Its size in bytes.
+    """
 
     sha256: str
     size: int
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
-    """What all entries have: grammar version and time in milliseconds since the epoch."""
+    """What all entries have: grammar version and time in milliseconds since the epoch.
+
+    Attributes:
+        ts: Milliseconds since the epoch, by the hub's clock; never less than in the entry before.
+        v: Version of the grammar: 1.
+    """
 
     ts: int
     v: int = 1
@@ -64,14 +79,19 @@ class Intent(_Entry, frozen=True, tag="intent"):
     Attributes:
         request: SHA-256 of the raw request key followed by the request statement.
         item: Position in the statement.
+        profile: Key profile.
         key: SHA-256 of the SubjectPublicKeyInfo that will sign.
+        format: What is signed, for example `authenticode-pe`.
         binding: `bound`, `whole` or `opaque`.
         mechanism: PKCS#11 name of the signature scheme.
         preimage: SHA-256 of the bytes that the signature covers.
         digest: What the token gets to sign.
+        artifact: The artifact's digest.
+        claimed: The client's claims about the file.
         client: SHA-256 of the client's request key.
         agent: SHA-256 of the agent's request key.
         authority: Index of the `enrol` or `grant` entry on which the client's permission rests.
+        fence: Fence of the lease under which the token is used; never falls within a key profile.
     """
 
     request: str
@@ -96,6 +116,13 @@ class Result(_Entry, frozen=True, tag="result"):
 
     Attributes:
         intent: Index of the `intent` entry.
+        request: That of the intent.
+        item: That of the intent.
+        profile: That of the intent.
+        key: That of the intent.
+        format: That of the intent.
+        artifact: That of the intent.
+        fence: That of the intent.
         outcome: `ok`, `failed` or `not-used`.
         signature: SHA-256 of the signature value; empty unless `ok`.
         code: Why it failed; empty if `ok`.
@@ -115,7 +142,16 @@ class Result(_Entry, frozen=True, tag="result"):
 
 
 class Unknown(_Entry, frozen=True, tag="unknown"):
-    """Nobody knows whether the token carried out an intent (promise 4)."""
+    """Nobody knows whether the token carried out an intent (promise 4).
+
+    Attributes:
+        intent: Index of the `intent` entry.
+        request: That of the intent.
+        item: That of the intent.
+        profile: That of the intent.
+        fence: That of the intent.
+        code: What stood in the way of knowing.
+    """
 
     intent: int
     request: str
@@ -126,7 +162,14 @@ class Unknown(_Entry, frozen=True, tag="unknown"):
 
 
 class Deny(_Entry, frozen=True, tag="deny"):
-    """An authenticated caller was refused."""
+    """An authenticated caller was refused.
+
+    Attributes:
+        client: SHA-256 of the caller's request key.
+        profile: Key profile that was asked for.
+        request: The request that was refused, named as in `intent`.
+        code: Why, as in docs/errors.
+    """
 
     client: str
     profile: str
@@ -139,9 +182,11 @@ class Enrol(_Entry, frozen=True, tag="enrol"):
 
     Attributes:
         action: `join` or `revoke`.
+        role: `client` or `agent`.
         name: SHA-256(salt || name); the salt is in the database, so that a name can be forgotten.
         key: SHA-256 of its request key.
         certificate: SHA-256 of its TLS certificate.
+        profiles: Key profiles that a client may use; `*` for all.
         statement: SHA-256 of the authority statement on which this rests.
     """
 
@@ -155,7 +200,14 @@ class Enrol(_Entry, frozen=True, tag="enrol"):
 
 
 class GrantEntry(_Entry, frozen=True, tag="grant"):
-    """Authority keys granted a request key the use of a key profile."""
+    """Authority keys granted a request key the use of a key profile.
+
+    Attributes:
+        client: SHA-256 of the client's request key.
+        profile: Key profile.
+        statement: SHA-256 of the authority statement.
+        authorities: SHA-256 of each authority key that signed it.
+    """
 
     client: str
     profile: str
@@ -167,6 +219,14 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
     """An agent announced a key profile, or changed what it says of it.
 
     Attributes:
+        profile: Key profile.
+        agent: SHA-256 of the agent's request key.
+        key: SHA-256 of the SubjectPublicKeyInfo.
+        certificate: SHA-256 of the signer's certificate.
+        level: `traced` or `pinned`.
+        opaque: Formats that may be signed by a bare digest; `*` for all.
+        token: The token's serial number.
+        hardware: Whether the token is hardware.
         test: Whether its signatures are for trying things out only.
     """
 
@@ -198,7 +258,12 @@ class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
 
 
 class Admin(_Entry, frozen=True, tag="admin"):
-    """An act on the hub itself: `genesis` opens a log under a trust bundle."""
+    """An act on the hub itself: `genesis` opens a log under a trust bundle.
+
+    Attributes:
+        action: `genesis`.
+        bundle: SHA-256 of the trust bundle's statement.
+    """
 
     action: str
     bundle: str
