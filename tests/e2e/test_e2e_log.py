@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log as anybody reads it (C2SP tlog-tiles): tiles, bundles and checkpoint agree, and nothing else is served."""
 
+import json
+
 import pytest
 
 from api_client import Api, api_of, ask, web_of
@@ -117,3 +119,23 @@ def test_tiles_may_be_kept_for_ever_and_the_checkpoint_not(up: Up, web: Api) -> 
     assert web("GET", "/log/checkpoint").kind.startswith("text/plain")
     assert web("GET", "/log/tile/0/000").caching == "public, max-age=31536000, immutable"
     assert web("GET", "/log/checkpoint").caching == "no-cache"
+
+
+def test_stored_checkpoints_are_served_256_at_a_time(up: Up, web: Api) -> None:
+    bundle = up.client().load_bundle()
+    first = web("GET", "/log/checkpoints/0")
+    notes = [json.loads(line) for line in first.body.decode().split("\n")[:-1]]
+
+    assert first.caching == "no-cache"
+    assert 1 <= len(notes) <= 256
+    keys = (parse_vkey(bundle.statement.log_key),)
+    sizes = [open_checkpoint(note, origin=bundle.hub, verifiers=keys).size for note in notes]
+    assert sizes == sorted(set(sizes))
+    rest = web("GET", f"/log/checkpoints/{len(notes) - 1}").body.decode()
+    assert json.loads(rest.split("\n")[0]) == notes[-1]
+    assert web("GET", f"/log/checkpoints/{2**62}").body == b""
+
+
+@pytest.mark.parametrize("start", ["-1", "00", "x", "0x1", str(2**63), "9" * 5000, "tail"])
+def test_what_is_no_number_of_a_checkpoint(web: Api, start: str) -> None:
+    assert web("GET", f"/log/checkpoints/{start}").problem == (422, "checkpoint.malformed")

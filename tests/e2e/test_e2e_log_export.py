@@ -96,6 +96,8 @@ def test_a_second_run_after_another_signature_adds_to_it(up: Up, tmp_path: Path,
 def test_a_place_that_is_none(up: Up, tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", "ftp://localhost/log", "http://127.0.0.1:1/log?x=1"):
         refused(up.run("log", "verify", place), 2, "log.place")
+    secret = refused(up.run("log", "verify", "https://auditor:canary@127.0.0.1:1/log"), 2, "log.place")
+    assert "canary" not in secret.out + secret.err
     refused(up.run("log", "verify", "http://127.0.0.1:1/log"), 7, "log.unreachable")
     refused(up.run("log", "verify", tmp_path), 10, "log.file_missing")
 

@@ -2,6 +2,7 @@
 """A log as files: an export holds what the hub's log holds, grows without touching what was published, and every byte
 of it is judged."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,14 @@ def test_stored_checkpoints_out_of_order_are_refused(tmp_path: Path) -> None:
     export_log(log.public(), tmp_path)
 
     assert broken(tmp_path) == "log.checkpoint"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_file(tmp_path: Path) -> None:
+    export_log(GrownLog().grow_to(5).public(), tmp_path)
+    (tmp_path / "tile/entries/000.p/5").unlink()
+    os.mkfifo(tmp_path / "tile/entries/000.p/5")
+
+    assert broken(tmp_path) == "log.file_missing"
 
 
 def test_what_no_log_has_is_named(tmp_path: Path) -> None:

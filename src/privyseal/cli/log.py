@@ -88,8 +88,8 @@ def export(
 ) -> None:
     """Write the hub's log into a directory that any web server can serve (C2SP tlog-tiles).
 
-    Run again, it adds what is new; files that a checkpoint covers are never written again. Nothing that could not be
-    verified is published.
+    Run again, it adds what is new; tiles that a checkpoint covers are never written again. A checkpoint is published
+    last, and only if the entries give its root and the directory's former checkpoint comes out on the way.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from privyseal.client.log import PublicLog, VerifiedLog, rewound
 from privyseal.client.log_source import FolderSource
@@ -225,6 +225,11 @@ def _check_beginning(log: PublicLog, place: Tile | EntryBundle, present: int) ->
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))
+
+
+def _raise(error: OSError) -> NoReturn:
+    # A directory that cannot be read must not pass for an empty one.
+    raise error

@@ -60,12 +60,11 @@ class FolderSource:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file below the directory."""
-        try:
-            with (self.folder / path).open("rb") as stream:
-                data = stream.read(_MAX_FILE_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        place = self.folder / path
+        if not place.is_file():  # a pipe would never end
             return None
-        return _checked(data, path)
+        with place.open("rb") as stream:
+            return _checked(stream.read(_MAX_FILE_BYTES + 1), path)
 
 
 class WebSource:
@@ -124,6 +123,10 @@ def log_source(place: str) -> FolderSource | WebSource:
         ConfigError: `log.place`.
     """
     parts = urllib.parse.urlsplit(place)
+    if parts.scheme and "@" in parts.netloc:
+        raise ConfigError(
+            "log.place", "the log's URL holds a name or password", hint="a log is public: name it without"
+        )
     if parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment:
         return WebSource(place)
     folder = Path(place)
