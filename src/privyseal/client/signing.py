@@ -136,7 +136,7 @@ class Signer:
             return batch.outcomes
         placer = Placer(
             bundle=self._bundle,
-            placement=plan.options.placement,
+            options=plan.options,
             timestamper=self._timestamper,
             test=profile.test,
             clock=self._clock,
