@@ -221,3 +221,20 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(file: Path) -> None:
 
     assert caught.value.code == "file.changed"
     assert file.read_bytes() == b"newer"
+
+
+def test_a_file_that_became_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever stands there when it is opened counts, not what was looked at before."""
+    place, fifo = tmp_path / "app.exe", tmp_path / "fifo"
+    place.touch()
+    os.mkfifo(fifo)
+
+    class Turning(type(place)):  # type: ignore[misc]  # the class that Path makes on this system
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            found: os.stat_result = super().stat(follow_symlinks=follow_symlinks)
+            fifo.replace(place)
+            return found
+
+    with pytest.raises(UnsupportedInputError) as caught, open_source(Turning(place)):
+        pass
+    assert caught.value.code == "file.not_regular"
