@@ -78,7 +78,9 @@ class Prepared:
     def claimed(self) -> ClaimedFile:
         """See `Wanted`."""
         scanned = self.scanned
-        return ClaimedFile(name=scanned.work.path.name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes)
+        # A name need not be Unicode, but what is signed and sent is.
+        name = scanned.work.path.name.encode(errors="replace").decode()
+        return ClaimedFile(name=name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes)
 
 
 class Scanning:
