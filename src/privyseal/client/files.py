@@ -213,6 +213,7 @@ def write_signed(
             raise _unwritable(receipt_path, error) from error
         yield draft.path
         source.check_unchanged()
+        _check_place(draft.target, draft.real)
         try:
             draft.path.replace(draft.real)
             proof.replace(receipt_path)
@@ -249,6 +250,7 @@ def write_edited(source: SourceFile, edits: tuple[Callable[[BinaryIO], Patch], .
             raise _unwritable(target, error) from error
         yield copy
         source.check_unchanged()
+        _check_place(target, real)
         try:
             copy.replace(real)
         except OSError as error:
@@ -286,6 +288,14 @@ def _writable_place(target: Path) -> Path:
         return target.resolve()
     except (OSError, RuntimeError) as error:
         raise _unwritable(target, error) from error
+
+
+def _check_place(target: Path, real: Path) -> None:
+    """A link that was changed meanwhile leads to a file that nobody has read, or away from it."""
+    if _writable_place(target) != real:
+        raise MalformedInputError(
+            "file.changed", f"{target} leads to another file than before; nothing was written", hint="sign again"
+        )
 
 
 @contextlib.contextmanager
