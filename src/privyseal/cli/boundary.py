@@ -50,7 +50,10 @@ def run(arguments: list[str]) -> int:
         failure = ConfigError("file.unusable", f"cannot use{place}: {error.strerror or error}")
     else:
         return result if isinstance(result, int) else 0
-    emit_error(failure, as_json="--json" in arguments)
+    try:
+        emit_error(failure, as_json="--json" in arguments)
+    except OSError:  # standard output takes nothing, and that may be what failed
+        emit_error(failure, as_json=False)
     return failure.exit_status
 
 

@@ -56,7 +56,7 @@ def _json(data: dict[str, Any]) -> str:
 
 def _encodable(text: str) -> str:
     """The text with `?` for what standard output cannot carry."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding or "utf-8"  # None: it was closed by the caller
     return text.encode(encoding, "replace").decode(encoding)
 
 
