@@ -15,12 +15,11 @@ from typing import Final
 from privyseal.client.files import open_source
 from privyseal.errors import MalformedInputError
 from privyseal.formats.model import Artifact, Format, Preimage, Scan, SignOptions
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.wire.statement import ClaimedFile
 
-__all__ = ["HEAD_BYTES", "Prepared", "Scanned", "Scanning", "Work", "scan_file"]
+__all__ = ["Prepared", "Scanned", "Scanning", "Work", "scan_file"]
 
-HEAD_BYTES: Final = 4096
 _LARGE_BYTES: Final = 4 << 20
 
 

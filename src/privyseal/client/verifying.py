@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,15 +24,13 @@ from privyseal.errors import (
     VerificationError,
 )
 from privyseal.formats.model import Finding, Format, Severity, SignatureReport, TrustAnchors
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.tlog.checkpoint import Checkpoint
 
 __all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
-
-_HEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +120,7 @@ class Verifier:
         try:
             anchors = self._anchors
             with open_source(path) as source:
-                chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
+                chosen = detect_format(source.stream.read(HEAD_BYTES), str(path))
                 report = replace(report, format=chosen.name)
                 source.stream.seek(0)
                 signatures = chosen.verify(source.stream, anchors, _now(self._clock))
