@@ -20,6 +20,7 @@ from privyseal.errors import (
     ConfigError,
     MalformedInputError,
     PrivysealError,
+    UnavailableError,
     UnsupportedInputError,
     VerificationError,
 )
@@ -179,9 +180,17 @@ class Verifier:
             _match_one(receipt, report)
         except (MalformedInputError, VerificationError) as error:
             return replace(report, unjudged_receipt=place, error=error)
-        # The log that the hub shows today must extend the one that the receipt was made in.
-        log_size = None if self._check_extends is None else self._check_extends(receipt.checkpoint).size
-        return replace(report, receipt=receipt, log_size=log_size)
+        return replace(report, receipt=receipt, log_size=self._size_today(receipt.checkpoint))
+
+    def _size_today(self, checkpoint: Checkpoint) -> int | None:
+        """The log that the hub shows today must extend the one that the receipt was made in."""
+        if self._check_extends is None:
+            return None
+        try:
+            return self._check_extends(checkpoint).size
+        except UnavailableError as error:
+            hint = "; ".join(filter(None, (error.hint, "--offline judges receipts without the hub")))
+            raise type(error)(error.code, error.message, hint=hint) from error
 
 
 def verify_file(
