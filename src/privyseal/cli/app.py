@@ -118,7 +118,20 @@ _noun(
 _noun(
     "log",
     "The log of one hub.",
-    (("verify", "Recompute the whole log and check all that it says."), ("show", "Print log entries.")),
+    (
+        ("verify", "Recompute the whole log and check all that it says."),
+        ("show", "Print log entries."),
+        ("witness", "Have the newest checkpoint cosigned by witnesses."),
+    ),
+)
+_noun(
+    "witness",
+    "A witness: cosigns checkpoints of logs that only grow.",
+    (
+        ("init", "Make a new witness."),
+        ("run", "Run a witness in the foreground."),
+        ("show", "Its key, the logs it knows, and what it cosigned last."),
+    ),
 )
 _noun(
     "config",

@@ -8,22 +8,42 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from privyseal.cli.render import emit
+from privyseal.cli.witnessing import Policy, verify_cosigned, witness
 from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader
 
-__all__ = ["show", "verify"]
+__all__ = ["show", "verify", "witness"]
 
 
-def verify(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, config: str = "") -> None:
+def verify(
+    checkpoint: str = "",
+    /,
+    *,
+    witnesses: Annotated[tuple[str, ...], Parameter(name="--witness")] = (),
+    policy: Policy = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    config: str = "",
+) -> None:
     """Recompute the whole log from its first entry: form, order, pairs of intent and result, fences, times, root.
+
+    With --witness or --policy, check a cosigned checkpoint instead.
 
     Parameters
     ----------
+    checkpoint
+        File with a cosigned checkpoint.
+    witnesses
+        Verifier key of a witness that must have cosigned it; may be repeated.
+    policy
+        Quorum policy (c2sp.org/tlog-policy) that its cosignatures must meet.
     as_json
         Print one JSON document.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
+    if checkpoint or witnesses or policy is not None:
+        verify_cosigned(checkpoint, keys=witnesses, policy=policy, as_json=as_json, config=config)
+        return
     verified = LogReader(load_client_config(config)).verify()
     summary = verified.summary
     emit(

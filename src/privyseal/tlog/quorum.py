@@ -195,7 +195,7 @@ def parse_policy(data: bytes) -> QuorumPolicy:
 def policy_of_all(keys: tuple[CosignerKey, ...]) -> QuorumPolicy:
     """The policy that each of these witnesses must have cosigned."""
     unique = tuple({key.public_key: key for key in keys}.values())
-    witnesses = tuple(PolicyWitness(name=key.vkey, key=key) for key in unique)
+    witnesses = tuple(PolicyWitness(name=f"{key.name}+{key.key_id.hex()}", key=key) for key in unique)
     if not witnesses:
         return QuorumPolicy(quorum=_NONE)
     everyone = Group(name="all", threshold=len(witnesses), members=tuple(one.name for one in witnesses))
