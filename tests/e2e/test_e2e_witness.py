@@ -212,7 +212,7 @@ def test_a_second_process_on_one_memory_is_refused(hub: WebHub, tmp_path: Path) 
         assert "[witness.running]" in second.log
 
 
-@pytest.mark.parametrize("lost", ["witness.state", "witness.guard"])
+@pytest.mark.parametrize("lost", ["state.json", "guard.json"])
 def test_a_witness_that_lost_what_it_remembers_does_not_start(hub: WebHub, tmp_path: Path, lost: str) -> None:
     with running_witness(tmp_path / "w", hub_key(hub)) as witness:
         succeeded(put_before(hub, witness))

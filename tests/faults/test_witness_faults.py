@@ -29,7 +29,7 @@ ORIGIN = "log.example/a"
 LOG = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"a" * 32))
 STEPS = tuple(
     f"{step} {file}"
-    for file in ("witness.state", "witness.guard")
+    for file in ("state.json", "guard.json")
     for step in ("create", "write", "sync", "close", "rename", "sync_directory")
 )
 FULL = OSError(28, "No space left on device")
@@ -172,16 +172,16 @@ def test_a_process_that_ends_at_any_step_has_cosigned_nothing_that_it_forgets(di
     assert sizes == sorted(size for size in sizes if size is not None)
     assert set(sizes) == {3, 5}
     # Between fsync and answer the cosignature is not made yet, but never forgotten afterwards.
-    assert sizes[-1] == sizes[STEPS.index("create witness.guard")] == 5
+    assert sizes[-1] == sizes[STEPS.index("create guard.json")] == 5
     for _, place in seen:
         (fork,) = cosigned(place, request(5, 6, FORKED))
         assert isinstance(fork, Refusal)
 
 
 def test_an_older_memory_is_refused(directory: Path, tmp_path: Path) -> None:
-    older = shutil.copyfile(directory / "witness.state", tmp_path / "older")
+    older = shutil.copyfile(directory / "state.json", tmp_path / "older")
     cosigned(directory, request(3, 5))
-    shutil.copyfile(older, directory / "witness.state")
+    shutil.copyfile(older, directory / "state.json")
 
     with pytest.raises(LogIntegrityError) as caught:
         open_witness(directory)
@@ -192,14 +192,14 @@ def test_a_memory_of_the_same_number_with_other_content_is_refused(directory: Pa
     twin = Path(shutil.copytree(directory, tmp_path / "twin"))
     cosigned(directory, request(3, 5))
     cosigned(twin, request(3, 5, FORKED))
-    shutil.copyfile(twin / "witness.state", directory / "witness.state")
+    shutil.copyfile(twin / "state.json", directory / "state.json")
 
     with pytest.raises(LogIntegrityError) as caught:
         open_witness(directory)
     assert caught.value.code == "witness.rollback"
 
 
-@pytest.mark.parametrize("name", ["witness.state", "witness.guard"])
+@pytest.mark.parametrize("name", ["state.json", "guard.json"])
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
@@ -239,7 +239,7 @@ def test_a_directory_has_one_witness_at_a_time(directory: Path) -> None:
 
 def test_what_is_known_already_is_cosigned_again_without_a_write(directory: Path) -> None:
     files = Files()
-    files.fail_at = "create witness.state"
+    files.fail_at = "create state.json"
     witness = open_witness(directory, files=files)
 
     assert isinstance(witness.add_checkpoint(request(3, 3)), NoteSignature)
@@ -279,7 +279,7 @@ async def test_over_http_a_full_disk_is_an_answer_too(directory: Path) -> None:
     files = Files()
     memory = WitnessMemory.open(config.place(directory, cosigner), files)
     witness = Witness(cosigner=cosigner, logs=config.keys, memory=memory, clock=lambda: 1_000)
-    files.fail_at = "write witness.guard"
+    files.fail_at = "write guard.json"
     process = WitnessProcess(witness, host="127.0.0.1", port=0)
     await process.start()
     try:

@@ -81,7 +81,7 @@ _noun(
     "Clients of a hub.",
     (
         ("join", "Join a hub with a join code; writes client.toml."),
-        ("show", "This client's name, hub and request key."),
+        ("show", "This client's name, hub and request key, and the log's key."),
         ("grant", "Let a client use a key profile, also a pinned one (needs an authority key)."),
     ),
 )

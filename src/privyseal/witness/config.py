@@ -25,9 +25,9 @@ name = "{name}"
 # HTTP: POST /add-checkpoint (C2SP tlog-witness).
 listen = "{listen}"
 
-# What was cosigned last is remembered twice, in witness.state and here. Keep both out of backups; on another disk,
+# What was cosigned last is remembered twice, in state.json and here. Keep both out of backups; on another disk,
 # the second one also shows that the first was brought back from an older copy.
-guard = "witness.guard"
+guard = "guard.json"
 
 # The logs it cosigns for.
 # [[log]]
@@ -54,12 +54,12 @@ class WitnessFiles(msgspec.Struct, frozen=True):
     @property
     def state(self) -> Path:
         """What was cosigned last."""
-        return self.directory / "witness.state"
+        return self.directory / "state.json"
 
     @property
     def lock(self) -> Path:
         """Held by the process that runs the witness."""
-        return self.directory / "witness.lock"
+        return self.directory / "lock"
 
 
 class LogTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +85,7 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     name: str
     listen: str
-    guard: str = "witness.guard"
+    guard: str = "guard.json"
     log: tuple[LogTable, ...] = ()
 
     @property
