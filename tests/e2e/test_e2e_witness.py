@@ -10,13 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api_client import api_of, ask
 from installation import Up
-from lying_hub import HUB, MemoryLog
-from lying_web import Answer, WebHub, running_hub
-from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
+from lying_hub import HUB
+from lying_logs import log_of, show_log
+from lying_web import WebHub, running_hub
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSigner, VerifierKey, parse_vkey
-from privyseal.tlog.tile import Tile, parse_path
-from privyseal.tlog.tree import leaf_hash
 from privyseal.tlog.witness import MAX_BODY_BYTES
 from programs import Outcome, Running, privyseal, refused, succeeded
 from running_witness import RunningWitness, make_witness, running_witness
@@ -134,32 +132,8 @@ def hub(tmp_path: Path) -> Iterator[WebHub]:
     """A hub that shows whatever log a test gives it."""
     (tmp_path / "hub").mkdir()
     with running_hub(tmp_path / "hub") as hub:
-        show(hub, log_of(*"abcde"))
+        show_log(hub, log_of(*"abcde"))
         yield hub
-
-
-def log_of(*entries: str) -> MemoryLog:
-    log = MemoryLog()
-    for entry in entries:
-        log.append(entry.encode())
-    return log
-
-
-def show(hub: WebHub, log: MemoryLog) -> None:
-    signer = NoteSigner(name=HUB, key=hub.trust.log_key)
-    note = sign_checkpoint(Checkpoint(origin=HUB, size=log.size, root=log.root()), signer)
-
-    def answer(line: str) -> Answer:
-        path = line.split()[1].removeprefix("/log/")
-        if path == "checkpoint":
-            body = note.encode()
-        else:
-            tile = parse_path(path)
-            assert isinstance(tile, Tile)
-            body = b"".join(leaf_hash(entry) for entry in log.entries[: tile.width])
-        return Answer(headers=(("Content-Length", str(len(body))),), pieces=lambda: iter((body,)))
-
-    hub.answer = answer
 
 
 def put_before(hub: WebHub, witness: RunningWitness) -> Outcome:
@@ -174,9 +148,9 @@ def test_a_forked_log_is_noticed(hub: WebHub, tmp_path: Path) -> None:
     with running_witness(tmp_path / "w", hub_key(hub)) as witness:
         succeeded(put_before(hub, witness))
         for forked in (log_of(*"abcXe"), log_of(*"abcXefg"), log_of(*"abcdXfg")):
-            show(hub, forked)
+            show_log(hub, forked)
             refused(put_before(hub, witness), 10, "log.fork")
-        show(hub, log_of(*"abcdefg"))
+        show_log(hub, log_of(*"abcdefg"))
         succeeded(put_before(hub, witness))
 
 
@@ -190,9 +164,9 @@ def test_a_log_that_was_cut_is_noticed_also_by_a_witness_that_started_again(hub:
     witness.start()
     assert witness.running is not None
     try:
-        show(hub, log_of(*"abcd"))
+        show_log(hub, log_of(*"abcd"))
         refused(put_before(hub, witness), 10, "log.rewound")
-        show(hub, log_of(*"abcde"))
+        show_log(hub, log_of(*"abcde"))
         succeeded(put_before(hub, witness))
         witness.running.stop()
     finally:

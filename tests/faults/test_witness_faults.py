@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lying_hub import MemoryLog
+from lying_logs import log_of
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -74,13 +75,6 @@ class Files(PosixFileSystem):
 
     def sync_directory(self, path: Path) -> None:
         self._take("sync_directory", lambda: super(Files, self).sync_directory(path))
-
-
-def log_of(*entries: str) -> MemoryLog:
-    log = MemoryLog()
-    for entry in entries:
-        log.append(entry.encode())
-    return log
 
 
 HONEST = log_of(*"abcdef")
@@ -235,6 +229,16 @@ def test_a_directory_has_one_witness_at_a_time(directory: Path) -> None:
     finally:
         witness.close()
     open_witness(directory).close()
+
+
+def test_a_call_that_comes_too_late_is_not_answered(directory: Path) -> None:
+    witness = open_witness(directory)
+    witness.close()
+
+    for body in (request(3, 3), request(3, 5)):
+        with pytest.raises(OSError, match="ended"):
+            witness.add_checkpoint(body)
+    assert last_size(directory) == 3
 
 
 def test_what_is_known_already_is_cosigned_again_without_a_write(directory: Path) -> None:

@@ -19,7 +19,7 @@ def verify(
     checkpoint: str = "",
     /,
     *,
-    witnesses: Annotated[tuple[str, ...], Parameter(name="--witness")] = (),
+    witnesses: Annotated[tuple[str, ...], Parameter(name="--witness", negative="")] = (),
     policy: Policy = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One question to a witness over HTTP (C2SP tlog-witness): nothing it answers is believed unless it is signed."""
 
-import http
 import ssl
 import time
 import urllib.parse
@@ -37,7 +36,7 @@ class WitnessAnswer:
     @property
     def words(self) -> str:
         """The beginning of what a refusal says."""
-        return self.body[:200].decode("utf-8", "replace").strip() or http.HTTPStatus(self.status).phrase
+        return self.body[:200].decode("utf-8", "replace").strip() or "no reason"
 
 
 def check_witness_url(url: str) -> None:
@@ -49,6 +48,7 @@ def check_witness_url(url: str) -> None:
     try:
         place = urllib.parse.urlsplit(url)
         good = place.scheme in {"http", "https"} and bool(place.hostname) and not (place.query or place.fragment)
+        good = good and place.username is None
         _ = place.port
     except ValueError:
         good = False

@@ -5,6 +5,7 @@ It is written twice: the state, then the guard. After a crash the state is at mo
 is older was brought back from a copy, and a witness that forgot must not go on under the same key.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class WitnessMemory:
         self._lock: Final = lock
         self._seen = document.mapping()
         self._serial = document.serial
+        self._closed = False
 
     @classmethod
     def create(cls, place: MemoryPlace, files: FileSystem) -> None:
@@ -108,6 +110,8 @@ class WitnessMemory:
         Raises:
             OSError: as `replace_durably`; then nothing may be cosigned, and it can be tried again.
         """
+        if self._closed:
+            raise OSError(errno.EBADF, "the witness has ended")
         if self._seen.get(origin) == seen:
             return
         # A serial is never used for two contents, also if it is open which of them survived.
@@ -120,6 +124,7 @@ class WitnessMemory:
 
     def close(self) -> None:
         """Let another process take it up."""
+        self._closed = True
         os.close(self._lock)
 
 

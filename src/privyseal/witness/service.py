@@ -28,6 +28,8 @@ _LOG: Final = structlog.get_logger("privyseal.witness")
 _MAX_WAITING: Final = 64
 _BODY_SECONDS: Final = 20.0
 _SHUTDOWN_SECONDS: Final = 5.0
+#: Refusals of a checkpoint that its log did sign; others cost the sender nothing, and are not written down.
+_CONTRADICTIONS: Final = frozenset({409, 422})
 _SIZE_TYPE: Final = "text/x.tlog.size"
 
 
@@ -127,9 +129,10 @@ class WitnessProcess:
             return web.Response(status=503, text="the witness cannot store its decision\n")
         if isinstance(verdict, NoteSignature):
             return web.Response(text=verdict.line)
-        _LOG.info("refused", status=verdict.status, reason=verdict.reason)
         if verdict.size is not None:
             return web.Response(status=verdict.status, body=f"{verdict.size}\n".encode(), content_type=_SIZE_TYPE)
+        if verdict.status in _CONTRADICTIONS:
+            _LOG.warning("a log's signed checkpoint does not extend what was cosigned", reason=verdict.reason)
         return web.Response(status=verdict.status, text=verdict.reason + "\n")
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lying_hub import MemoryLog
+from lying_logs import log_of
 from privyseal.errors import MalformedInputError
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.note import NoteSignature, NoteSigner, parse_note
@@ -30,13 +31,6 @@ LOG = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"a" * 32
 NEW_KEY = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"n" * 32))
 STRANGER = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"s" * 32))
 LOGS = {ORIGIN: (LOG.verifier, NEW_KEY.verifier)}
-
-
-def log_of(*entries: str) -> MemoryLog:
-    log = MemoryLog()
-    for entry in entries:
-        log.append(entry.encode())
-    return log
 
 
 HONEST = log_of(*"abcdefghij")
