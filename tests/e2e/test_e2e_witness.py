@@ -13,6 +13,7 @@ from installation import Up
 from lying_hub import HUB
 from lying_logs import log_of, show_log
 from lying_web import WebHub, running_hub
+from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSigner, VerifierKey, parse_vkey
 from privyseal.tlog.witness import MAX_BODY_BYTES
@@ -136,8 +137,8 @@ def hub(tmp_path: Path) -> Iterator[WebHub]:
         yield hub
 
 
-def put_before(hub: WebHub, witness: RunningWitness) -> Outcome:
-    return privyseal("log", "witness", "--to", witness.url, "--witness", witness.vkey, config=hub.config.path)
+def put_before(hub: WebHub, witness: RunningWitness, *more: str | Path) -> Outcome:
+    return privyseal("log", "witness", "--to", witness.url, "--witness", witness.vkey, *more, config=hub.config.path)
 
 
 def hub_key(hub: WebHub) -> VerifierKey:
@@ -149,7 +150,10 @@ def test_a_forked_log_is_noticed(hub: WebHub, tmp_path: Path) -> None:
         succeeded(put_before(hub, witness))
         for forked in (log_of(*"abcXe"), log_of(*"abcXefg"), log_of(*"abcdXfg")):
             show_log(hub, forked)
-            refused(put_before(hub, witness), 10, "log.fork")
+            refused(put_before(hub, witness, "--out", tmp_path / "out"), 10, "log.fork")
+            evidence = open_checkpoint((tmp_path / "out.refused").read_bytes(), origin=HUB, verifiers=(hub_key(hub),))
+            assert evidence.root == forked.root()
+        assert not (tmp_path / "out").exists()
         show_log(hub, log_of(*"abcdefg"))
         succeeded(put_before(hub, witness))
 

@@ -133,3 +133,4 @@ def test_what_is_no_witness_s_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_witness_url(url)
     assert caught.value.code == "witness.url"
+    assert "u:p" not in str(caught.value)

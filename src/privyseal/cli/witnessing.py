@@ -13,7 +13,7 @@ from privyseal.cli.render import emit, say
 from privyseal.client.config import load_client_config
 from privyseal.client.witness_http import check_witness_url
 from privyseal.client.witnessing import HubLog, witness_newest
-from privyseal.errors import ConfigError
+from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.identity.keyfile import write_public
 from privyseal.tlog.cosignature import parse_cosigner_vkey
 from privyseal.tlog.note import MAX_NOTE_BYTES, parse_vkey
@@ -60,7 +60,15 @@ def witness(
     if (policy is None) != bool(to and key) or (policy is not None and (to or key)):
         raise ConfigError("usage.witness", "give either --to URL and --witness VKEY, or --policy FILE")
     asked = _read_policy(policy) if policy is not None else _single(to, key)
-    witnessed = witness_newest(HubLog(load_client_config(config)), asked)
+    hub = HubLog(load_client_config(config))
+    try:
+        witnessed = witness_newest(hub, asked)
+    except LogIntegrityError:
+        if out is not None:
+            evidence = out.with_name(out.name + ".refused")
+            write_public(evidence, hub.shown)
+            say(f"the hub's checkpoint is kept in {evidence}")
+        raise
     if out is not None:
         write_public(out, witnessed.note.encode())
     document, lines = _told(witnessed.opened)

@@ -53,7 +53,8 @@ def check_witness_url(url: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise ConfigError("witness.url", f"{url[:200]!r} is no witness's URL, for example https://witness.example/")
+        shown = url.rpartition("@")[2][:200]  # before it may stand a password
+        raise ConfigError("witness.url", f"{shown!r} is no witness's URL, for example https://witness.example/")
 
 
 def add_checkpoint(url: str, body: str) -> WitnessAnswer:

@@ -62,6 +62,8 @@ class HubLog:
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
         self.key: Final[VerifierKey] = parse_vkey(bundle.statement.log_key)
+        #: The newest checkpoint that it has shown here, as it came.
+        self.shown = b""
         self._origin: Final = bundle.hub
         self._web: Final = WebTransport(config.web_url, web_context(bundle.statement.ca))
 
@@ -72,7 +74,7 @@ class HubLog:
             LogIntegrityError: `log.checkpoint` if it is not.
             UnavailableError, IdentityError: the hub cannot be reached, or is another.
         """
-        data = self._web.request("GET", "/log/checkpoint")
+        data = self.shown = self._web.request("GET", "/log/checkpoint")
         try:
             checkpoint = open_checkpoint(data, origin=self._origin, verifiers=(self.key,))
         except (MalformedInputError, VerificationError) as error:
@@ -195,6 +197,6 @@ def _refusal(answer: WitnessAnswer, witness: PolicyWitness, log_key: VerifierKey
         return LogIntegrityError(
             "log.fork",
             f"the hub's log does not extend the one that the witness at {witness.url} has cosigned: {answer.words}",
-            hint="keep the checkpoint and the answer: two checkpoints of one log that contradict each other prove it",
+            hint="keep the hub's checkpoint and the last cosigned one: two that contradict each other are the proof",
         )
     return UnavailableError("witness.refused", says, hint="look into the witness's own log")
