@@ -179,8 +179,8 @@ def _make_client(directory: Path, trust: Trust, url: str, now: dt.datetime) -> t
 
 
 @contextmanager
-def running_hub(directory: Path) -> Iterator[WebHub]:
-    """The hub on loopback, and a client that has joined it."""
+def running_hub(directory: Path, certified: dt.timedelta = dt.timedelta()) -> Iterator[WebHub]:
+    """The hub on loopback, its certificate made so much later than now, and a client that has joined it."""
     hubs: list[WebHub] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -207,7 +207,7 @@ def running_hub(directory: Path) -> Iterator[WebHub]:
     trust = make_trust(now=now)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.socket = _context(trust, directory, now).wrap_socket(
+    server.socket = _context(trust, directory, now + certified).wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
     config, request_key = _make_client(directory, trust, f"https://127.0.0.1:{server.server_port}", now)

@@ -16,6 +16,7 @@ from privyseal.agent.config import AgentConfig, KeyConfig, TokenTable
 from privyseal.cli.app import app
 from privyseal.client.config import _ClientTable
 from privyseal.hub.config import HubConfig, TsaTable
+from privyseal.witness.config import LogTable, WitnessConfig
 
 PAGES = pages()
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -105,10 +106,10 @@ def fields(table: type[msgspec.Struct]) -> set[str]:
 
 def unknown_keys(document: dict[str, Any]) -> Iterator[str]:
     """Keys of a TOML example, which may be a part of a file, that no program reads."""
-    inner: dict[str, type[msgspec.Struct]] = {"token": TokenTable, "key": KeyConfig, "tsa": TsaTable}
+    inner: dict[str, type[msgspec.Struct]] = {"token": TokenTable, "key": KeyConfig, "tsa": TsaTable, "log": LogTable}
     top = {name for name, value in document.items() if not isinstance(value, list) or name not in inner}
-    files = (AgentConfig, HubConfig, _ClientTable)
-    parts = (TokenTable, KeyConfig, TsaTable)
+    files = (AgentConfig, HubConfig, WitnessConfig, _ClientTable)
+    parts = (TokenTable, KeyConfig, TsaTable, LogTable)
     if not any(top <= fields(table) for table in (*files, *parts)):
         yield f"no table has all of {sorted(top)}"
     for name in document.keys() & inner.keys():

@@ -236,6 +236,22 @@ def test_usage_and_configuration(up: Up, app: Path, arguments: tuple[str, ...], 
         refused(up.run(*arguments, cwd=app.parent), 2, code)
 
 
+def test_a_wrong_argument_leads_to_the_help_of_its_own_command(up: Up) -> None:
+    outcome = refused(up.run("config", "check", "two words.toml"), 2, "usage.arguments")
+
+    assert "was given: two words.toml [" in outcome.err
+    assert "next: privyseal config check --help" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["sign", "verify", "timestamp", "hub invite", "client grant", "token scan"])
+def test_help_names_no_flag_and_no_default_that_says_nothing(up: Up, command: str) -> None:
+    text = succeeded(up.run(*command.split(), "--help")).out
+
+    assert "--empty-" not in text
+    assert "False]" not in text
+    assert "[default: (" not in text
+
+
 def test_a_program_name_that_is_too_long_to_sign(up: Up, app: Path) -> None:
     """The hub takes preimages of a bounded size; nothing of the program's own size travels."""
     with unchanged(app):

@@ -18,7 +18,7 @@ from programs import command, environment, succeeded, unchanged, until
 from tsa_samples import Behaviour, busy, hang, running_tsa
 
 PROMPTLY_SECONDS = 5.0
-LARGE_BYTES = 1 << 30
+LARGE_BYTES = 1 << 28
 
 
 @contextmanager
@@ -98,6 +98,7 @@ def test_while_a_large_file_is_read_and_copied(hub: WebHub, tmp_path: Path) -> N
         stream.write(make_pe())
         stream.truncate(LARGE_BYTES)
     before = file.stat()
+    hub.answer = lambda _: Answer(pieces=hub.drip)  # it does not come to an end by itself
 
     with interrupted(
         ("sign", "--key", PROFILE, file),
@@ -108,5 +109,6 @@ def test_while_a_large_file_is_read_and_copied(hub: WebHub, tmp_path: Path) -> N
         pass
 
     assert list(folder.iterdir()) == [file]
-    assert file.stat() == before
+    now = file.stat()
+    assert (now.st_ino, now.st_size, now.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
     file.unlink()

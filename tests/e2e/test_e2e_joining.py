@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from api_client import web_of
-from installation import Site, Up, free_port
+from installation import Site, Up, free_port, make_site
 from privyseal.identity.authority import Invitation, seal_authority
 from privyseal.identity.bundle import load_bundle
 from privyseal.identity.joining import JoinCodeText, format_join_code, parse_join_code
@@ -164,3 +164,14 @@ def test_a_code_that_was_not_used_in_time(site: Site, tmp_path: Path) -> None:
     assert not list((tmp_path / "home").rglob("*.key")), "keys of no use would stand in the way of the next attempt"
     refused_again = web("POST", "/v1/authority", sealed)
     assert refused_again.problem == (422, "authority.expired")
+
+
+def test_an_agent_without_a_key_profile_says_that_nothing_can_be_signed(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    try:
+        told = site.start_agent().until_event(event="no key profile: nothing can be signed here")
+    finally:
+        site.end()
+
+    assert told["level"] == "warning"
+    assert "privyseal token add" in told["next"]

@@ -40,3 +40,31 @@ def test_nobody_reads(up: Up, dist: Path, arguments: tuple[str, ...]) -> None:
 
     assert done.returncode == 130, done
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_there_is_no_room_for_what_is_said(up: Up, dist: Path, flags: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("verify", *flags, dist),
+            env=environment(dist.parent, up.client().path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        b"privyseal: cannot use: No space left on device [file.unusable]",
+    )
+
+
+def test_standard_output_is_closed(up: Up, tmp_path: Path) -> None:
+    file = tmp_path / "app.exe"
+    file.write_bytes(make_pe(overlay=b"closed"))
+
+    done = up.run("sign", "--key", "demo", file, before=lambda: os.close(1))
+
+    assert (done.code, done.err) == (0, "")

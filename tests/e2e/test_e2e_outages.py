@@ -70,6 +70,10 @@ def test_token_missing(lab: Site, app: Path) -> None:
     lab.until_status(lambda status: any("token.not_found" in one.problem for one in status.profiles))
     with unchanged(app):
         refused(lab.run(*sign(app)), 8, "token.not_found")
+    head, row, _, why, *_ = succeeded(lab.run("status")).out.splitlines()[4:]
+    assert (row.index("not served"), row.index("traced")) == (head.index("STATE"), head.index("LEVEL"))
+    assert why.startswith("demo: ")
+    assert "[token.not_found]" in why
 
     (lab.agent_directory / "away").rename(token)
     lab.until_online("demo")  # the agent looks again by itself

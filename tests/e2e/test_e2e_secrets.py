@@ -1,53 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Canaries: no PIN and no join secret turns up in anything that is written, said or shown to other processes."""
 
-import base64
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from canaries import finds, processes, shapes, shown
 from installation import Site
 from lab.fault_shim import FaultyToken
-from privyseal.client.log import LogReader
 from privyseal.identity.joining import parse_join_code
 from privyseal.identity.keyfile import load_ed25519, load_tls_key
 from programs import Outcome, privyseal, refused, succeeded
 from softhsm import PIN
-
-
-def shapes(secret: bytes) -> list[bytes]:
-    """How a secret may look where somebody has written it down."""
-    standard = [base64.b64encode(secret[start:])[: (len(secret) - start) // 3 * 4] for start in range(3)]
-    texts = [secret.hex().encode(), secret.hex().upper().encode(), repr(secret)[2:-1].encode(), *standard]
-    return [secret, secret[::-1], secret.decode("latin-1").encode("utf-16-le"), *texts]
-
-
-def shown(secret: bytes, data: bytes) -> bool:
-    return any(shape in data or shape in data.replace(b"-", b"+").replace(b"_", b"/") for shape in shapes(secret))
-
-
-def processes(site: Site) -> list[int]:
-    """Hub, agent and the worker below it."""
-    running = list(site.running.values())
-    return [pid for one in running for pid in [one.process.pid, *one.children]]
-
-
-def files(*directories: Path) -> Iterable[Path]:
-    return (path for directory in directories for path in directory.rglob("*") if path.is_file())
-
-
-def finds(secret: bytes, site: Site, *more: Path, but: tuple[Path, ...] = ()) -> list[str]:
-    """Every place that shows the secret."""
-    places = {str(path): path.read_bytes() for path in files(site.directory, *more) if path not in but}
-    for pid in processes(site):
-        for name in ("cmdline", "environ"):
-            places[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
-    reader = LogReader(site.client())
-    size = reader.checkpoint().size
-    places |= {f"entry {index}": entry for index, entry in reader.entries(0, size)}
-    assert len(places) > size + 20
-    return [place for place, data in places.items() if shown(secret, data)]
 
 
 def test_the_search_finds_what_is_there(site: Site, tmp_path: Path) -> None:

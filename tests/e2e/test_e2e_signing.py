@@ -26,7 +26,7 @@ def test_signing_in_place_leaves_the_program_and_its_receipt(up: Up, app: Path) 
 
     signed = succeeded(up.run("sign", "--key", "demo", app))
 
-    assert signed.out.splitlines()[0] == f"signed    {app}"
+    assert signed.out.splitlines()[0] == f"signed    {app} [test: not for anybody else]"
     assert signed.err == ""
     assert app.read_bytes()[0x200 : len(original)] == original[0x200:]
     assert sorted(path.name for path in app.parent.iterdir()) == ["app.exe", "app.exe.tlog-proof"]

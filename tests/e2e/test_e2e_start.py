@@ -69,7 +69,7 @@ def test_every_command_has_help(noun: str) -> None:
     assert "Usage: privyseal " + noun in succeeded(privyseal(noun, "--help")).out
 
 
-def test_output_that_nobody_reads_is_no_error(up: Up, tmp_path: Path) -> None:
+def test_output_that_nobody_reads_ends_the_program_without_a_word(up: Up, tmp_path: Path) -> None:
     writer = subprocess.Popen(
         command("log", "show", "--last", "100000", "--json"),
         env=environment(tmp_path, up.config),
@@ -80,7 +80,7 @@ def test_output_that_nobody_reads_is_no_error(up: Up, tmp_path: Path) -> None:
     writer.stdout.close()
     _, said = writer.communicate(timeout=60)
 
-    assert (writer.returncode, said) == (0, b"")
+    assert (writer.returncode, said) == (130, b"")
 
 
 def test_up_refuses_a_directory_that_is_not_its_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from installation import Site, Up, copy_of_program
+from installation import Site, Up, copy_of_program, free_port
 from privyseal.client.receipts import receipt_path
 from privyseal.tlog.note import encode_base64
 from privyseal.tlog.receipt import parse_receipt
@@ -164,6 +164,16 @@ def test_a_receipt_of_another_hub(up: Up, site: Site, signed: Path) -> None:
     root = up.directory / "test-root.pem"
 
     refused(site.run("verify", "--trust", root, signed), 3, "note.unsigned")
+
+
+def test_a_hub_that_does_not_answer_is_not_needed(up: Up, signed: Path, tmp_path: Path) -> None:
+    config = tmp_path / "client.toml"
+    text = up.config.read_text().replace(up.client().web_url, f"https://localhost:{free_port()}")
+    text = text.replace('"client"', f'"{up.directory / "client"}"')
+    config.write_text(text.replace("test-root", str(up.directory / "test-root")))
+
+    assert "--offline" in refused(privyseal("verify", signed, config=config), 7, "hub.unreachable").err
+    succeeded(privyseal("verify", "--offline", signed, config=config))
 
 
 def test_a_hub_that_is_not_the_pinned_one(up: Up, site: Site, signed: Path, tmp_path: Path) -> None:

@@ -51,7 +51,18 @@ def test_a_directory_gets_a_line_for_each_signature(release: Path) -> None:
         ["verified", "release/parts/one.dll", "primary"],
     ]
     assert all("CN=Test Signer ec" in line and "timestamp.missing" in line for line in lines)
-    assert outcome.err == "2 files verified, 0 failed, 2 of no format that can be signed\n"
+    assert outcome.err == (
+        "2 files verified, 0 failed, 2 of no format that can be signed; 2 verified without a judged receipt\n"
+    )
+
+
+def test_no_line_of_a_file_that_failed_says_verified(release: Path) -> None:
+    """The signature holds, but a receipt was asked for: whoever looks for the word must not find it."""
+    outcome = verify(release, "--require-receipt", "release")
+
+    assert outcome.code == 3
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["holds", "failed", "holds", "failed"]
+    assert "receipt" not in outcome.err
 
 
 def test_some_that_fail_are_9_and_all_that_fail_are_3(release: Path) -> None:

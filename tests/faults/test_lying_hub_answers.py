@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub that lies to its client: about which items it answers for, about whose, or without end (promises 1 and 8)."""
 
+import datetime as dt
 import hashlib
 import itertools
 import resource
@@ -20,7 +21,7 @@ from privyseal.client.journal import RequestJournal
 from privyseal.client.receipts import receipt_path
 from privyseal.client.signing import Outcome, Plan, Signer, Work
 from privyseal.client.transport import WebTransport, web_context
-from privyseal.errors import PrivysealError, UnavailableError
+from privyseal.errors import IdentityError, PrivysealError, UnavailableError
 from privyseal.wire.api import ItemView, RequestView
 
 replace = msgspec.structs.replace
@@ -179,6 +180,16 @@ def test_more_than_an_answer(hub: WebHub, answer: Answer) -> None:
         HubClient(hub.config).profile(PROFILE)
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+@pytest.mark.parametrize(("days", "words"), [(-4000, "has expired"), (2, "is not yet valid")])
+def test_dates_that_do_not_hold_are_blamed_on_a_clock_first(tmp_path: Path, days: int, words: str) -> None:
+    with running_hub(tmp_path, dt.timedelta(days=days)) as hub, pytest.raises(IdentityError) as caught:
+        HubClient(hub.config).profile(PROFILE)
+
+    assert caught.value.code == "hub.certificate"
+    assert words in caught.value.message
+    assert "clock" in caught.value.hint
 
 
 def test_an_answer_that_drips(hub: WebHub) -> None:

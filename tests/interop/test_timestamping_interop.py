@@ -19,7 +19,7 @@ from privyseal.formats.authenticode.pe import PE
 from privyseal.formats.model import Placement, SignOptions
 from privyseal.pki import der
 from programs import Outcome, privyseal, refused, succeeded, unchanged
-from tsa_samples import OpensslTsa, Reply, TsaHost, busy, html, other_nonce, running_tsa
+from tsa_samples import OpensslTsa, Reply, TsaHost, busy, html, other_nonce, refusing, running_tsa
 
 pytestmark = pytest.mark.interop
 
@@ -145,6 +145,17 @@ def test_several_files_some_of_which_fail(tmp_path: Path, signed: Path, roots: P
     assert "[file.unsigned]" in done.err
     for path in (signed, second):
         assert accepted_by_osslsigncode(path, roots, timestamped=True)
+
+
+def test_of_several_files_the_one_without_a_timestamp_is_named(signed: Path, roots: Path) -> None:
+    second = signed.with_name("second file.exe")
+    second.write_bytes(signed.read_bytes())
+    with running_tsa(refusing) as host:
+        said = run(roots, signed, second, tsas=(host,))
+
+    assert said.code == 9, said
+    for path in (signed, second):
+        assert f"privyseal: {path}: no TSA gave a timestamp" in said.err
 
 
 def test_a_file_stays_as_it_was_if_no_tsa_gives_a_timestamp(signed: Path, roots: Path) -> None:

@@ -33,7 +33,7 @@ LIGHT = (
     "privyseal.cli.main",
 )
 EXTRAS = {
-    "hub": ("privyseal.storage", "privyseal.hub"),
+    "hub": ("privyseal.storage", "privyseal.hub", "privyseal.witness"),
     "agent": ("privyseal.tokens", "privyseal.storage", "privyseal.agent"),
     "demo": ("distlib",),
     "usb": tuple(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A receipt belongs to one signature: key, format, artifact digest and signature value are each held against it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.formats.model import Artifact, SignatureReport
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import ArtifactDigest, Result
+from privyseal.tlog.receipt import parse_receipt
 
 REPORT = SignatureReport(
     subject="CN=Lab",
@@ -81,3 +83,19 @@ def test_a_receipt_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(MalformedInputError) as caught:
             read_receipt(place)
         assert caught.value.code == "file.unreadable"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless", "large"])
+def test_what_is_no_receipt_is_not_read_to_its_end(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "app.exe.tlog-proof"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as stream:
+            stream.truncate(1 << 40)
+
+    with pytest.raises(MalformedInputError) as caught:
+        parse_receipt(read_receipt(path))
+    assert caught.value.code == ("receipt.malformed" if kind == "large" else "file.unreadable")

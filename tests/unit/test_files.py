@@ -221,3 +221,57 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(file: Path) -> None:
 
     assert caught.value.code == "file.changed"
     assert file.read_bytes() == b"newer"
+
+
+def test_a_file_that_became_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever stands there when it is opened counts, not what was looked at before."""
+    place, fifo = tmp_path / "app.exe", tmp_path / "fifo"
+    place.touch()
+    os.mkfifo(fifo)
+
+    class Turning(type(place)):  # type: ignore[misc]  # the class that Path makes on this system
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            found: os.stat_result = super().stat(follow_symlinks=follow_symlinks)
+            fifo.replace(place)
+            return found
+
+    with pytest.raises(UnsupportedInputError) as caught, open_source(Turning(place)):
+        pass
+    assert caught.value.code == "file.not_regular"
+
+
+@pytest.mark.parametrize("way", ["signed", "edited"])
+def test_a_link_that_is_changed_meanwhile_has_nothing_overwritten(tmp_path: Path, way: str) -> None:
+    link, first, second = (tmp_path / name for name in ("link.exe", "first.exe", "second.exe"))
+    for path in (first, second):
+        path.write_bytes(path.name.encode())
+    link.symlink_to(first)
+
+    def relink() -> None:
+        link.unlink()
+        link.symlink_to(second)
+
+    def edit(stream: BinaryIO) -> Patch:
+        relink()
+        return Patch(keep_bytes=0, writes=((0, b"edited"),))
+
+    def sign() -> None:
+        patch = Patch(keep_bytes=0, writes=((0, b"signed"),))
+        with draft_beside(link) as draft:
+            relink()
+            with (
+                open_source(link) as source,
+                write_signed(source, patch, draft, receipt=b"r", receipt_path=tmp_path / "r"),
+            ):
+                pass
+
+    def edit_it() -> None:
+        with open_source(second) as source, write_edited(source, (edit,), link):
+            pass
+
+    with pytest.raises(MalformedInputError) as caught:
+        (sign if way == "signed" else edit_it)()
+
+    assert caught.value.code == "file.changed"
+    assert (first.read_bytes(), second.read_bytes()) == (b"first.exe", b"second.exe")
+    assert sorted(tmp_path.iterdir()) == [first, link, second]

@@ -107,9 +107,14 @@ class Agent:
                     profile=found.name,
                     code=found.problem_code,
                     reason=found.problem,
+                    next=found.problem_hint,
                 )
             else:
                 _LOG.info("key profile ready", profile=found.name, level=found.level, hardware=found.hardware)
+        if not profiles:
+            _LOG.warning(
+                "no key profile: nothing can be signed here", next="privyseal token add, or fill in agent.toml; restart"
+            )
         self.executor.serve(tuple(profile.served for profile in profiles if profile.served is not None))
         await self.link.announce(tuple(profile.announcement for profile in profiles))
         return any(profile.announcement.problem_code in _LOOK_AGAIN for profile in profiles)

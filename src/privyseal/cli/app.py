@@ -4,7 +4,7 @@
 from keyword import iskeyword
 from typing import Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 import privyseal
 
@@ -15,11 +15,18 @@ Exit codes: 0 ok, 1 bad input, 2 usage or configuration, 3 verification failed, 
 6 not authenticated, 7 unavailable (retry), 8 token or USB, 9 some files failed, 10 log integrity, 130 interrupted.
 """
 
+
+def _default(value: object) -> str | None:
+    return None if value in (None, False, "", (), ("*",)) else str(value)
+
+
 app = App(
     name="privyseal",
     help="One hardware signing token, every build server.\n\n" + _EXIT_CODES,
     version=privyseal.__version__,
     help_format="plaintext",
+    # No --empty-FLAG for each list, and no default that only says "nothing".
+    default_parameter=Parameter(negative_iterable=(), show_default=_default),
     suppress_keyboard_interrupt=False,  # the boundary has a word and an exit code for it
 )
 
@@ -74,7 +81,7 @@ _noun(
     "Clients of a hub.",
     (
         ("join", "Join a hub with a join code; writes client.toml."),
-        ("show", "This client's name, hub and request key."),
+        ("show", "This client's name, hub and request key, and the log's key."),
         ("grant", "Let a client use a key profile, also a pinned one (needs an authority key)."),
     ),
 )
@@ -117,6 +124,16 @@ _noun(
         ("find", "What the log holds of a file, a signature or a digest."),
         ("report", "Everything that a key was used for in an interval."),
         ("export", "Write the log as files for any web server."),
+        ("witness", "Have the newest checkpoint cosigned by witnesses."),
+    ),
+)
+_noun(
+    "witness",
+    "A witness: cosigns checkpoints of logs that only grow.",
+    (
+        ("init", "Make a new witness."),
+        ("run", "Run a witness in the foreground."),
+        ("show", "Its key, the logs it knows, and what it cosigned last."),
     ),
 )
 _noun(

@@ -31,8 +31,9 @@ def run(arguments: list[str]) -> int:
         )
     except cyclopts.CycloptsError as error:
         # A join code that was given here by mistake must not get into the build's log as well.
-        reason = _JOIN_CODE.sub("JOIN-CODE", str(error).strip())
-        failure = ConfigError("usage.arguments", reason, hint="privyseal --help")
+        reason = _JOIN_CODE.sub("JOIN-CODE", _usage(error))
+        command = " ".join(("privyseal", *(error.command_chain or ())))
+        failure = ConfigError("usage.arguments", reason, hint=f"{command} --help")
     except PrivysealError as error:
         failure = error
     except ModuleNotFoundError as error:
@@ -50,8 +51,17 @@ def run(arguments: list[str]) -> int:
         failure = ConfigError("file.unusable", f"cannot use{place}: {error.strerror or error}")
     else:
         return result if isinstance(result, int) else 0
-    emit_error(failure, as_json="--json" in arguments)
+    try:
+        emit_error(failure, as_json="--json" in arguments)
+    except OSError:  # standard output takes nothing, and that may be what failed
+        emit_error(failure, as_json=False)
     return failure.exit_status
+
+
+def _usage(error: cyclopts.CycloptsError) -> str:
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        return f"the command takes no further argument, but was given: {' '.join(error.unused_tokens)}"
+    return str(error).strip()
 
 
 def _missing_extra(error: ModuleNotFoundError) -> ConfigError:

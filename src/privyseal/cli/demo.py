@@ -157,9 +157,9 @@ def _tamper(target: Path, environment: dict[str, str]) -> None:
     data[len(data) // 3] ^= 1
     target.write_bytes(data)
     done = subprocess.run(
-        _command(["verify", "--offline", str(target)]), env=environment, stderr=subprocess.PIPE, check=False
+        _command(["verify", "--offline", str(target)]), env=environment, capture_output=True, check=False
     )
-    for line in done.stderr.decode("utf-8").splitlines():
+    for line in (done.stdout + done.stderr).decode("utf-8").splitlines():
         _tell("   " + line)
     if done.returncode != VerificationError.exit_status:
         raise VerificationError("demo.failed", f"a changed program was not refused (exit code {done.returncode})")

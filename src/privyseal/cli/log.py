@@ -12,8 +12,9 @@ from cyclopts import Parameter
 from privyseal.cli.moments import moment_text, parse_moment
 from privyseal.cli.render import emit, say
 from privyseal.cli.searching import find, report
+from privyseal.cli.witnessing import Policy, verify_cosigned, witness
 from privyseal.client.config import load_client_config
-from privyseal.client.log import LogReader
+from privyseal.client.log import LogReader, VerifiedLog
 from privyseal.client.log_access import open_log
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedFiles, verify_files
@@ -22,7 +23,7 @@ from privyseal.client.log_tail import follow as follow_log
 from privyseal.errors import ConfigError
 from privyseal.tlog.entry import Entry
 
-__all__ = ["export", "find", "report", "show", "verify"]
+__all__ = ["export", "find", "report", "show", "verify", "witness"]
 
 _NEWEST: Final = 20
 
@@ -33,29 +34,44 @@ def verify(
     *,
     bundle: Path | None = None,
     vkey: str = "",
+    witnesses: Annotated[tuple[str, ...], Parameter(name="--witness", negative="")] = (),
+    policy: Policy = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> None:
     """Recompute the whole log from its first entry: form, order, pairs of intent and result, fences, times, root.
 
     Of an export also every tile and every stored checkpoint is compared. Its key is that of the pinned trust bundle,
-    unless --bundle or --vkey names another.
+    unless --bundle or --vkey names another. With --witness or --policy, check a cosigned checkpoint instead.
 
     Parameters
     ----------
     log
-        A directory that `privyseal log export` wrote, or the http(s) URL at which it is served (default: the hub).
+        A directory that `privyseal log export` wrote, or the http(s) URL at which it is served (default: the hub); or a
+        file with a cosigned checkpoint.
     bundle
         Trust bundle that names the log's key.
     vkey
         The log's key itself (C2SP signed-note verifier key).
+    witnesses
+        Verifier key of a witness that must have cosigned the checkpoint; may be repeated.
+    policy
+        Quorum policy (c2sp.org/tlog-policy) that the checkpoint's cosignatures must meet.
     as_json
         Print one JSON document.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
+    if witnesses or policy is not None or (log and Path(log).is_file()):
+        if bundle is not None or vkey:
+            raise ConfigError("log.key", "--bundle and --vkey are for a whole log, not for a checkpoint's file")
+        verify_cosigned(log, keys=witnesses, policy=policy, as_json=as_json, config=config)
+        return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
-    verified = verify_files(opened) if log else opened.verify()
+    _print_verified(verify_files(opened) if log else opened.verify(), as_json=as_json)
+
+
+def _print_verified(verified: VerifiedLog, *, as_json: bool) -> None:
     summary = verified.summary
     data = {
         "verified": True,

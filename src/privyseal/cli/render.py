@@ -17,7 +17,7 @@ def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
         print(_json(data))  # noqa: T201
     else:
         for line in lines:
-            print(printable(line).replace("\n", "?"))  # noqa: T201
+            print(_encodable(printable(line).replace("\n", "?")))  # noqa: T201
 
 
 def say(message: str) -> None:
@@ -47,12 +47,17 @@ def error_document(error: PrivysealError) -> dict[str, Any]:
 
 def _json(data: dict[str, Any]) -> str:
     text = json.dumps(data, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # A file name need not be Unicode: Python keeps such bytes as lone surrogates, which only an escape can carry.
-        return json.dumps(data)
-    return text
+    if text.isprintable() and _encodable(text) == text:
+        return text
+    # A file name may hold what moves a cursor (a terminal takes U+009B for a control sequence, too), what standard
+    # output cannot carry, or bytes that are no Unicode, kept as lone surrogates: only escapes say that.
+    return json.dumps(data).replace("\x7f", "\\u007f")
+
+
+def _encodable(text: str) -> str:
+    """The text with `?` for what standard output cannot carry."""
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding or "utf-8"  # None: it was closed by the caller
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def printable(text: str) -> str:

@@ -39,7 +39,7 @@ def _lines(found: HubStatus) -> list[str]:
     rows += [
         (
             one.name + (" (test)" if one.test else ""),
-            "ready" if one.online else one.problem or "agent offline",
+            "ready" if one.online else "not served" if one.problem else "agent offline",
             one.level,
             one.token_label + ("" if one.hardware else " (not hardware)"),
             str(one.queued),
@@ -48,6 +48,8 @@ def _lines(found: HubStatus) -> list[str]:
         for one in found.profiles
     ]
     lines.extend(table(rows) if len(rows) > 1 else ["no key profiles: no agent has announced one yet"])
+    problems = [f"{one.name}: {one.problem}" for one in found.profiles if one.problem and not one.online]
+    lines += ["", *problems] if problems else []
     if found.tsas:
         tsas = [(one.url, one.state, one.problem or "none") for one in found.tsas]
         lines += ["", *table([("TSA", "STATE", "LAST FAILURE"), *tsas])]

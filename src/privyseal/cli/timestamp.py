@@ -86,7 +86,7 @@ def _several(subject: FileTimestamper, files: tuple[Path, ...], stop: Callable[[
     data, lines = [], []
     for path, outcome in zip(files, outcomes, strict=True):
         if isinstance(outcome, PrivysealError):
-            emit_error(outcome, as_json=False)
+            emit_error(_about(path, outcome), as_json=False)
             data.append({"file": str(path), "error": _problem(outcome)})
             lines.append(f"failed    {path} [{outcome.code}]")
         else:
@@ -105,6 +105,13 @@ def _data(done: TimestampedFile) -> dict[str, Any]:
         "added": done.added,
         "timestamps": [moment.isoformat() for moment in done.times],
     }
+
+
+def _about(path: Path, error: PrivysealError) -> PrivysealError:
+    """The error with the file named: of several, it is not clear which one a TSA failed."""
+    if str(path) in error.message:
+        return error
+    return type(error)(error.code, f"{path}: {error.message}", hint=error.hint)
 
 
 def _problem(error: PrivysealError) -> dict[str, Any]:

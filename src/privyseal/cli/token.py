@@ -161,7 +161,10 @@ def unlock(
     PinJournal(str(AgentFiles(directory).pin_journal.resolve())).clear(serial, forgive_refused=forgive_refused)
     emit(
         {"token": name, "serial": serial, "unlocked": True},
-        (f"token {name or '(not in agent.toml)'}, serial {serial}: the next login may present its PIN again",),
+        (
+            f"token {name or '(not in agent.toml)'}, serial {serial}: the next login may present its PIN again",
+            "next: restart the agent, if it runs",
+        ),
         as_json=as_json,
     )
 

@@ -92,9 +92,12 @@ def _signature_data(signature: SignatureReport) -> dict[str, Any]:
 def brief_lines(report: VerifyReport) -> Iterator[str]:
     """A line for each signature, and one for what is wrong beside them."""
     reasons = {one.code for signature in report.signatures for one in signature.problems}
+    # A file that failed has no line that says "verified", whichever of its parts hold.
+    sound = "verified" if report.error is None else "holds   "
     for number, signature in enumerate(report.signatures):
         place = signature.kind.value if number == 0 else f"{signature.kind.value} {number + 1}"
-        line = f"{_verdict(not signature.problems)}  {report.path}  {place}  {signature.subject or 'no signer'}"
+        word = "failed  " if signature.problems else sound
+        line = f"{word}  {report.path}  {place}  {signature.subject or 'no signer'}"
         if signature.problems:
             yield f"{line}  " + "; ".join(f"{one.message} [{one.code}]" for one in signature.problems)
             continue

@@ -32,6 +32,7 @@ class _Count:
     verified: int = 0
     failed: int = 0
     skipped: int = 0
+    without_receipt: int = 0
 
 
 def verify(
@@ -109,11 +110,13 @@ def _many(verifier: Verifier, files: tuple[Path, ...], *, as_json: bool) -> int:
             continue
         if report.error is None:
             count.verified += 1
+            count.without_receipt += report.receipt is None
         else:
             count.failed += 1
         _emit(report, brief_lines, as_json=as_json)
     skipped = f", {count.skipped} of no format that can be signed" if count.skipped else ""
-    say(f"{count.verified} files verified, {count.failed} failed{skipped}")
+    bare = f"; {count.without_receipt} verified without a judged receipt" if count.without_receipt else ""
+    say(f"{count.verified} files verified, {count.failed} failed{skipped}{bare}")
     if not count.verified and not count.failed:
         raise VerificationError(
             "verify.nothing", "there is no file of a format that can be signed", hint="check the directory's name"

@@ -42,7 +42,7 @@ from privyseal.formats.model import (
 )
 from privyseal.formats.opaque import DIGEST
 from privyseal.formats.opaque.digest import digest_preimage
-from privyseal.formats.registry import FORMATS, detect_format, read_preimage
+from privyseal.formats.registry import FORMATS, HEAD_BYTES, detect_format, read_preimage
 from privyseal.identity.bundle import TrustBundle
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
@@ -50,7 +50,6 @@ from privyseal.wire.statement import ClaimedFile
 
 __all__ = ["PendingDigest", "PendingSigner", "SignedPending", "generate", "ingest", "read_pending"]
 
-_HEAD_BYTES: Final = 4096
 _MAX_TEXT_BYTES: Final = 64 * 1024
 _AUTHENTICODE: Final = "authenticode-"
 
@@ -209,7 +208,7 @@ def ingest(
 
 
 def _authenticode(source: SourceFile) -> Format:
-    chosen = detect_format(source.stream.read(_HEAD_BYTES), str(source.path))
+    chosen = detect_format(source.stream.read(HEAD_BYTES), str(source.path))
     if not chosen.name.startswith(_AUTHENTICODE):
         raise _not_authenticode(source.path)
     source.stream.seek(0)

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 _COPY_BYTES: Final = 16 * 1024 * 1024
+#: Opening a FIFO must not wait for a writer; where there is text mode, it is not meant.
+_READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +79,29 @@ def open_source(path: Path) -> Iterator[SourceFile]:
         MalformedInputError: `file.unreadable`. UnsupportedInputError: `file.not_regular`.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise UnsupportedInputError("file.not_regular", f"{path} is {kind}", hint="name the file to sign")
-        stream = path.open("rb")
+        stream = _open_regular(path)
     except OSError as error:
         raise MalformedInputError("file.unreadable", f"cannot read {path}: {error.strerror}") from error
     with stream:
         yield SourceFile(path=path, stream=stream, status=os.fstat(stream.fileno()))
+
+
+def _open_regular(path: Path) -> BufferedReader:
+    """Looked at before, so that no device is touched, and afterwards: a FIFO may have taken the place meanwhile."""
+    _check_regular(path, path.stat())
+    descriptor = os.open(path, _READ_FLAGS)
+    try:
+        _check_regular(path, os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise UnsupportedInputError("file.not_regular", f"{path} is {kind}", hint="name a file")
 
 
 def read_whole(path: Path, at_most_bytes: int) -> bytes:
@@ -197,6 +213,7 @@ def write_signed(
             raise _unwritable(receipt_path, error) from error
         yield draft.path
         source.check_unchanged()
+        _check_place(draft.target, draft.real)
         try:
             draft.path.replace(draft.real)
             proof.replace(receipt_path)
@@ -233,6 +250,7 @@ def write_edited(source: SourceFile, edits: tuple[Callable[[BinaryIO], Patch], .
             raise _unwritable(target, error) from error
         yield copy
         source.check_unchanged()
+        _check_place(target, real)
         try:
             copy.replace(real)
         except OSError as error:
@@ -270,6 +288,14 @@ def _writable_place(target: Path) -> Path:
         return target.resolve()
     except (OSError, RuntimeError) as error:
         raise _unwritable(target, error) from error
+
+
+def _check_place(target: Path, real: Path) -> None:
+    """A link that was changed meanwhile leads to a file that nobody has read, or away from it."""
+    if _writable_place(target) != real:
+        raise MalformedInputError(
+            "file.changed", f"{target} leads to another file than before; nothing was written", hint="sign again"
+        )
 
 
 @contextlib.contextmanager

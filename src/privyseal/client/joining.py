@@ -49,7 +49,7 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
     if request_path.exists():
         raise ConfigError(
             "join.exists",
-            f"{directory} holds the keys of a {role} already",
+            f"{directory} holds the keys of another {role} already",
             hint="give another directory, or move the old one away",
         )
     # The first fetch believes nobody: the bundle is judged by the hash in the code, and the rest goes by its CA.

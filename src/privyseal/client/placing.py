@@ -4,17 +4,17 @@
 import datetime as dt
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from privyseal.client.answers import Answered, check_answer
 from privyseal.client.files import Draft, draft_beside, reopen_source, write_signed
-from privyseal.client.preparing import Prepared
+from privyseal.client.preparing import Prepared, scan_file
 from privyseal.client.receipts import CheckedReceipt, match_receipt, receipt_path
 from privyseal.client.timestamping import Timestamper
 from privyseal.client.verifying import judge_written
-from privyseal.errors import VerificationError
-from privyseal.formats.model import Placement, SignatureReport, Signed, TrustAnchors
+from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
+from privyseal.formats.model import SignatureReport, Signed, SignOptions, TrustAnchors
 from privyseal.identity.bundle import TrustBundle
 from privyseal.ports.clock import Clock
 
@@ -53,14 +53,14 @@ class Placer:
         self,
         *,
         bundle: TrustBundle,
-        placement: Placement,
+        options: SignOptions,
         timestamper: Timestamper | None,
         test: bool,
         clock: Clock,
         certificates: tuple[bytes, ...] = (),
     ) -> None:
         self._bundle = bundle
-        self._placement = placement
+        self._options = options
         self._certificates = certificates
         self._timestamper = timestamper
         self._test = test
@@ -77,7 +77,14 @@ class Placer:
             PrivysealError: whatever went wrong; then the target is as it was.
         """
         receipt = check_answer(answered, self._bundle)
-        report = self._embed(answered, receipt, filled)
+        token = self._token(answered)
+        try:
+            report = self._embed(answered, receipt, token, filled)
+        except MalformedInputError as error:
+            again = self._read_again(answered) if error.code == "file.changed" else None
+            if again is None:
+                raise
+            report = self._embed(again, receipt, token)
         scanned = answered.wanted.scanned
         artifact = scanned.scan.artifact
         return SignedFile(
@@ -96,14 +103,25 @@ class Placer:
             test=self._test,
         )
 
-    def _embed(self, answered: Answered[Prepared], receipt: CheckedReceipt, filled: Draft | None) -> SignatureReport:
+    def _read_again(self, answered: Answered[Prepared]) -> Answered[Prepared] | None:
+        """The file as it is now, if the very same is to be signed: another run may have put its signature into it."""
+        before = answered.wanted
+        try:
+            now = scan_file(before.scanned.work, self._options, whole=False).prepare(before.chain, self._options)
+        except (MalformedInputError, UnsupportedInputError):
+            return None
+        return replace(answered, wanted=now) if now.preimage == before.preimage else None
+
+    def _embed(
+        self, answered: Answered[Prepared], receipt: CheckedReceipt, token: bytes, filled: Draft | None = None
+    ) -> SignatureReport:
         prepared, scanned = answered.wanted, answered.wanted.scanned
         signed = Signed(
             preimage=prepared.preimage,
             signature=answered.item.signature,
             chain=(*prepared.chain, *self._certificates),
-            timestamp_token=self._token(answered),
-            placement=self._placement,
+            timestamp_token=token,
+            placement=self._options.placement,
         )
         patch = scanned.format.embed(scanned.scan, signed)
         target = scanned.work.target

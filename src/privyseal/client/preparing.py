@@ -15,12 +15,11 @@ from typing import Final
 from privyseal.client.files import open_source
 from privyseal.errors import MalformedInputError
 from privyseal.formats.model import Artifact, Format, Preimage, Scan, SignOptions
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.wire.statement import ClaimedFile
 
-__all__ = ["HEAD_BYTES", "Prepared", "Scanned", "Scanning", "Work"]
+__all__ = ["Prepared", "Scanned", "Scanning", "Work", "scan_file"]
 
-HEAD_BYTES: Final = 4096
 _LARGE_BYTES: Final = 4 << 20
 
 
@@ -78,7 +77,9 @@ class Prepared:
     def claimed(self) -> ClaimedFile:
         """See `Wanted`."""
         scanned = self.scanned
-        return ClaimedFile(name=scanned.work.path.name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes)
+        # A name need not be Unicode, but what is signed and sent is.
+        name = scanned.work.path.name.encode(errors="replace").decode()
+        return ClaimedFile(name=name, sha256=scanned.file_sha256, size=scanned.scan.size_bytes)
 
 
 class Scanning:
@@ -88,7 +89,7 @@ class Scanning:
         self.work = work
         self.is_large = _size_bytes(work.path) > _LARGE_BYTES
         self._sha256: Future[str] | None = executor.submit(_file_sha256, work.path) if self.is_large else None
-        self._scan = executor.submit(_scan, work, options, whole=not self.is_large)
+        self._scan = executor.submit(scan_file, work, options, whole=not self.is_large)
 
     def result(self) -> Scanned:
         """What was read.
@@ -116,7 +117,18 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _scan(work: Work, options: SignOptions, *, whole: bool) -> Scanned:
+def scan_file(work: Work, options: SignOptions, *, whole: bool) -> Scanned:
+    """Read a file for its format's digest.
+
+    Args:
+        work: The file.
+        options: How it shall be signed.
+        whole: Take the whole file's SHA-256, too.
+
+    Raises:
+        MalformedInputError: `file.unreadable`, `file.changed`, or what the format says.
+        UnsupportedInputError: what the format says.
+    """
     with open_source(work.path) as source:
         try:
             chosen = detect_format(source.stream.read(HEAD_BYTES), str(work.path))

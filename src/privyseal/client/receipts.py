@@ -4,13 +4,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from privyseal.errors import MalformedInputError, VerificationError
+from privyseal.client.files import open_source
+from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import SignatureReport
 from privyseal.identity.bundle import TrustBundle
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import Result, parse_entry
 from privyseal.tlog.note import parse_vkey
-from privyseal.tlog.receipt import parse_receipt, verify_receipt
+from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, parse_receipt, verify_receipt
 
 __all__ = ["CheckedReceipt", "check_receipt", "match_receipt", "read_receipt", "receipt_path"]
 
@@ -76,12 +77,15 @@ def match_receipt(receipt: CheckedReceipt, report: SignatureReport, format_name:
 
 
 def read_receipt(path: Path) -> bytes:
-    """Read a receipt file.
+    """Read a receipt file; of one that is too large no more than shows that.
 
     Raises:
         MalformedInputError: `file.unreadable`.
     """
     try:
-        return path.read_bytes()
+        with open_source(path) as source:
+            return source.stream.read(MAX_RECEIPT_BYTES + 1)
     except OSError as error:
         raise MalformedInputError("file.unreadable", f"cannot read receipt {path}: {error.strerror}") from error
+    except UnsupportedInputError as error:
+        raise MalformedInputError("file.unreadable", f"the receipt {path} is no regular file") from error

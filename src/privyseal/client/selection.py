@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from privyseal.client.preparing import HEAD_BYTES, Work
+from privyseal.client.preparing import Work
 from privyseal.client.receipts import receipt_path
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 
 __all__ = ["Selection", "make_folders", "select"]
 

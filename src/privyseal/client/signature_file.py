@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from privyseal.client.files import SourceFile, open_source, read_whole, write_edited, write_whole
 from privyseal.errors import ConfigError, MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import Edits, Format, Patch, Scan, SignatureReport, SignOptions, TrustAnchors
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.ports.clock import Clock, system_clock
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "signature_path",
 ]
 
-_HEAD_BYTES: Final = 4096
 #: The certificate table of a PE image may have that many, and no other format has more.
 MAX_SIGNATURE_BYTES: Final = 64 << 20
 
@@ -174,7 +173,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _editable(source: SourceFile) -> tuple[Format, Edits]:
-    chosen = detect_format(source.stream.read(_HEAD_BYTES), str(source.path))
+    chosen = detect_format(source.stream.read(HEAD_BYTES), str(source.path))
     if chosen.edits is None:
         raise UnsupportedInputError(
             "signature.format", f"{source.path}: signatures of {chosen.title} cannot be taken out or put in"

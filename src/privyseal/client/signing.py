@@ -132,11 +132,14 @@ class Signer:
             return batch.outcomes
         profile = self._hub.profile(self._profile)
         prepared = batch.prepare(scanned, profile)
-        if batch.stops() or plan.dry_run:
+        if batch.stops():
+            return batch.outcomes
+        if plan.dry_run:
+            batch.leave(prepared)
             return batch.outcomes
         placer = Placer(
             bundle=self._bundle,
-            placement=plan.options.placement,
+            options=plan.options,
             timestamper=self._timestamper,
             test=profile.test,
             clock=self._clock,
@@ -200,6 +203,11 @@ class _Batch:
             except PrivysealError as error:
                 self._ended("read", Outcome(work=one.work, error=error))
         return prepared
+
+    def leave(self, prepared: Sequence[Prepared]) -> None:
+        """Tell of files that would be signed now."""
+        for one in prepared:
+            self._ended("read", Outcome(work=one.scanned.work))
 
     def place(
         self,

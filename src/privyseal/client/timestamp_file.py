@@ -5,19 +5,17 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from privyseal.client.files import SourceFile, open_source, write_edited
 from privyseal.client.timestamping import Timestamper
 from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import Edits, Format, Patch, SignatureReport, SignOptions, TrustAnchors
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.pki import oids, tsp
 from privyseal.ports.clock import Clock, system_clock
 
 __all__ = ["FileTimestamper", "TimestampedFile"]
-
-_HEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ class FileTimestamper:
 
     def _add(self, path: Path) -> TimestampedFile:
         with open_source(path) as source:
-            chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
+            chosen = detect_format(source.stream.read(HEAD_BYTES), str(path))
             edits = chosen.edits
             if edits is None:
                 raise UnsupportedInputError(

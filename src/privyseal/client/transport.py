@@ -136,6 +136,12 @@ class WebTransport:
 
     def _failure(self, error: HTTPError) -> PrivysealError:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if dates := _wrong_dates(error):
+                return IdentityError(
+                    "hub.certificate",
+                    f"the certificate of the hub at {self._url} {dates} by this machine's clock",
+                    hint="set this machine's clock (NTP); if it is right, tell an administrator of the hub",
+                )
             return IdentityError(
                 "hub.certificate",
                 f"the server at {self._url} does not show a certificate of the pinned hub",
@@ -146,6 +152,11 @@ class WebTransport:
             f"the hub at {self._url} does not answer: {_reason(error)}",
             hint="is it running, and can this machine reach it?",
         )
+
+
+def _wrong_dates(error: HTTPError) -> str:
+    """OpenSSL's word for dates that do not hold, which is mostly the fault of a clock."""
+    return next((word for word in ("has expired", "is not yet valid") if word in str(error)), "")
 
 
 def _reason(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,19 +20,18 @@ from privyseal.errors import (
     ConfigError,
     MalformedInputError,
     PrivysealError,
+    UnavailableError,
     UnsupportedInputError,
     VerificationError,
 )
 from privyseal.formats.model import Finding, Format, Severity, SignatureReport, TrustAnchors
-from privyseal.formats.registry import detect_format
+from privyseal.formats.registry import HEAD_BYTES, detect_format
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.tlog.checkpoint import Checkpoint
 
 __all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
-
-_HEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +121,7 @@ class Verifier:
         try:
             anchors = self._anchors
             with open_source(path) as source:
-                chosen = detect_format(source.stream.read(_HEAD_BYTES), str(path))
+                chosen = detect_format(source.stream.read(HEAD_BYTES), str(path))
                 report = replace(report, format=chosen.name)
                 source.stream.seek(0)
                 signatures = chosen.verify(source.stream, anchors, _now(self._clock))
@@ -181,9 +180,17 @@ class Verifier:
             _match_one(receipt, report)
         except (MalformedInputError, VerificationError) as error:
             return replace(report, unjudged_receipt=place, error=error)
-        # The log that the hub shows today must extend the one that the receipt was made in.
-        log_size = None if self._check_extends is None else self._check_extends(receipt.checkpoint).size
-        return replace(report, receipt=receipt, log_size=log_size)
+        return replace(report, receipt=receipt, log_size=self._size_today(receipt.checkpoint))
+
+    def _size_today(self, checkpoint: Checkpoint) -> int | None:
+        """The log that the hub shows today must extend the one that the receipt was made in."""
+        if self._check_extends is None:
+            return None
+        try:
+            return self._check_extends(checkpoint).size
+        except UnavailableError as error:
+            hint = "; ".join(filter(None, (error.hint, "--offline judges receipts without the hub")))
+            raise type(error)(error.code, error.message, hint=hint) from error
 
 
 def verify_file(

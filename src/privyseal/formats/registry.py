@@ -8,8 +8,10 @@ from privyseal.formats.authenticode import PE
 from privyseal.formats.model import Format, Preimage, PreimageFacts
 from privyseal.formats.opaque import DIGEST
 
-__all__ = ["FORMATS", "detect_format", "format_named", "read_preimage"]
+__all__ = ["FORMATS", "HEAD_BYTES", "detect_format", "format_named", "read_preimage"]
 
+#: How much of a file `detect_format` wants to see.
+HEAD_BYTES: Final = 4096
 FORMATS: Final[tuple[Format, ...]] = (PE, DIGEST)
 
 

@@ -83,6 +83,8 @@ def check_chain(given: tuple[bytes, ...], *, spki: bytes, roots: tuple[bytes, ..
     except VerificationError as error:
         if missing := _incomplete(leaf, certificates, roots):
             raise missing from error
+        if error.code == "chain.expired":  # no timestamp helps a certificate that is still to sign
+            raise VerificationError(error.code, error.message, hint="ask the CA for a new certificate") from error
         raise
     chain = tuple(parse_certificate(encoded) for encoded in path)
     return CheckedChain(certificates=chain, remarks=_remarks(chain, certificates, at))

@@ -92,7 +92,8 @@ def check_trust(fresh: FreshToken, anchors: tuple[bytes, ...]) -> None:
         raise VerificationError(
             "chain.untrusted",
             f"everything about the timestamp holds, but no trusted root vouches for {leaf.subject}",
-            hint=f"if you trust it, name its root certificate in `trust`; the known path ends at {top.subject}",
+            hint=f"if you trust it, name its root certificate in `trust`; the known path ends at {top.subject}, "
+            f"issued by {top.issuer}",
         ) from error
 
 

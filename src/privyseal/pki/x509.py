@@ -105,7 +105,8 @@ def build_path(
     everyone = (facts, *pool, *roots)
     if not roots:
         last = _upwards(facts, pool)[-1]
-        reason = f"{last.subject} is not trusted, nor is its issuer {last.issuer}"
+        issuer = "" if last.subject_name == last.issuer_name else f", nor is its issuer {last.issuer}"
+        reason = f"{last.subject} is not trusted{issuer}"
         raise _explained(everyone, roots, at, eku, reason)
     is_small = sum(len(one.der) for one in everyone) <= _REMEMBERED_SIZE_BYTES * _MAX_CHAIN_DEPTH
     find = _find_path if is_small else _find_path.__wrapped__

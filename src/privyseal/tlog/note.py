@@ -24,12 +24,14 @@ __all__ = [
     "NoteSigner",
     "NoteVerifier",
     "VerifierKey",
+    "check_key_name",
     "decode_base64",
     "decode_text",
     "encode_base64",
     "key_id",
     "parse_note",
     "parse_vkey",
+    "read_vkey",
     "verify_note",
 ]
 
@@ -118,7 +120,7 @@ class VerifierKey:
     public_key: bytes
 
     def __post_init__(self) -> None:
-        _check_name(self.name, "vkey.malformed")
+        check_key_name(self.name, "vkey.malformed")
         if len(self.public_key) != _PUBLIC_KEY_BYTES:
             raise MalformedInputError(
                 "vkey.malformed", f"an Ed25519 public key has 32 bytes, not {len(self.public_key)}"
@@ -214,7 +216,12 @@ def decode_text(text: str | bytes, *, limit_bytes: int, code: str, what: str) ->
     return decoded
 
 
-def _check_name(name: str, code: str) -> None:
+def check_key_name(name: str, code: str) -> None:
+    """A key's name stands in signature lines and verifier keys, and must not end either of them.
+
+    Raises:
+        MalformedInputError: with `code`.
+    """
     if not name or "+" in name or any(char.isspace() for char in name) or _CONTROL.search(name):
         raise MalformedInputError(code, f"{name[:80]!r} is not a key name: no spaces, no plus, not empty")
     decode_text(name, limit_bytes=_MAX_VKEY_CHARS, code=code, what="the key name")
@@ -255,7 +262,7 @@ def _parse_signature(line: str) -> NoteSignature:
     name, _, encoded = rest.partition(" ")
     if dash != "—":
         raise MalformedInputError("note.malformed", "a signature line begins with an em dash and a space")
-    _check_name(name, "note.malformed")
+    check_key_name(name, "note.malformed")
     value = decode_base64(encoded, "note.malformed", f"the signature by {name[:80]}")
     if len(value) <= _KEY_ID_BYTES:
         raise MalformedInputError("note.malformed", f"the signature by {name[:80]} is too short")
@@ -296,11 +303,11 @@ def verify_note(note: Note, verifiers: tuple[NoteVerifier, ...]) -> tuple[NoteVe
     return tuple(found)
 
 
-def parse_vkey(vkey: str) -> VerifierKey:
-    """An Ed25519 verifier key from its text.
+def read_vkey(vkey: str) -> tuple[str, int, bytes]:
+    """Name, signature type and public key of a verifier key of any type; its key ID fits them.
 
     Raises:
-        MalformedInputError: `vkey.malformed`, also for other signature types and a key ID that does not fit.
+        MalformedInputError: `vkey.malformed`.
     """
     if len(vkey) > _MAX_VKEY_CHARS:
         raise MalformedInputError("vkey.malformed", f"the key is longer than {_MAX_VKEY_CHARS} characters")
@@ -309,10 +316,22 @@ def parse_vkey(vkey: str) -> VerifierKey:
     identifier, _, encoded = rest.partition("+")
     if not _KEY_ID_HEX.fullmatch(identifier):
         raise MalformedInputError("vkey.malformed", "a verifier key is <name>+<8 hex digits>+<base64>")
+    check_key_name(name, "vkey.malformed")
     material = decode_base64(encoded, "vkey.malformed", "the key material")
-    if material[:1] != bytes([ED25519]):
-        raise MalformedInputError("vkey.malformed", "the key is not of signature type 0x01 (Ed25519)")
-    key = VerifierKey(name=name, public_key=material[1:])
-    if key.key_id != bytes.fromhex(identifier):
+    if not material:
+        raise MalformedInputError("vkey.malformed", f"the key of {name[:80]} is empty")
+    if key_id(name, material[0], material[1:]) != bytes.fromhex(identifier):
         raise MalformedInputError("vkey.malformed", f"the key ID of {name[:80]} does not fit its name and key")
-    return key
+    return name, material[0], material[1:]
+
+
+def parse_vkey(vkey: str) -> VerifierKey:
+    """An Ed25519 verifier key from its text.
+
+    Raises:
+        MalformedInputError: `vkey.malformed`, also for other signature types and a key ID that does not fit.
+    """
+    name, signature_type, public_key = read_vkey(vkey)
+    if signature_type != ED25519:
+        raise MalformedInputError("vkey.malformed", "the key is not of signature type 0x01 (Ed25519)")
+    return VerifierKey(name=name, public_key=public_key)

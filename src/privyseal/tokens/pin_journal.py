@@ -144,7 +144,7 @@ class PinJournal:
             raise TokenError(
                 "token.pin_locked",
                 f"the PIN of token {serial} is locked",
-                hint="unlock it with the vendor's tool (SO PIN or PUK), then clear the PIN journal",
+                hint="unlock it with the vendor's tool (SO PIN, PUK), then: privyseal token unlock; restart the agent",
             )
         with self._token_locked(serial):
             with self._locked() as descriptor:

@@ -268,7 +268,7 @@ def _decrypt(path: Path, pin: bytes) -> _PrivateKey:
         raise TokenError(
             "token.pin_incorrect",
             f"{path} does not open with this PIN",
-            hint="put the right PIN in place, then clear the PIN journal for this token",
+            hint="put the right PIN in place, then: privyseal token unlock; restart the agent",
         ) from error
     if not isinstance(private_key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise TokenError("token.failed", f"{path} holds a key that is neither RSA nor ECDSA")

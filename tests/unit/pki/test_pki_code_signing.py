@@ -96,6 +96,7 @@ def test_purpose_dates_and_key_size() -> None:
     found = [refusal(one.der, authority().der, key=spki(one)).code for one in (tls, old, early, weak)]
 
     assert found == ["chain.eku", "chain.expired", "chain.not_yet_valid", "chain.weak_key"]
+    assert "timestamp" not in refusal(old.der, authority().der, key=spki(old)).hint
 
 
 def test_what_is_worth_a_remark() -> None:

@@ -88,7 +88,7 @@ def test_an_unknown_root_is_said_to_be_the_only_trouble() -> None:
     error = untrusted(tsa(), (signer().root.der, b"no certificate"))
 
     assert "everything about the timestamp holds" in error.message
-    assert error.hint.endswith("the known path ends at CN=Test TSA")
+    assert error.hint.endswith("the known path ends at CN=Test TSA, issued by CN=Test TSA Root")
 
 
 def test_a_path_that_breaks_below_a_known_root_is_not_blamed_on_the_root() -> None:

@@ -81,6 +81,7 @@ class Enrolments:
             raise IdentityError(
                 "identity.revoked",
                 f"the standing of {enrolment.role} {enrolment.name!r} was ended by an administrator",
+                hint="ask an administrator for a new join code",
             )
         self._standing[fingerprint] = enrolment
         return enrolment

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`privyseal log witness`, and what `privyseal log verify` does with a cosigned checkpoint."""
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from privyseal.cli.authority import AsJson
+from privyseal.cli.render import emit, say
+from privyseal.client.config import load_client_config
+from privyseal.client.witness_http import check_witness_url
+from privyseal.client.witnessing import HubLog, witness_newest
+from privyseal.errors import ConfigError, LogIntegrityError
+from privyseal.identity.keyfile import write_public
+from privyseal.tlog.cosignature import parse_cosigner_vkey
+from privyseal.tlog.note import MAX_NOTE_BYTES, parse_vkey
+from privyseal.tlog.quorum import (
+    MAX_POLICY_BYTES,
+    CosignedCheckpoint,
+    QuorumPolicy,
+    open_cosigned,
+    parse_policy,
+    policy_of_all,
+)
+
+__all__ = ["Policy", "verify_cosigned", "witness"]
+
+Policy = Annotated[Path | None, Parameter(name="--policy")]
+
+
+def witness(
+    *,
+    to: str = "",
+    key: Annotated[str, Parameter(name="--witness")] = "",
+    policy: Policy = None,
+    out: Path | None = None,
+    as_json: AsJson = False,
+    config: str = "",
+) -> None:
+    """Have the hub's newest checkpoint cosigned: by one witness, or by those of a quorum policy.
+
+    Parameters
+    ----------
+    to
+        URL of the witness.
+    key
+        The witness's verifier key, as `privyseal witness show` prints it.
+    policy
+        Quorum policy (c2sp.org/tlog-policy); all its witnesses with a URL are asked, and the quorum must be met.
+    out
+        Where to write the cosigned checkpoint (default: stdout).
+    as_json
+        Print one JSON document.
+    config
+        Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
+    """
+    if (policy is None) != bool(to and key) or (policy is not None and (to or key)):
+        raise ConfigError("usage.witness", "give either --to URL and --witness VKEY, or --policy FILE")
+    asked = _read_policy(policy) if policy is not None else _single(to, key)
+    hub = HubLog(load_client_config(config))
+    try:
+        witnessed = witness_newest(hub, asked)
+    except LogIntegrityError:
+        if out is not None:
+            evidence = out.with_name(out.name + ".refused")
+            write_public(evidence, hub.shown)
+            say(f"the hub's checkpoint is kept in {evidence}")
+        raise
+    if out is not None:
+        write_public(out, witnessed.note.encode())
+    document, lines = _told(witnessed.opened)
+    missing = {name: error.code for name, error in witnessed.missing}
+    if out is None and not as_json:
+        emit({}, witnessed.note.removesuffix("\n").split("\n"), as_json=False)
+        say("\n".join(lines))
+    else:
+        emit({**document, "missing": missing, "note": witnessed.note}, lines, as_json=as_json)
+    for name, error in witnessed.missing:
+        say(f"not cosigned by {name}: {error}")
+
+
+def verify_cosigned(checkpoint: str, *, keys: tuple[str, ...], policy: Path | None, as_json: bool, config: str) -> None:
+    """Check a cosigned checkpoint in a file: by a quorum policy, or all of the named witnesses.
+
+    Raises:
+        VerificationError: `quorum.not_met`, `note.unsigned` and their like.
+        ConfigError: `usage.witness`, and what is missing.
+    """
+    if not checkpoint or bool(keys) == (policy is not None):
+        raise ConfigError("usage.witness", "give a checkpoint's file, and either --witness VKEY or --policy FILE")
+    data = _read(Path(checkpoint), MAX_NOTE_BYTES)
+    asked = policy_of_all(tuple(parse_cosigner_vkey(key) for key in keys)) if policy is None else _read_policy(policy)
+    logs = tuple(log.key for log in asked.logs)
+    if not logs:
+        logs = (parse_vkey(load_client_config(config).load_bundle().statement.log_key),)
+    document, lines = _told(open_cosigned(data, asked, logs))
+    emit(document, lines, as_json=as_json)
+
+
+def _single(url: str, vkey: str) -> QuorumPolicy:
+    check_witness_url(url)
+    policy = policy_of_all((parse_cosigner_vkey(vkey),))
+    return replace(policy, witnesses=tuple(replace(one, url=url) for one in policy.witnesses))
+
+
+def _told(opened: CosignedCheckpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+    checkpoint = opened.checkpoint
+    times = [(name, _time(one.seconds)) for name, one in opened.cosigned]
+    document = {
+        "verified": True,
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": checkpoint.root.hex(),
+        "cosigned": [{"witness": name, "time": moment} for name, moment in times],
+    }
+    return document, (
+        f"verified  log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}",
+        *(f"cosigned  {moment} by {name}" for name, moment in times),
+    )
+
+
+def _time(seconds: int) -> str:
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s after 1970"  # a witness's clock may say anything
+
+
+def _read_policy(path: Path) -> QuorumPolicy:
+    return parse_policy(_read(path, MAX_POLICY_BYTES))
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit_bytes + 1)
+    except OSError as error:
+        raise ConfigError("file.missing", f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Having a hub's newest checkpoint cosigned by witnesses (C2SP tlog-witness), as anybody may who can read the log."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from privyseal.client.config import ClientConfig
+from privyseal.client.transport import WebTransport, web_context
+from privyseal.client.witness_http import WitnessAnswer, add_checkpoint
+from privyseal.errors import (
+    ConfigError,
+    LogIntegrityError,
+    MalformedInputError,
+    PrivysealError,
+    UnavailableError,
+    VerificationError,
+)
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
+from privyseal.tlog.cosignature import cosignatures
+from privyseal.tlog.note import Note, VerifierKey, parse_note, parse_vkey
+from privyseal.tlog.proof import consistency_proof, consistency_tiles
+from privyseal.tlog.quorum import CosignedCheckpoint, PolicyWitness, QuorumPolicy, open_cosigned
+from privyseal.tlog.witness import AddCheckpoint
+
+__all__ = ["HubLog", "Witnessed", "witness_newest"]
+
+_SIZE_TYPE: Final = "text/x.tlog.size"
+_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Newest:
+    note: Note
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnessed:
+    """A checkpoint whose cosignatures meet the policy.
+
+    Attributes:
+        note: The cosigned note, as text.
+        missing: Witnesses that did not cosign, by their names in the policy, and why.
+    """
+
+    note: str
+    opened: CosignedCheckpoint
+    missing: tuple[tuple[str, PrivysealError], ...]
+
+
+class _AheadError(Exception):
+    """A witness says that it has cosigned a larger tree than the checkpoint's."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class HubLog:
+    """What a witness needs of one hub's log."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        bundle = config.load_bundle()
+        self.key: Final[VerifierKey] = parse_vkey(bundle.statement.log_key)
+        #: The newest checkpoint that it has shown here, as it came.
+        self.shown = b""
+        self._origin: Final = bundle.hub
+        self._web: Final = WebTransport(config.web_url, web_context(bundle.statement.ca))
+
+    def newest(self) -> _Newest:
+        """The newest checkpoint, signed by the pinned log key.
+
+        Raises:
+            LogIntegrityError: `log.checkpoint` if it is not.
+            UnavailableError, IdentityError: the hub cannot be reached, or is another.
+        """
+        data = self.shown = self._web.request("GET", "/log/checkpoint")
+        try:
+            checkpoint = open_checkpoint(data, origin=self._origin, verifiers=(self.key,))
+        except (MalformedInputError, VerificationError) as error:
+            raise LogIntegrityError(
+                "log.checkpoint",
+                f"the hub's checkpoint does not hold: {error}",
+                hint="the hub shows another log than the one this client pinned when it joined",
+            ) from error
+        return _Newest(note=parse_note(data), checkpoint=checkpoint)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The proof that one tree extends another, from the hub's tiles; whoever gets it checks it.
+
+        Raises:
+            LogIntegrityError: `log.tile` if what the hub serves is no tile.
+        """
+        tiles = {tile: self._web.request("GET", f"/log/{tile.path}") for tile in consistency_tiles(old, new)}
+        try:
+            return consistency_proof(old, new, tiles)
+        except MalformedInputError as error:
+            raise LogIntegrityError("log.tile", f"the hub's log has a tile that is none: {error}") from error
+
+
+def witness_newest(hub: HubLog, policy: QuorumPolicy) -> Witnessed:
+    """Put the hub's newest checkpoint before each of a policy's witnesses that has a URL.
+
+    Raises:
+        LogIntegrityError: `log.rewound`, `log.fork` if a witness has seen another log than the hub shows.
+        VerificationError: `quorum.not_met`.
+        PrivysealError: what stood in the way of the first witness, if none cosigned.
+    """
+    newest = hub.newest()
+    for _ in range(_ATTEMPTS):
+        try:
+            return _gather(hub, newest, policy)
+        except _AheadError as ahead:
+            # Somebody else may have shown it a newer checkpoint in the meantime.
+            newest = hub.newest()
+            if newest.checkpoint.size < ahead.size:
+                raise LogIntegrityError(
+                    "log.rewound",
+                    f"a witness has cosigned a log of {ahead.size} entries; the hub now shows {newest.checkpoint.size}",
+                    hint="the hub's log was cut, or the witness lies: ask another witness",
+                ) from ahead
+    raise UnavailableError("witness.busy", "the log grows faster than the witnesses are asked", hint="try again")
+
+
+def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
+    note = newest.note
+    missing: list[tuple[str, PrivysealError]] = []
+    for witness in policy.witnesses:
+        if not witness.url:
+            continue
+        try:
+            note = _cosigned(hub, newest, note, witness)
+        except LogIntegrityError:
+            raise
+        except PrivysealError as error:
+            missing.append((witness.name, error))
+    logs = tuple(log.key for log in policy.logs) or (hub.key,)
+    try:
+        opened = open_cosigned(note.encode().encode(), policy, logs)
+    except VerificationError as error:
+        if note is newest.note and missing:
+            raise missing[0][1] from error
+        raise
+    return Witnessed(note=note.encode(), opened=opened, missing=tuple(missing))
+
+
+def _cosigned(hub: HubLog, newest: _Newest, note: Note, witness: PolicyWitness) -> Note:
+    old_size = 0
+    for _ in range(_ATTEMPTS):
+        asked = AddCheckpoint(
+            old_size=old_size,
+            proof=hub.consistency(old_size, newest.checkpoint.size),
+            note=newest.note,
+            checkpoint=newest.checkpoint,
+        )
+        answer = add_checkpoint(witness.url, asked.encode())
+        if answer.status != 409 or answer.content_type != _SIZE_TYPE:
+            return _take(answer, note, witness, hub.key)
+        old_size = _size(answer, witness)
+        if old_size > newest.checkpoint.size:
+            raise _AheadError(old_size)
+    raise UnavailableError("witness.busy", f"the witness {witness.name} is asked by others all the time")
+
+
+def _size(answer: WitnessAnswer, witness: PolicyWitness) -> int:
+    try:
+        return parse_decimal(answer.body.decode("ascii").removesuffix("\n"), "witness.answer", "the size")
+    except (MalformedInputError, UnicodeDecodeError) as error:
+        raise UnavailableError("witness.answer", f"the witness at {witness.url} answers with no size") from error
+
+
+def _take(answer: WitnessAnswer, note: Note, witness: PolicyWitness, log_key: VerifierKey) -> Note:
+    """The note with the witness's own cosignature; whatever else it answers is left out."""
+    if answer.status != 200:
+        raise _refusal(answer, witness, log_key)
+    try:
+        answered = parse_note(f"{note.text}\n".encode() + answer.body)
+    except MalformedInputError as error:
+        raise UnavailableError("witness.answer", f"the witness at {witness.url} answers with no cosignature") from error
+    own = tuple(one for one in answered.signatures if (one.name, one.key_id) == (witness.key.name, witness.key.key_id))
+    if not cosignatures(replace(answered, signatures=own), (witness.key,)):
+        names = ", ".join(sorted({one.name for one in answered.signatures}))
+        raise VerificationError(
+            "witness.other_key",
+            f"the witness at {witness.url} answers with a cosignature by another key: {names}",
+            hint="compare its verifier key with what `privyseal witness show` prints there",
+        )
+    return replace(note, signatures=(*note.signatures, *own[:1]))
+
+
+def _refusal(answer: WitnessAnswer, witness: PolicyWitness, log_key: VerifierKey) -> PrivysealError:
+    says = f"the witness at {witness.url} refuses (HTTP {answer.status}): {answer.words}"
+    if answer.status in {403, 404}:
+        table = f'[[log]] origin = "{log_key.name}" key = "{log_key.vkey}"'
+        return ConfigError("witness.unknown_log", says, hint=f"its witness.toml needs: {table}")
+    if answer.status in {409, 422}:
+        return LogIntegrityError(
+            "log.fork",
+            f"the hub's log does not extend the one that the witness at {witness.url} has cosigned: {answer.words}",
+            hint="keep the hub's checkpoint and the last cosigned one: two that contradict each other are the proof",
+        )
+    return UnavailableError("witness.refused", says, hint="look into the witness's own log")
