@@ -113,7 +113,9 @@ def test_a_cosignature_by_another_key_is_not_taken(up: Up, tmp_path: Path) -> No
         (("witness",), "usage.witness"),
         (("witness", "--to", "http://127.0.0.1:1"), "usage.witness"),
         (("witness", "--to", "ftp://127.0.0.1", "--witness", STRANGER), "witness.url"),
+        (("verify", "missing"), "log.place"),
         (("verify", "file"), "usage.witness"),
+        (("verify", "--vkey", STRANGER, "file"), "log.key"),
         (("verify", "--witness", STRANGER), "usage.witness"),
         (("verify", "--witness", STRANGER, "missing"), "file.missing"),
         (("verify", "--policy", "missing", "missing"), "file.missing"),
@@ -121,6 +123,8 @@ def test_a_cosignature_by_another_key_is_not_taken(up: Up, tmp_path: Path) -> No
     ids=" ".join,
 )
 def test_what_was_not_asked_well_is_said(up: Up, tmp_path: Path, arguments: tuple[str, ...], code: str) -> None:
+    (tmp_path / "file").touch()
+
     refused(up.run("log", *arguments, cwd=tmp_path), 2, code)
 
 
