@@ -54,6 +54,10 @@ class _Folder:
         self._folder = folder
         self._filled: list[str] = []
 
+    def has(self, path: str) -> bool:
+        """Whether a file is there."""
+        return (self._folder / path).is_file()
+
     def put(self, path: str, data: bytes) -> None:
         """Write a file whole or not at all; one that says the same already is left alone."""
         target = self._folder / path
@@ -103,7 +107,7 @@ def export_log(reader: PublicLog, folder: Path) -> Exported:
         raise rewound(reader.place, old.size, new.size)
     writer = _Folder(folder)
     _put_tree(reader, there, writer, old, new)
-    checkpoints = _put_checkpoints(reader, there, writer, new)
+    checkpoints = _put_checkpoints(reader, writer, new)
     writer.put(VKEY, (reader.key.vkey + "\n").encode())
     writer.put("checkpoint", note)
     writer.drop_partial()
@@ -154,10 +158,10 @@ def _check_fork(rows: TileRows, old: Checkpoint, reader: PublicLog) -> None:
         )
 
 
-def _put_checkpoints(reader: PublicLog, there: PublicLog, writer: _Folder, new: Checkpoint) -> int:
+def _put_checkpoints(reader: PublicLog, writer: _Folder, new: Checkpoint) -> int:
     """Stored checkpoints up to the new one; answers with their number."""
     number = 0
-    while there.source.read(checkpoints_path(number)) is not None:
+    while writer.has(checkpoints_path(number)):
         number += 1
     while True:
         first = number * CHECKPOINTS_PER_FILE
