@@ -102,7 +102,7 @@ def _check_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise UnsupportedInputError(
-            "file.not_regular", f"{path} is {kind}", hint="name a file; sign and verify also take directories"
+            "file.not_regular", f"{path} is {kind}", hint="name a file: only sign and verify take directories"
         )
 
 
