@@ -109,6 +109,60 @@ def test_broken_files_among_good_ones(up: Up, tmp_path: Path) -> None:
     }
 
 
+def spoilt(image: bytes, number: int) -> bytes:
+    """Broken in a way of its own: cut off, emptied, headers that lie, tables that lead nowhere."""
+    copy = bytearray(image)
+    lfanew = int.from_bytes(image[0x3C:0x40], "little")
+    is_plus = image[lfanew + 24 : lfanew + 26] == b"\x0b\x02"
+    fields = (lfanew, lfanew + 6, lfanew + 20, lfanew + 24, lfanew + 24 + (108 if is_plus else 92))
+    if number < 15:
+        ends = (0, 1, 2, 60, 64, 100, lfanew, lfanew + 4, lfanew + 20, lfanew + 30, 300, 400, 512, 600, 900)
+        return image[: ends[number]]
+    if number < 25:
+        offset, value = fields[number % 5], (0xFF, 0x00)[number // 20]
+        copy[offset : offset + 4] = bytes((value,)) * 4
+        if (value, number % 5) in {(0, 1), (0xFF, 4)}:  # no sections, or too many data directories, would be sound
+            copy[lfanew : lfanew + 2] = b"XX"
+        return bytes(copy)
+    directory = lfanew + 24 + (112 if is_plus else 96) + 32
+    offset, size = ((1 << 30, 8), (8, 8), (len(image), 8), (len(image) - 8, 1 << 31), (3, 64))[number - 25]
+    copy[directory : directory + 8] = offset.to_bytes(4, "little") + size.to_bytes(4, "little")
+    return bytes(copy)
+
+
+def test_a_thousand_files_of_which_thirty_are_broken(up: Up, tmp_path: Path) -> None:
+    files = make_release(tmp_path / "dist", 1000)
+    broken = files[::34][:30]
+    for number, file in enumerate(broken):
+        file.write_bytes(spoilt(file.read_bytes(), number))
+    before = {file: file.read_bytes() for file in files}
+    signatures = results(up)
+    names = tmp_path / "names"
+    names.write_text("".join(f"{file}\n" for file in files))
+
+    outcome = up.run("sign", "--key", "demo", "--json", "--continue-on-error", "--files-from", names)
+
+    told = {Path(one["file"]): one for one in lines(outcome) if "file" in one}
+    assert outcome.code == 9, outcome.err
+    assert {file for file, one in told.items() if one["state"] == "failed"} == set(broken)
+    assert all(one["error"]["message"] for one in told.values() if "error" in one)
+    assert check_whole(tmp_path / "dist", before) == 970
+    assert all(file.read_bytes() == before[file] for file in broken)
+    assert results(up) == signatures + 970
+    again = up.run("verify", "--json", tmp_path / "dist")
+    assert sum(one["verified"] for one in lines(again) if "verified" in one) == 970
+
+
+def test_files_that_are_read_only_are_replaced_and_stay_so(up: Up, tmp_path: Path) -> None:
+    file, _ = make_release(tmp_path / "dist", 2)
+    file.chmod(0o444)
+
+    succeeded(up.run("sign", "--key", "demo", tmp_path / "dist"))
+
+    assert file.stat().st_mode & 0o777 == 0o444
+    succeeded(up.run("verify", file))
+
+
 def test_the_table_for_people_names_each_failure(up: Up, tmp_path: Path) -> None:
     make_release(tmp_path / "dist", 2)
     (tmp_path / "dist" / "empty.exe").touch()

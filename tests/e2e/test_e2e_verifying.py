@@ -160,6 +160,14 @@ def test_a_bundle_of_another_hub(up: Up, site: Site, signed: Path) -> None:
     refuses(up, signed, 3, "note.unsigned", "--bundle", site.client().identity.bundle)
 
 
+def test_a_file_that_is_no_bundle_is_named(up: Up, signed: Path) -> None:
+    root = up.directory / "test-root.pem"
+    outcome = refused(up.run("verify", "--trust", root, "--bundle", signed, signed), 1, "envelope.malformed")
+
+    assert f"trust bundle {signed}: " in outcome.err
+    assert "next: a trust bundle is bundle.json" in outcome.err
+
+
 def test_a_receipt_of_another_hub(up: Up, site: Site, signed: Path) -> None:
     root = up.directory / "test-root.pem"
 

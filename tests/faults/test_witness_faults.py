@@ -4,10 +4,12 @@
 Whatever happens, no cosignature leaves that is not remembered after the next start, and an older memory is refused.
 """
 
+import asyncio
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,9 @@ from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.note import NoteSignature, NoteSigner, parse_note
-from privyseal.tlog.witness import AddCheckpoint, Refusal, Seen
-from privyseal.witness.config import WitnessFiles, init_witness, load_cosigner, load_witness_config
-from privyseal.witness.memory import WitnessMemory
-from privyseal.witness.service import Witness, WitnessProcess, open_witness
+from privyseal.tlog.witness import AddCheckpoint, Refusal
+from privyseal.witness.config import WitnessFiles, init_witness
+from privyseal.witness.service import WitnessProcess, open_witness
 
 ORIGIN = "log.example/a"
 LOG = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"a" * 32))
@@ -277,24 +278,62 @@ def test_the_memory_keeps_logs_that_the_configuration_forgot(directory: Path) ->
     assert last_size(directory) == 3
 
 
-async def test_over_http_a_full_disk_is_an_answer_too(directory: Path) -> None:
-    config = load_witness_config(directory)
-    cosigner = load_cosigner(directory, config)
-    files = Files()
-    memory = WitnessMemory.open(config.place(directory, cosigner), files)
-    witness = Witness(cosigner=cosigner, logs=config.keys, memory=memory, clock=lambda: 1_000)
-    files.fail_at = "write guard.json"
-    process = WitnessProcess(witness, host="127.0.0.1", port=0)
+@asynccontextmanager
+async def listening(directory: Path, files: Files, body_seconds: float = 20.0) -> AsyncIterator[WitnessProcess]:
+    process = WitnessProcess(open_witness(directory, files=files), host="127.0.0.1", port=0, body_seconds=body_seconds)
     await process.start()
     try:
-        async with aiohttp.ClientSession() as session:
-            answers = []
-            for _ in range(2):
-                async with session.post(f"http://127.0.0.1:{process.port}/add-checkpoint", data=request(3, 5)) as reply:
-                    answers.append((reply.status, (await reply.text())[:1]))
-                files.fail_at = ""
+        yield process
     finally:
         await process.stop()
 
-    assert answers == [(503, "t"), (200, "—")]
-    assert memory.seen == {ORIGIN: Seen(size=5, root=HONEST.root(5))}
+
+async def post(session: aiohttp.ClientSession, process: WitnessProcess, body: bytes) -> tuple[int, str]:
+    async with session.post(f"http://127.0.0.1:{process.port}/add-checkpoint", data=body) as reply:
+        return reply.status, await reply.text()
+
+
+async def test_over_http_a_full_disk_is_an_answer_too(directory: Path) -> None:
+    files = Files()
+    files.fail_at = "write guard.json"
+    async with listening(directory, files) as process, aiohttp.ClientSession() as session:
+        failed = await post(session, process, request(3, 5))
+        files.fail_at = ""
+        passed = await post(session, process, request(3, 5))
+
+    assert failed == (503, "the witness cannot store its decision\n")
+    assert (passed[0], passed[1][0]) == (200, "—")
+    assert last_size(directory) == 5
+
+
+async def test_more_than_64_at_once_are_sent_away_and_the_others_answered(directory: Path) -> None:
+    files, disk = Files(), threading.Event()
+    files.watch = lambda _: assert_set(disk)
+    unbounded = aiohttp.TCPConnector(limit=0)
+    async with listening(directory, files) as process, aiohttp.ClientSession(connector=unbounded) as session:
+        asked = {asyncio.create_task(post(session, process, request(3, 5))) for _ in range(70)}
+        sent_away: set[asyncio.Task[tuple[int, str]]] = set()
+        while len(sent_away) < 6:
+            done, asked = await asyncio.wait(asked, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            assert done
+            sent_away |= done
+        disk.set()
+        answered = [status for status, _ in await asyncio.gather(*asked)]
+
+    assert {task.result()[0] for task in sent_away} == {503}
+    assert sorted(answered) == [200] + [409] * 63
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(directory: Path) -> None:
+    async with listening(directory, Files(), body_seconds=0.05) as process:
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"POST /add-checkpoint HTTP/1.1\r\nHost: w\r\nContent-Length: 100\r\n\r\nold 0")
+        head = await asyncio.wait_for(reader.readline(), 30)
+        writer.close()
+        await writer.wait_closed()
+
+    assert head.startswith(b"HTTP/1.1 408 ")

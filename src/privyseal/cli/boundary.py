@@ -47,8 +47,8 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _INTERRUPTED
     except OSError as error:
-        place = "" if error.filename is None else f" {os.fsdecode(error.filename)}"
-        failure = ConfigError("file.unusable", f"cannot use{place}: {error.strerror or error}")
+        place = "a file, or write the output" if error.filename is None else os.fsdecode(error.filename)
+        failure = ConfigError("file.unusable", f"cannot use {place}: {error.strerror or error}")
     else:
         return result if isinstance(result, int) else 0
     try:

@@ -114,6 +114,7 @@ def generate(
     }
     lines = (
         f"key id {data['id']} ({label}) was made on the token, sha256:{data['key']}",
+        "first: it needs a certificate (privyseal key csr, or for trials privyseal key test-certificate)",
         *profile_lines(directory, token, key),
     )
     emit(data, lines, as_json=as_json)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from privyseal.cli.progress import Watcher
 from privyseal.cli.render import emit, error_document, table
+from privyseal.errors import UnavailableError
 
 if TYPE_CHECKING:
     from privyseal.client.signing import Outcome, Progress, SignedFile
@@ -37,7 +38,11 @@ def sum_up(outcomes: "tuple[Outcome, ...]", seconds: float, sent_bytes: int, *, 
         lines = ["", *table(failed), "", *lines]
     summary = {state: counts[state] for state in _STATES}
     emit({"summary": summary | {"seconds": round(seconds, 3), "sent_bytes": sent_bytes}}, lines, as_json=as_json)
-    return _SOME_FAILED if len(failed) > 1 else 0
+    if not counts["failed"]:
+        return 0
+    if all(one.error is not None and one.error.retryable for one in outcomes):
+        return UnavailableError.exit_status
+    return _SOME_FAILED
 
 
 def _state(outcome: "Outcome") -> str:

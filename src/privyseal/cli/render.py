@@ -22,7 +22,8 @@ def emit(data: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
 
 def say(message: str) -> None:
     """Talk: to stderr, so that stdout stays data."""
-    print(printable(message), file=sys.stderr)  # noqa: T201
+    # In one piece: several threads talk while files are signed.
+    print(printable(message) + "\n", end="", file=sys.stderr)  # noqa: T201
 
 
 def emit_error(error: PrivysealError, *, as_json: bool) -> None:

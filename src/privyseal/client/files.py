@@ -101,7 +101,9 @@ def _open_regular(path: Path) -> BufferedReader:
 def _check_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise UnsupportedInputError("file.not_regular", f"{path} is {kind}", hint="name a file")
+        raise UnsupportedInputError(
+            "file.not_regular", f"{path} is {kind}", hint="name a file: only sign and verify take directories"
+        )
 
 
 def read_whole(path: Path, at_most_bytes: int) -> bytes:

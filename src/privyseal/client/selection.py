@@ -59,10 +59,10 @@ def select(selection: Selection) -> tuple[Work, ...]:
         if not _excluded(path, selection.excludes):
             found.setdefault(_real(path), Work(path=path, target=_target(path, below, selection)))
     if not found:
-        places = ", ".join((*selection.names, *selection.lists)) or "the command line"
+        places = ", ".join((*selection.names, *selection.lists))
         raise ConfigError(
             "files.none",
-            f"no file to sign was found: {places}",
+            f"no file to sign was found: {places}" if places else "no file to sign is named",
             hint="name files, directories or patterns; see --exclude",
         )
     works = tuple(found.values())

@@ -115,9 +115,14 @@ def load_bundle(path: Path) -> TrustBundle:
     """Read the bundle that was pinned in a file.
 
     Raises:
-        ConfigError: `file.missing`.
+        ConfigError: `file.missing`. And what `open_bundle` raises.
     """
     try:
-        return open_bundle(path.read_bytes())
+        encoded = path.read_bytes()
     except OSError as error:
         raise ConfigError("file.missing", f"cannot read the trust bundle {path}: {error.strerror}") from error
+    try:
+        return open_bundle(encoded)
+    except (MalformedInputError, VerificationError) as error:
+        hint = error.hint or "a trust bundle is bundle.json in the directory of a client that has joined"
+        raise type(error)(error.code, f"trust bundle {path}: {error.message}", hint=hint) from error

@@ -67,10 +67,11 @@ class Witness:
 class WitnessProcess:
     """A witness and its listener."""
 
-    def __init__(self, witness: Witness, *, host: str, port: int) -> None:
+    def __init__(self, witness: Witness, *, host: str, port: int, body_seconds: float = _BODY_SECONDS) -> None:
         self._witness: Final = witness
         self._host: Final = host
         self._port: Final = port
+        self._body_seconds: Final = body_seconds
         self._waiting = 0
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/add-checkpoint", self._add_checkpoint)
@@ -118,7 +119,7 @@ class WitnessProcess:
 
     async def _answer(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(self._body_seconds):
                 body = await request.read()
         except TimeoutError:
             return web.Response(status=408, text="the request did not end in time\n")
