@@ -57,7 +57,7 @@ def test_there_is_no_room_for_what_is_said(up: Up, dist: Path, flags: tuple[str,
     assert b"Traceback" not in done.stderr
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
-        b"privyseal: cannot use: No space left on device [file.unusable]",
+        b"privyseal: cannot use a file, or write the output: No space left on device [file.unusable]",
     )
 
 
