@@ -39,7 +39,25 @@ def _refuse() -> NoReturn:
     raise UnsupportedInputError("key.remote", _ELSEWHERE, hint="ask for signatures only")
 
 
-class _RemoteRsaKey(rsa.RSAPrivateKey):
+class _Elsewhere:
+    """What both kinds of key answer when they are asked for the key itself, or for a copy."""
+
+    def private_bytes(
+        self,
+        encoding: serialization.Encoding,
+        format: serialization.PrivateFormat,
+        encryption_algorithm: serialization.KeySerializationEncryption,
+    ) -> bytes:
+        _refuse()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
+class _RemoteRsaKey(_Elsewhere, rsa.RSAPrivateKey):
     def __init__(self, public_key: rsa.RSAPublicKey, spki: bytes, sign: SignDigest) -> None:
         self._public_key = public_key
         self._spki = spki
@@ -69,22 +87,8 @@ class _RemoteRsaKey(rsa.RSAPrivateKey):
     def private_numbers(self) -> rsa.RSAPrivateNumbers:
         _refuse()
 
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> bytes:
-        _refuse()
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self
-
-
-class _RemoteEcKey(ec.EllipticCurvePrivateKey):
+class _RemoteEcKey(_Elsewhere, ec.EllipticCurvePrivateKey):
     def __init__(self, public_key: ec.EllipticCurvePublicKey, spki: bytes, sign: SignDigest) -> None:
         self._public_key = public_key
         self._spki = spki
@@ -110,20 +114,6 @@ class _RemoteEcKey(ec.EllipticCurvePrivateKey):
 
     def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
         _refuse()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> bytes:
-        _refuse()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self
 
 
 RemoteKey = _RemoteRsaKey | _RemoteEcKey
