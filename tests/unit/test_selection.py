@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pe_samples import make_pe
+from privyseal.client.files import draft_beside
 from privyseal.client.selection import Selection, make_folders, select
 from privyseal.errors import ConfigError, MalformedInputError
 
@@ -43,6 +44,16 @@ def test_a_named_file_is_meant_whatever_it_is() -> None:
 
 def test_a_directory_gives_what_can_be_signed_in_order_and_follows_no_link() -> None:
     assert names("dist") == ["dist/a.exe", "dist/b.exe", "dist/lib/c.dll"]
+
+
+def test_what_another_run_writes_or_left_when_it_was_killed_is_not_signed(tree: Path) -> None:
+    with draft_beside(tree / "dist" / "a.exe") as draft:
+        draft.stream.write(PROGRAM)
+        draft.stream.flush()
+        beside = [path.name for path in (tree / "dist").iterdir() if path.is_file() and path.read_bytes() == PROGRAM]
+
+        assert draft.path.name in beside
+        assert names("dist") == ["dist/a.exe", "dist/b.exe", "dist/lib/c.dll"]
 
 
 def test_each_file_comes_once() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Draft",
     "SourceFile",
     "draft_beside",
+    "is_draft",
     "open_source",
     "read_whole",
     "reopen_source",
@@ -30,6 +31,7 @@ __all__ = [
     "write_whole",
 ]
 
+_DRAFT_SUFFIX: Final = ".privyseal"
 _COPY_BYTES: Final = 16 * 1024 * 1024
 #: Opening a FIFO must not wait for a writer; where there is text mode, it is not meant.
 _READ_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -300,11 +302,16 @@ def _check_place(target: Path, real: Path) -> None:
         )
 
 
+def is_draft(name: str) -> bool:
+    """Whether a file with this name is what a run writes, or wrote when it was killed: it is nobody's program."""
+    return name.startswith(".") and name.endswith(_DRAFT_SUFFIX)
+
+
 @contextlib.contextmanager
 def _temporary(real: Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """An open file beside the one that it will replace; gone at the end unless it was renamed."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", suffix=".privyseal", dir=real.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{real.name[:100]}.", suffix=_DRAFT_SUFFIX, dir=real.parent)
     except OSError as error:
         raise _unwritable(target, error) from error
     temporary = Path(name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from privyseal.client.files import is_draft
 from privyseal.client.preparing import Work
 from privyseal.client.receipts import receipt_path
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
@@ -125,7 +126,7 @@ def _signable_below(directory: Path, output: Path | None) -> Iterator[tuple[Path
         folders[:] = sorted(folder for folder in folders if output is None or _real(Path(parent, folder)) != output)
         for name in sorted(names):
             path = Path(parent, name)
-            if not path.is_symlink() and path.is_file() and _is_signable(path):
+            if not is_draft(name) and not path.is_symlink() and path.is_file() and _is_signable(path):
                 yield path, path.relative_to(directory)
 
 
