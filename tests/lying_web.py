@@ -77,7 +77,13 @@ class WebHub:
     def _view(self, line: str, body: bytes) -> ProfileView | RequestView:
         if "/v1/profiles/" in line:
             return ProfileView(
-                name=PROFILE, level="traced", opaque=("digest",), hardware=False, chain=self.chain, online=True
+                name=PROFILE,
+                level="traced",
+                opaque=("digest",),
+                hardware=False,
+                chain=self.chain,
+                online=True,
+                bundle=self.trust.bundle.sha256,
             )
         if line.startswith("POST"):
             request_id = self._sign(msgspec.json.decode(body, type=SignatureRequest))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from api_client import api_of, ask
 from installation import Site
@@ -28,7 +29,12 @@ from privyseal.wire.link import (
 )
 from programs import privyseal, succeeded
 
-HELLO = encode(Hello(version=LINK_VERSION, checkpoint_size=0, checkpoint_root=EMPTY_ROOT))
+OF_ANOTHER_VERSION = Hello(version=99, checkpoint_size=0, checkpoint_root=EMPTY_ROOT, bundle=b"", witness="")
+
+
+def hello(site: Site) -> bytes:
+    """What an agent says that has seen nothing of the log yet."""
+    return encode(replace(OF_ANOTHER_VERSION, version=LINK_VERSION, bundle=site.client().load_bundle().sha256))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def still_signs(site: Site) -> None:
         (b"\xdf\xff\xff\xff\xff", "link.malformed"),
         (encode(Welcome(name="x")), "link.malformed"),
         (encode(Announce(profiles=())), "link.version"),
-        (encode(Hello(version=99, checkpoint_size=0, checkpoint_root=EMPTY_ROOT)), "link.version"),
+        (encode(OF_ANOTHER_VERSION), "link.version"),
     ],
     ids=["empty", "words", "reserved", "deep", "enormous-map", "hubs-own", "no-hello", "version"],
 )
@@ -102,9 +108,9 @@ async def test_words_instead_of_messages(site: Site, link: aiohttp.ClientWebSock
 
 
 async def test_a_second_hello(site: Site, link: aiohttp.ClientWebSocketResponse) -> None:
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
 
     assert await refusal(link) == "link.malformed"
     still_signs(site)
@@ -115,7 +121,7 @@ async def test_a_profile_of_another_agent_is_not_taken_over(site: Site, link: ai
     stolen = ProfileAnnouncement(
         name="release", chain=(), level="traced", opaque=(), token_label="", token_serial="", hardware=True
     )
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
     await link.send_bytes(encode(Announce(profiles=(stolen,))))
 
@@ -133,7 +139,7 @@ async def test_a_profile_whose_chain_is_no_certificate(site: Site, link: aiohttp
         token_serial="",
         hardware=True,
     )
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
     await link.send_bytes(encode(Announce(profiles=(broken,))))
 
@@ -144,7 +150,7 @@ async def test_a_profile_whose_chain_is_no_certificate(site: Site, link: aiohttp
 
 async def test_answers_that_nobody_asked_for(site: Site, link: aiohttp.ClientWebSocketResponse) -> None:
     """They are no signatures: nothing of them reaches the log."""
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
     before = succeeded(site.run("log", "verify", "--json")).document["signatures"]
     for fence in (-1, 0, 1, 2**40):

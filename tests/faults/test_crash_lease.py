@@ -6,9 +6,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lying_hub import make_trust
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.lane import Lane, LaneServices
+from privyseal.hub.services.witnesses import Witnesses
+from privyseal.hub.witness_http import WitnessClient
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore
@@ -48,8 +52,20 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
         clock=system_clock,
         head_path=tmp_path / "head.checkpoint",
     )
+    audit = Audit(store)
     services = LaneServices(
-        store=store, audit=Audit(store), holder="this hub", changed=lambda _: None, failed=lambda _: None
+        store=store,
+        audit=audit,
+        witnesses=Witnesses(
+            store=store,
+            audit=audit,
+            trust=PinnedTrust(tmp_path / "bundle.json", make_trust().bundle),
+            links=dict,
+            client=WitnessClient(),
+        ),
+        holder="this hub",
+        changed=lambda _: None,
+        failed=lambda _: None,
     )
     lane = Lane(PROFILE, services)
     attached = asyncio.create_task(lane.attach(AgentLink(AGENT, send, held_size=0), PROFILE, None))

@@ -96,7 +96,8 @@ LIES: dict[str, Lie] = {
     "count": lambda _, peer: send_bytes(peer, b"\xdd\xff\xff\xff\xff"),
     "oversize": lambda _, peer: send_bytes(peer, bytes(MAX_MESSAGE_BYTES + 1)),
     "agents-message": lambda _, peer: send_bytes(
-        peer, encode(Hello(version=LINK_VERSION, checkpoint_size=0, checkpoint_root=bytes(32)))
+        peer,
+        encode(Hello(version=LINK_VERSION, checkpoint_size=0, checkpoint_root=bytes(32), bundle=b"", witness="")),
     ),
     "text": send_text,
     "after-welcome": send_after_welcome,

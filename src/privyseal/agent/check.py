@@ -17,7 +17,6 @@ from privyseal.identity.bundle import TrustBundle
 from privyseal.pki.mechanism import Mechanism, mechanism_for
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Claimed, Enrol, Intent, parse_entry
-from privyseal.tlog.note import parse_vkey
 from privyseal.tlog.proof import verify_consistency, verify_inclusion
 from privyseal.tlog.tree import leaf_hash
 from privyseal.wire.link import Job, JobItem
@@ -41,6 +40,7 @@ class KeyProfile:
     Attributes:
         spki: SubjectPublicKeyInfo of the key, DER.
         not_before_ms, not_after_ms: Validity of its certificate.
+        witness: Whether witnesses must cosign: `off`, `async`, `before-release` or `before-use`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class KeyProfile:
     opaque: tuple[str, ...]
     not_before_ms: int
     not_after_ms: int
+    witness: str = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +70,7 @@ def check_checkpoint(job: Job, held: Held, bundle: TrustBundle) -> Checkpoint:
         VerificationError: `note.signature`, `note.unsigned`, `checkpoint.origin`.
         LogIntegrityError: `log.rewound` or `log.fork`.
     """
-    key = parse_vkey(bundle.statement.log_key)
-    checkpoint = open_checkpoint(job.checkpoint, origin=bundle.hub, verifiers=(key,))
+    checkpoint = open_checkpoint(job.checkpoint, origin=bundle.origin, verifiers=(bundle.log_key,))
     if checkpoint.size < held.size:
         raise LogIntegrityError(
             "log.rewound",

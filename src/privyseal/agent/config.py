@@ -53,6 +53,11 @@ class AgentFiles(msgspec.Struct, frozen=True):
         return self.directory / "request.key"
 
     @property
+    def witness_key(self) -> Path:
+        """Key under which the agent cosigns checkpoints."""
+        return self.directory / "witness.key"
+
+    @property
     def journal(self) -> Path:
         """Jobs, checkpoints and fences."""
         return self.directory / "journal.db"
@@ -90,6 +95,8 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         chain: PEM file with the certificates, leaf first, if the token does not hold them all.
         level: `traced` or `pinned` (see SECURITY.md).
         opaque: Formats that may be signed although the preimage shows only a digest; `*` for all.
+        witness: Whether witnesses must cosign the log: `off`, `async` (they are asked, nothing waits), `before-release`
+            (no signature leaves the hub before), `before-use` (the token is not used before, either).
         test: Its signatures are for trying things out: marked everywhere, and never under a public CA's certificate.
     """
 
@@ -100,6 +107,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     chain: str = ""
     level: Literal["traced", "pinned"] = "traced"
     opaque: tuple[str, ...] = ()
+    witness: Literal["off", "async", "before-release", "before-use"] = "off"
     test: bool = False
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
+from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
 from privyseal.errors import ConflictError, LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
@@ -68,9 +69,12 @@ class Executor:
         request_key: bytes,
         journal: AgentJournal,
         clock: Clock,
+        own_witness: bytes = b"",
         formats: tuple[Format, ...] = FORMATS,
     ) -> None:
+        """`own_witness` is the agent's public key as a witness: it does not count for the agent's own tokens."""
         self._bundle = bundle
+        self._own_witness = own_witness
         self._request_key = request_key
         self._journal = journal
         self._clock = clock
@@ -91,6 +95,19 @@ class Executor:
         if state.checkpoint_note is not None and state.size > self._held.size:
             self._held = Held(size=state.size, root=state.root)
         return self._held
+
+    def go_by(self, bundle: TrustBundle) -> None:
+        """Take another trust bundle in the place of the former one, between two links."""
+        self._bundle = bundle
+
+    async def see(self, note: str, size: int, root: bytes) -> None:
+        """Hold a checkpoint that was shown to extend the one held; durable when this returns.
+
+        Raises:
+            PrivysealError: what the journal raises; it counts as seen all the same.
+        """
+        self._held = Held(size=size, root=root)
+        await self._journal.see_checkpoint(note, size, root)
 
     def serve(self, keys: tuple[ServedKey, ...]) -> None:
         """Replace the key profiles that are served."""
@@ -127,6 +144,8 @@ class Executor:
 
     async def _begin(self, job: Job, checkpoint: Checkpoint, profile: KeyProfile) -> tuple[CheckedItem, ...]:
         """Check all of a job, and write down that its items are about to be signed."""
+        if profile.witness == BEFORE_USE:
+            check_cosigned(job, checkpoint, self._bundle, own_witness=self._own_witness)
         items = check_job(
             job,
             checkpoint,

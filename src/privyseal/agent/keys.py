@@ -163,6 +163,7 @@ def _open(
         opaque=config.opaque,
         not_before_ms=_milliseconds(leaf.not_valid_before_utc),
         not_after_ms=_milliseconds(leaf.not_valid_after_utc),
+        witness=config.witness,
     )
     announcement = ProfileAnnouncement(
         name=config.profile,
@@ -172,6 +173,7 @@ def _open(
         token_label=info.label,
         token_serial=info.serial,
         hardware=info.hardware,
+        witness=config.witness,
         test=config.test,
     )
     served = ServedKey(profile=profile, token=token, key_id=key.key_id, turn=turn)
@@ -191,6 +193,7 @@ def _unserved(config: KeyConfig, problem: PrivysealError, directory: Path) -> Op
         token_label=config.token,
         token_serial="",
         hardware=False,
+        witness=config.witness,
         test=config.test,
         problem_code=problem.code,
         problem=problem.message,

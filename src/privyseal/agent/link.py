@@ -15,10 +15,13 @@ import aiohttp
 import structlog
 
 from privyseal.agent.executor import Executor
+from privyseal.agent.witness import LinkWitness
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
+from privyseal.identity.trust import PinnedTrust
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
+    AddCheckpoint,
     AgentMessage,
     Announce,
     Hello,
@@ -26,6 +29,7 @@ from privyseal.wire.link import (
     OutcomeQuery,
     ProfileAnnouncement,
     Refused,
+    TrustChanged,
     Welcome,
     decode_hub,
     encode,
@@ -41,13 +45,37 @@ _STEADY_SECONDS: Final = 60.0
 
 
 class HubLink:
-    """Keeps one link to one hub."""
+    """Keeps one link to one hub.
+
+    Attributes:
+        trust: The pinned trust bundle.
+        linked: Set while the link stands.
+    """
 
     def __init__(
-        self, *, url: str, tls: ssl.SSLContext, executor: Executor, failed: Callable[[BaseException], None]
+        self,
+        *,
+        url: str,
+        tls: Callable[[], ssl.SSLContext],
+        trust: PinnedTrust,
+        executor: Executor,
+        witness: LinkWitness,
+        failed: Callable[[BaseException], None],
     ) -> None:
-        """`failed` is called when a job ended in a way that nobody foresaw: the hub has no answer to it."""
+        """Keep a link.
+
+        Args:
+            url: The hub's mtls listener.
+            tls: Makes the TLS context by the trust bundle in force.
+            trust: The pinned trust bundle; the hub may bring its successor.
+            executor: Carries out jobs.
+            witness: Cosigns checkpoints.
+            failed: Called when a job ended in a way that nobody foresaw: the hub has no answer to it.
+        """
         self._failed = failed
+        self.trust = trust
+        self._witness = witness
+        self._dial_at_once = False
         self._url = url.rstrip("/") + "/v1/agents/link"
         self._tls = tls
         self._executor = executor
@@ -78,6 +106,9 @@ class HubLink:
                 finally:
                     self.linked.clear()
                     self._socket = None
+                if self._dial_at_once:
+                    self._dial_at_once = False
+                    continue
                 if loop.time() - started > _STEADY_SECONDS:
                     backoff = _FIRST_BACKOFF_SECONDS
                 pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
@@ -93,17 +124,27 @@ class HubLink:
         held = await self._executor.load()
         async with session.ws_connect(
             self._url,
-            ssl=self._tls,
+            ssl=self._tls(),
             heartbeat=_HEARTBEAT_SECONDS,
             max_msg_size=MAX_MESSAGE_BYTES,
             compress=0,
         ) as socket:
             self._socket = socket
-            await self._send(Hello(version=LINK_VERSION, checkpoint_size=held.size, checkpoint_root=held.root))
+            await self._send(
+                Hello(
+                    version=LINK_VERSION,
+                    checkpoint_size=held.size,
+                    checkpoint_root=held.root,
+                    bundle=self.trust.bundle.sha256,
+                    witness=self._witness.vkey,
+                )
+            )
             async for frame in socket:
                 if frame.type is not aiohttp.WSMsgType.BINARY:
                     raise MalformedInputError("link.malformed", f"the hub sent a {frame.type.name} frame")
                 await self._take(frame.data)
+                if self._dial_at_once:
+                    return
 
     async def _take(self, data: bytes) -> None:
         message = decode_hub(data)
@@ -114,12 +155,23 @@ class HubLink:
                 self.linked.set()
             case Refused():
                 raise UnavailableError(message.code, f"the hub refuses this agent: {message.message}")
+            case TrustChanged():
+                self._take_trust(message.bundle)
+            case AddCheckpoint():
+                await self._send(await self._witness.add_checkpoint(message.body, self.trust.bundle))
             case Job():
                 rest = await self._executor.accept(message, self._send)
                 if rest is not None:
                     self._spawn(rest)
             case OutcomeQuery():
                 await self._send(await self._executor.outcome(message))
+
+    def _take_trust(self, envelope: bytes) -> None:
+        """Go by the successor of the trust bundle, over a new link: what was checked by the former one ends with it."""
+        bundle = self.trust.succeed(envelope)
+        self._executor.go_by(bundle)
+        _LOG.warning("trust bundle changed by its authority keys", serial=bundle.statement.serial)
+        self._dial_at_once = True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

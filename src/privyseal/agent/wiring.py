@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, token_config
 from privyseal.agent.executor import Executor
 from privyseal.agent.keys import open_profiles
 from privyseal.agent.link import HubLink
+from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
-from privyseal.identity.bundle import TrustBundle, load_bundle
-from privyseal.identity.keyfile import load_ed25519, read_private
+from privyseal.identity.bundle import TrustBundle
+from privyseal.identity.keyfile import load_ed25519, read_private, save_private_key
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import Token
@@ -38,7 +41,7 @@ class Agent:
         *,
         config: AgentConfig,
         files: AgentFiles,
-        bundle: TrustBundle,
+        trust: PinnedTrust,
         journal: AgentJournal,
         clock: Clock,
     ) -> None:
@@ -46,8 +49,23 @@ class Agent:
         self._files = files
         self._journal = journal
         request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
-        self.executor = Executor(bundle=bundle, request_key=request_key, journal=journal, clock=clock)
-        self.link = HubLink(url=config.hub, tls=_tls(files, bundle), executor=self.executor, failed=self._failure_seen)
+        witness_key = _witness_key(files)
+        self.executor = Executor(
+            bundle=trust.bundle,
+            request_key=request_key,
+            journal=journal,
+            clock=clock,
+            own_witness=witness_key.public_key().public_bytes_raw(),
+        )
+        cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
+        self.link = HubLink(
+            url=config.hub,
+            tls=lambda: _tls(files, trust.bundle),
+            trust=trust,
+            executor=self.executor,
+            witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
+            failed=self._failure_seen,
+        )
         self._tokens: dict[str, Token] = {
             table.name: open_token(token_config(table, files.directory)) for table in config.token
         }
@@ -139,6 +157,13 @@ class Agent:
         await self._journal.close()
 
 
+def _witness_key(files: AgentFiles) -> Ed25519PrivateKey:
+    """The agent's key as a witness, made at the first start."""
+    if not files.witness_key.exists():
+        save_private_key(files.witness_key, Ed25519PrivateKey.generate())
+    return load_ed25519(files.witness_key)
+
+
 def _tls(files: AgentFiles, bundle: TrustBundle) -> ssl.SSLContext:
     """TLS 1.3 with the agent's certificate; only the pinned CA is believed."""
     read_private(files.tls_key)
@@ -157,6 +182,6 @@ async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
     """
     files = AgentFiles(directory)
     config = load_agent_config(directory)
-    bundle = load_bundle(files.bundle)
+    trust = PinnedTrust.load(files.bundle)
     journal = await SqliteJournal.open(files.journal)
-    return Agent(config=config, files=files, bundle=bundle, journal=journal, clock=clock)
+    return Agent(config=config, files=files, trust=trust, journal=journal, clock=clock)

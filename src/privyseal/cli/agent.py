@@ -53,7 +53,10 @@ def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
     as_json
         Print one JSON document.
     """
+    from privyseal.agent.joining import remember_checkpoint  # noqa: PLC0415 - needs the extra `agent`
+
     member = join_hub(read_join_code(), "agent", directory)
+    asyncio.run(remember_checkpoint(directory, member.bundle, member.checkpoint))
     path = directory / "agent.toml"
     write_private(path, _CONFIG_TEXT.format(name=member.name, hub=member.mtls_url, web=member.web_url).encode())
     emit(

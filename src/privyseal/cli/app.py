@@ -67,6 +67,7 @@ _noun(
     (
         ("init", "Make a new hub, and the authority key that you keep."),
         ("run", "Run a hub in the foreground."),
+        ("trust", "Show the trust bundle, or change the witnesses that it names."),
         ("invite", "Make a join code for a client or an agent (needs an authority key)."),
         ("revoke", "End a client's or agent's standing (needs an authority key)."),
     ),

@@ -17,6 +17,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from privyseal.agent.joining import remember_checkpoint
 from privyseal.agent.wiring import Agent, open_agent
 from privyseal.client.administration import Administration
 from privyseal.client.config import client_config_text
@@ -189,7 +190,8 @@ async def _make(directory: Path, listen: str, marker: Path) -> Installation:
 def _enrol(directory: Path, hub: Hub, authority: Path) -> None:
     """Agent and client join as they would from anywhere."""
     desk = Administration(bundle=hub.bundle, web_url=hub.config.web_url, authority_paths=(authority,))
-    join(desk.invite("agent", "agent", ()), "agent", directory / "agent")
+    agent = join(desk.invite("agent", "agent", ()), "agent", directory / "agent")
+    asyncio.run(remember_checkpoint(directory / "agent", agent.bundle, agent.checkpoint))
     member = join(desk.invite("client", "client", ("*",)), "client", directory / "client")
     text = client_config_text(
         name=member.name, hub=member.mtls_url, web=member.web_url, identity="client", trust=("test-root.pem",)

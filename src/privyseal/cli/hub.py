@@ -11,9 +11,13 @@ from cyclopts import Parameter
 from privyseal.cli.authority import AsJson, Authority, administration
 from privyseal.cli.render import emit, say
 from privyseal.client.administration import Administration
-from privyseal.identity.bundle import load_bundle
+from privyseal.client.config import load_client_config
+from privyseal.errors import ConfigError
+from privyseal.identity.bundle import TrustBundle, load_bundle
+from privyseal.identity.keyfile import public_key_text
+from privyseal.identity.trust import PinnedTrust
 
-__all__ = ["init", "invite", "revoke", "run"]
+__all__ = ["init", "invite", "revoke", "run", "trust"]
 
 Directory = Annotated[Path, Parameter(name="--dir")]
 
@@ -151,6 +155,86 @@ def revoke(
     """
     _desk(directory, authority, config).revoke(role, name)
     emit({"revoked": name, "role": role}, (f"{role} {name} has no standing any more",), as_json=as_json)
+
+
+def trust(
+    *,
+    witnesses: Path | None = None,
+    no_witnesses: Annotated[bool, Parameter(name="--no-witnesses", negative="")] = False,
+    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
+    authority: Authority = (),
+    as_json: AsJson = False,
+    config: str = "",
+) -> None:
+    """Show the trust bundle; with --witnesses, change it: agents and clients follow by themselves.
+
+    A key profile whose `witness` in agent.toml is `before-release` or `before-use` waits for the quorum that the policy
+    names. A witness on the hub's own host, and the agent that uses the token, never count.
+
+    Parameters
+    ----------
+    witnesses
+        Quorum policy (c2sp.org/tlog-policy). Agents are named by the verifier keys that `privyseal status --json`
+        shows, other witnesses also by URL. The hub must be running.
+    no_witnesses
+        Rely on no witness any more.
+    directory
+        The hub's directory, if this is the hub's machine.
+    authority
+        Authority key file, may be repeated (default: authority.key beside the client configuration).
+    as_json
+        Print one JSON document.
+    config
+        Client configuration that knows the hub, if this is another machine.
+    """
+    if witnesses is None and not no_witnesses:
+        _print_trust(_pinned(directory, config).bundle, as_json=as_json)
+        return
+    if witnesses is not None and no_witnesses:
+        raise ConfigError("trust.both", "--witnesses and --no-witnesses exclude each other")
+    desk = _desk(directory, authority, config)
+    bundle = desk.name_witnesses("" if witnesses is None else _policy_text(witnesses))
+    if directory is None:  # the hub keeps its own
+        _pinned(directory, config).succeed(bundle.envelope)
+    _print_trust(bundle, as_json=as_json)
+
+
+def _pinned(directory: Path | None, config: str) -> PinnedTrust:
+    if directory is None:
+        return PinnedTrust.load(load_client_config(config).identity.bundle)
+    from privyseal.hub.config import HubFiles  # noqa: PLC0415 - needs the extra `hub`
+
+    return PinnedTrust.load(HubFiles(directory).bundle)
+
+
+def _policy_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("file.missing", f"cannot read the quorum policy {path}: {error}") from error
+
+
+def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:
+    statement = bundle.statement
+    authorities = [(one.name, public_key_text(one.key)) for one in statement.authorities]
+    data = {
+        "hub": bundle.hub,
+        "serial": statement.serial,
+        "sha256": bundle.sha256.hex(),
+        "log_key": statement.log_key,
+        "authorities": [{"name": name, "key": key} for name, key in authorities],
+        "quorum": statement.quorum,
+        "witnesses": statement.witnesses,
+    }
+    lines = [
+        f"hub        {bundle.hub}, trust bundle {statement.serial} ({bundle.sha256.hex()[:16]}…)",
+        f"log        {statement.log_key}",
+        *(f"authority  {name}: {key}" for name, key in authorities),
+        f"           {statement.quorum} of {len(authorities)} must sign what they decide",
+    ]
+    first, *more = [line for line in statement.witnesses.splitlines() if line.strip()] or ["none"]
+    lines += [f"witnesses  {first}", *(f"           {line}" for line in more)]
+    emit(data, lines, as_json=as_json)
 
 
 def run(*, directory: Directory) -> None:

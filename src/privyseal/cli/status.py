@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from privyseal.cli.render import emit, table
 from privyseal.client.config import load_client_config
 from privyseal.client.hub import HubClient
-from privyseal.wire.api import HubStatus
+from privyseal.wire.api import AgentStatus, HubStatus
 
 __all__ = ["status"]
 
@@ -32,7 +32,7 @@ def _lines(found: HubStatus) -> list[str]:
     lines = [
         f"hub     {found.hub} (version {found.version}), asked as client {found.client}",
         f"log     {found.log_size} entries, root {found.log_root[:16]}…",
-        f"agents  {', '.join(f'{one.name} ({_linked(linked=one.linked)})' for one in found.agents) or 'none'}",
+        f"agents  {', '.join(f'{one.name} ({_linked(one)})' for one in found.agents) or 'none'}",
         "",
     ]
     rows = [("KEY PROFILE", "STATE", "LEVEL", "TOKEN", "QUEUE", "CERTIFICATE")]
@@ -40,7 +40,7 @@ def _lines(found: HubStatus) -> list[str]:
         (
             one.name + (" (test)" if one.test else ""),
             "ready" if one.online else "not served" if one.problem else "agent offline",
-            one.level,
+            one.level if one.witness == "off" else f"{one.level}, witnesses {one.witness}",
             one.token_label + ("" if one.hardware else " (not hardware)"),
             str(one.queued),
             f"{one.subject}, until {one.not_after[:10]}" if one.subject else "none",
@@ -53,6 +53,9 @@ def _lines(found: HubStatus) -> list[str]:
     if found.tsas:
         tsas = [(one.url, one.state, one.problem or "none") for one in found.tsas]
         lines += ["", *table([("TSA", "STATE", "LAST FAILURE"), *tsas])]
+    if found.witnesses:
+        witnesses = [(one.name, str(one.size or "-"), one.problem or "none") for one in found.witnesses]
+        lines += ["", *table([("WITNESS", "COSIGNED", "LAST FAILURE"), *witnesses])]
     if any(one.level == "traced" for one in found.profiles):
         lines += [
             "",
@@ -63,5 +66,7 @@ def _lines(found: HubStatus) -> list[str]:
     return lines
 
 
-def _linked(*, linked: bool) -> str:
-    return "linked" if linked else "no link"
+def _linked(agent: AgentStatus) -> str:
+    if not agent.linked:
+        return "no link"
+    return "linked, on the hub's host" if agent.here else "linked"

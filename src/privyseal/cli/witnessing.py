@@ -16,7 +16,7 @@ from privyseal.client.witnessing import HubLog, witness_newest
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.identity.keyfile import write_public
 from privyseal.tlog.cosignature import parse_cosigner_vkey
-from privyseal.tlog.note import MAX_NOTE_BYTES, parse_vkey
+from privyseal.tlog.note import MAX_NOTE_BYTES
 from privyseal.tlog.quorum import (
     MAX_POLICY_BYTES,
     CosignedCheckpoint,
@@ -95,7 +95,7 @@ def verify_cosigned(checkpoint: str, *, keys: tuple[str, ...], policy: Path | No
     asked = policy_of_all(tuple(parse_cosigner_vkey(key) for key in keys)) if policy is None else _read_policy(policy)
     logs = tuple(log.key for log in asked.logs)
     if not logs:
-        logs = (parse_vkey(load_client_config(config).load_bundle().statement.log_key),)
+        logs = (load_client_config(config).load_bundle().log_key,)
     document, lines = _told(open_cosigned(data, asked, logs))
     emit(document, lines, as_json=as_json)
 

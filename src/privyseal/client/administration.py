@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import ConfigError
 from privyseal.identity.authority import (
@@ -16,10 +18,11 @@ from privyseal.identity.authority import (
     open_authority,
     seal_authority,
 )
-from privyseal.identity.bundle import TrustBundle
+from privyseal.identity.bundle import TrustBundle, open_successor, seal_bundle
 from privyseal.identity.joining import JoinCodeText, format_join_code
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.ports.clock import Clock, system_clock
+from privyseal.tlog.quorum import parse_policy
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["Administration"]
@@ -95,6 +98,26 @@ class Administration:
                 formats=formats,
             )
         )
+
+    def name_witnesses(self, policy: str) -> TrustBundle:
+        """Have hub, agents and clients rely on these witnesses; the new trust bundle.
+
+        Args:
+            policy: C2SP tlog-policy; empty to rely on none any more.
+
+        Raises:
+            MalformedInputError: `quorum.malformed`. VerificationError: `bundle.quorum`.
+            ConfigError: `witness.here` if a witness runs on the hub's own host.
+        """
+        if policy:
+            parse_policy(policy.encode())
+        statement = self._bundle.statement
+        successor = seal_bundle(
+            msgspec.structs.replace(statement, serial=statement.serial + 1, witnesses=policy), self._keys
+        )
+        self._bundle = open_successor(successor.envelope, self._bundle)
+        self._web.request("PUT", "/v1/bundle", successor.envelope)
+        return self._bundle
 
     def revoke(self, role: str, name: str) -> None:
         """End a standing at once."""

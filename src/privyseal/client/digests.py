@@ -53,12 +53,11 @@ class PreimageSigner:
     """Has preimages signed that were made elsewhere, with one key profile."""
 
     def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
-        self._bundle = config.load_bundle()
         self._profile = profile
         self._hub = HubClient(config)
         self._requester = Requester(
             hub=self._hub,
-            hub_name=self._bundle.hub,
+            hub_name=self._hub.bundle.hub,
             profile=profile,
             key=load_ed25519(config.identity.request_key),
             journal=RequestJournal(config.identity.journal),
@@ -80,7 +79,7 @@ class PreimageSigner:
         (answered,) = self._requester.ask((wanted,), lambda _: None)
         if answered.item.state != "signed":
             self._requester.settled(answered)
-        receipt = check_answer(answered, self._bundle)
+        receipt = check_answer(answered, self._hub.bundle)
         yield SignedDigest(signature=answered.item.signature, receipt=answered.item.receipt), receipt
         self._requester.settled(answered)
 

@@ -8,8 +8,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from privyseal.client.config import ClientConfig
-from privyseal.client.transport import MtlsTransport
+from privyseal.client.transport import MtlsTransport, WebTransport, web_context
 from privyseal.errors import ConfigError, MalformedInputError, UnavailableError
+from privyseal.identity.bundle import TrustBundle
+from privyseal.identity.trust import PinnedTrust
 from privyseal.wire.api import (
     HubStatus,
     ProfileView,
@@ -37,6 +39,12 @@ class HubClient:
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
         self._transport = MtlsTransport(config)
+        self._trust = PinnedTrust.load(config.identity.bundle)
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """The trust bundle in force here; `profile` looks whether authority keys have put another in its place."""
+        return self._trust.bundle
 
     @property
     def sent_bytes(self) -> int:
@@ -52,14 +60,29 @@ class HubClient:
         """A key profile.
 
         Raises:
-            ConfigError: `profile.unknown`. TokenError: what stands in the way at the agent. And what every call may
-                raise: UnavailableError, IdentityError.
+            ConfigError: `profile.unknown`. TokenError: what stands in the way at the agent. VerificationError:
+                `bundle.successor`. And what every call may raise: UnavailableError, IdentityError.
         """
         if not is_name(name):
             raise ConfigError(
                 "profile.unknown", f"{name!r} cannot be a key profile: {NAME_RULE}", hint="privyseal status lists them"
             )
-        return _decode(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
+        view = _decode(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
+        if view.bundle != self._trust.bundle.sha256:
+            self._follow()
+        return view
+
+    def _follow(self) -> None:
+        """Pin the hub's trust bundle, if it is a successor of the one that is pinned here."""
+        web = WebTransport(self._config.web_url, web_context(self.bundle.statement.ca))
+        try:
+            self._trust.succeed(web.request("GET", "/v1/bundle"))
+        except OSError as error:
+            raise ConfigError(
+                "join.unwritable",
+                f"the hub's new trust bundle cannot be kept at {error.filename}: {error.strerror}",
+                hint="make the directory writable for this user",
+            ) from error
 
     def status(self) -> HubStatus:
         """What the hub says of itself."""

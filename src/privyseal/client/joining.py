@@ -25,7 +25,7 @@ Keys = dict[Path, Ed25519PrivateKey | ec.EllipticCurvePrivateKey]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What joining brought."""
+    """What joining brought; `checkpoint` is the hub's newest, not verified yet."""
 
     name: str
     role: str
@@ -34,6 +34,7 @@ class Membership:
     mtls_url: str
     web_url: str
     request_key: bytes
+    checkpoint: str
 
 
 def join(code_text: str, role: str, directory: Path) -> Membership:
@@ -77,6 +78,7 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
         mtls_url=answer.mtls_url,
         web_url=code.web_url,
         request_key=public,
+        checkpoint=answer.checkpoint,
     )
 
 

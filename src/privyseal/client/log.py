@@ -12,7 +12,7 @@ from privyseal.errors import LogIntegrityError, MalformedInputError, Verificatio
 from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Entry
-from privyseal.tlog.note import VerifierKey, parse_vkey
+from privyseal.tlog.note import VerifierKey
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
@@ -212,4 +212,4 @@ class LogReader(PublicLog):
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
         web = WebTransport(config.web_url, web_context(bundle.statement.ca))
-        super().__init__(HubSource(web), key=parse_vkey(bundle.statement.log_key), origin=bundle.hub)
+        super().__init__(HubSource(web), key=bundle.log_key, origin=bundle.origin)

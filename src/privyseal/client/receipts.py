@@ -10,7 +10,6 @@ from privyseal.formats.model import SignatureReport
 from privyseal.identity.bundle import TrustBundle
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import Result, parse_entry
-from privyseal.tlog.note import parse_vkey
 from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, parse_receipt, verify_receipt
 
 __all__ = ["CheckedReceipt", "check_receipt", "match_receipt", "read_receipt", "receipt_path"]
@@ -43,9 +42,7 @@ def check_receipt(text: str | bytes, bundle: TrustBundle) -> CheckedReceipt:
         VerificationError: `note.signature`, `proof.inclusion`, `receipt.not_a_result`.
     """
     receipt = parse_receipt(text)
-    checkpoint = verify_receipt(
-        receipt, entry=receipt.extra, origin=bundle.hub, verifiers=(parse_vkey(bundle.statement.log_key),)
-    )
+    checkpoint = verify_receipt(receipt, entry=receipt.extra, origin=bundle.origin, verifiers=(bundle.log_key,))
     entry = parse_entry(receipt.extra)
     if not isinstance(entry, Result) or entry.outcome != "ok":
         raise VerificationError("receipt.not_a_result", "the receipt is of an entry that records no signature")

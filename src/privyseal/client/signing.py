@@ -77,11 +77,10 @@ class Signer:
         self._profile = profile
         self._timestamper = timestamper
         self._clock = clock
-        self._bundle = config.load_bundle()
         self._hub = HubClient(config)
         self._requester = Requester(
             hub=self._hub,
-            hub_name=self._bundle.hub,
+            hub_name=self._hub.bundle.hub,
             profile=profile,
             key=load_ed25519(config.identity.request_key),
             journal=RequestJournal(config.identity.journal),
@@ -138,7 +137,7 @@ class Signer:
             batch.leave(prepared)
             return batch.outcomes
         placer = Placer(
-            bundle=self._bundle,
+            bundle=self._hub.bundle,
             options=plan.options,
             timestamper=self._timestamper,
             test=profile.test,

@@ -17,7 +17,7 @@ from privyseal.errors import (
 )
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
 from privyseal.tlog.cosignature import cosignatures
-from privyseal.tlog.note import Note, VerifierKey, parse_note, parse_vkey
+from privyseal.tlog.note import Note, VerifierKey, parse_note
 from privyseal.tlog.proof import consistency_proof, consistency_tiles
 from privyseal.tlog.quorum import CosignedCheckpoint, PolicyWitness, QuorumPolicy, open_cosigned
 from privyseal.tlog.witness import AddCheckpoint
@@ -61,10 +61,10 @@ class HubLog:
 
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
-        self.key: Final[VerifierKey] = parse_vkey(bundle.statement.log_key)
+        self.key: Final[VerifierKey] = bundle.log_key
         #: The newest checkpoint that it has shown here, as it came.
         self.shown = b""
-        self._origin: Final = bundle.hub
+        self._origin: Final = bundle.origin
         self._web: Final = WebTransport(config.web_url, web_context(bundle.statement.ca))
 
     def newest(self) -> _Newest:

@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hub without its sockets: services over one store, and whether it may still sign."""
 
+import asyncio
 import secrets
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
-from privyseal.errors import LogIntegrityError, PrivysealError, VerificationError
+from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError, VerificationError
 from privyseal.hub.config import HubConfig
+from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
+from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
-from privyseal.identity.bundle import TrustBundle
+from privyseal.hub.witness_http import WitnessClient
+from privyseal.identity.bundle import TrustBundle, open_successor
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Store, Tx
 from privyseal.tlog.entry import Admin, encode_entry
 from privyseal.tlog.proof import verify_consistency
+from privyseal.wire.link import TrustChanged
 
 __all__ = ["Hub"]
 
@@ -30,26 +37,83 @@ class Hub:
     """What every route of a hub works with."""
 
     def __init__(
-        self, *, config: HubConfig, bundle: TrustBundle, store: Store, authority: TlsAuthority, clock: Clock
+        self,
+        *,
+        config: HubConfig,
+        trust: PinnedTrust,
+        store: Store,
+        authority: TlsAuthority,
+        clock: Clock,
+        is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.bundle = bundle
         self.store = store
+        self.is_here = is_here
+        self._trust = trust
         self._broken: PrivysealError | None = None
+        self._witnessing: asyncio.Task[None] | None = None
         self.audit = Audit(store)
-        self.enrolments = Enrolments(store=store, bundle=bundle, authority=authority, clock=clock)
+        self.enrolments = Enrolments(store=store, trust=trust, authority=authority, clock=clock)
+        self.witnesses = Witnesses(
+            store=store,
+            audit=self.audit,
+            trust=trust,
+            links=lambda: self.dispatch.links,
+            client=WitnessClient(is_here=is_here),
+        )
         self.dispatch = Dispatch(
             LaneServices(
                 store=store,
                 audit=self.audit,
+                witnesses=self.witnesses,
                 holder=secrets.token_hex(8),
                 changed=self._changed,
                 failed=self.fail,
             )
         )
-        self.requests = Requests(store=store, dispatch=self.dispatch, audit=self.audit, bundle=bundle, clock=clock)
+        self.requests = Requests(
+            store=store,
+            dispatch=self.dispatch,
+            audit=self.audit,
+            witnesses=self.witnesses,
+            trust=trust,
+            clock=clock,
+        )
+        self.witnesses.stored = self.requests.changed_all
         self._tsa_client = TsaClient()
         self.timestamps = Timestamps(store=store, tables=config.tsa, ask=self._tsa_client.ask, clock=clock)
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """The trust bundle in force."""
+        return self._trust.bundle
+
+    async def change_trust(self, envelope: bytes) -> TrustBundle:
+        """Put another trust bundle in its place: on record first, then for this hub and its agents.
+
+        Raises:
+            VerificationError: `bundle.successor`. MalformedInputError: as `open_successor`.
+            ConflictError: `bundle.offline` if it changes what cannot be changed while the hub runs.
+            ConfigError: `witness.here`.
+        """
+        bundle = open_successor(envelope, self.bundle)
+        if (bundle.statement.ca, bundle.statement.log_key) != (
+            self.bundle.statement.ca,
+            self.bundle.statement.log_key,
+        ):
+            raise ConflictError("bundle.offline", "the CA and the log's key are not changed while the hub runs")
+        await self.witnesses.refuse_here(bundle.witnesses)
+
+        async def write(tx: Tx) -> None:
+            entry = Admin(ts=await tx.now_ms(), action="bundle", bundle=bundle.sha256.hex())
+            await tx.append(encode_entry(entry))
+
+        await self.store.write(write)
+        self._trust.pin(bundle)
+        for link in tuple(self.dispatch.links.values()):
+            with suppress(UnavailableError):
+                await link.send(TrustChanged(bundle=bundle.envelope))
+        return bundle
 
     def _changed(self, request_id: str) -> None:
         self.requests.changed(request_id)
@@ -115,6 +179,12 @@ class Hub:
         if self.store.head.size == 0:
             await self.store.write(self._genesis)
         await self.dispatch.start()
+        self._witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
+        self._witnessing.add_done_callback(self._witnessing_ended)
+
+    def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
 
     async def _genesis(self, tx: Tx) -> None:
         entry = Admin(ts=await tx.now_ms(), action="genesis", bundle=self.bundle.sha256.hex())
@@ -123,5 +193,8 @@ class Hub:
     async def stop(self) -> None:
         """End the lanes, close the store."""
         await self.dispatch.stop()
+        if self._witnessing is not None:
+            self._witnessing.cancel()
+            await asyncio.gather(self._witnessing, return_exceptions=True)
         await self._tsa_client.close()
         await self.store.close()

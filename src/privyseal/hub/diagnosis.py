@@ -25,7 +25,7 @@ from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.storage.head import LogSeal
 from privyseal.storage.head_file import HeadFile
 from privyseal.storage.log_tables import LogTables
-from privyseal.tlog.note import NoteSigner, parse_vkey
+from privyseal.tlog.note import NoteSigner
 
 __all__ = ["check_space", "hub_rows"]
 
@@ -70,8 +70,7 @@ def _check_keys(files: HubFiles, bundle: TrustBundle, clock: Clock) -> Row:
         (files.ca_key, load_tls_key(files.ca_key).public_key() == ca.public_key()),
         (
             files.log_key,
-            load_ed25519(files.log_key).public_key().public_bytes_raw()
-            == parse_vkey(bundle.statement.log_key).public_key,
+            load_ed25519(files.log_key).public_key().public_bytes_raw() == bundle.log_key.public_key,
         ),
     )
     for path, fits in pairs:

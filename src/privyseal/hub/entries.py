@@ -170,6 +170,7 @@ def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
         opaque=profile.opaque,
         token=profile.token_serial,
         hardware=profile.hardware,
+        witness=profile.witness,
         test=profile.test,
     )
 

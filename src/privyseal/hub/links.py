@@ -7,7 +7,15 @@ from typing import Any
 
 from privyseal.errors import UnavailableError
 from privyseal.ports.store import Enrolment
-from privyseal.wire.link import HubMessage, ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import (
+    AddCheckpoint,
+    CheckpointAnswer,
+    HubMessage,
+    ItemDone,
+    ItemRefused,
+    OutcomeQuery,
+    OutcomeReply,
+)
 
 __all__ = ["AgentLink", "ItemKey"]
 
@@ -21,16 +29,29 @@ class AgentLink:
     Attributes:
         held_size: Size of the newest checkpoint that the agent holds, as far as the hub knows; the next job's
             consistency proof starts there.
+        witness: Verifier key under which the agent cosigns checkpoints.
+        here: The agent dials in from the hub's own host.
     """
 
-    def __init__(self, agent: Enrolment, send: Callable[[HubMessage], Awaitable[None]], *, held_size: int) -> None:
+    def __init__(
+        self,
+        agent: Enrolment,
+        send: Callable[[HubMessage], Awaitable[None]],
+        *,
+        held_size: int,
+        witness: str = "",
+        here: bool = True,
+    ) -> None:
         self.agent = agent
         self.held_size = held_size
+        self.witness = witness
+        self.here = here
         #: A job's proof starts where the job before it ended, so jobs are built and sent one at a time.
         self.sending = asyncio.Lock()
         self._send = send
         self._items: dict[ItemKey, asyncio.Future[ItemDone | ItemRefused]] = {}
         self._outcomes: dict[ItemKey, asyncio.Future[OutcomeReply]] = {}
+        self._checkpoint: asyncio.Future[CheckpointAnswer] | None = None
         self._closed = False
 
     async def send(self, message: HubMessage) -> None:
@@ -59,6 +80,23 @@ class AgentLink:
         await self.send(OutcomeQuery(request=key[0], item=key[1], fence=key[2]))
         return await waiting
 
+    async def add_checkpoint(self, body: str) -> CheckpointAnswer:
+        """Put a checkpoint before the agent as a witness; whoever calls holds `sending` until it has answered.
+
+        Raises:
+            UnavailableError: `agent.link_lost`.
+        """
+        waiting: asyncio.Future[CheckpointAnswer] = asyncio.get_running_loop().create_future()
+        self._checkpoint = waiting
+        await self.send(AddCheckpoint(body=body))
+        return await waiting
+
+    def told_checkpoint(self, message: CheckpointAnswer) -> None:
+        """The agent answered as a witness."""
+        waiting, self._checkpoint = self._checkpoint, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
     def told(self, message: ItemDone | ItemRefused) -> None:
         """The agent answered for an item."""
         waiting = self._items.pop((message.request, message.item, message.fence), None)
@@ -75,6 +113,8 @@ class AgentLink:
         """The link is gone: everybody who waits is told."""
         self._closed = True
         everybody: list[asyncio.Future[Any]] = [*self._items.values(), *self._outcomes.values()]
+        if self._checkpoint is not None:
+            everybody.append(self._checkpoint)
         for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(self._lost())

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from privyseal.errors import ConfigError
 from privyseal.hub.config import HubFiles, load_hub_config, split_address
 from privyseal.hub.core import Hub
+from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.http import link, log, membership, signatures, timestamps
 from privyseal.hub.http.routes import Listener, Route, application
 from privyseal.hub.services.enrol import TlsAuthority
-from privyseal.identity.bundle import load_bundle
 from privyseal.identity.ca import issue_server, new_tls_key
 from privyseal.identity.keyfile import load_ed25519, load_tls_key, save_private_key, write_public
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.storage.sqlite import SqliteStore
 
@@ -100,8 +101,13 @@ class HubProcess:
         await self.hub.stop()
 
 
-async def open_hub(directory: Path, clock: Clock = system_clock) -> HubProcess:
+async def open_hub(directory: Path, clock: Clock = system_clock, *, is_here: SameHost = same_host) -> HubProcess:
     """Open the hub in a directory; `start` makes it listen.
+
+    Args:
+        directory: Where `hub init` made it.
+        clock: The time.
+        is_here: Judges whether an address is the hub's own host.
 
     Raises:
         ConfigError: what is missing or malformed.
@@ -109,7 +115,8 @@ async def open_hub(directory: Path, clock: Clock = system_clock) -> HubProcess:
     """
     config = load_hub_config(directory)
     files = HubFiles(directory)
-    bundle = load_bundle(files.bundle)
+    trust = PinnedTrust.load(files.bundle)
+    bundle = trust.bundle
     if bundle.hub != config.name:
         raise ConfigError("config.malformed", f"{files.config} names {config.name!r}, its bundle {bundle.hub!r}")
     authority = TlsAuthority(
@@ -117,10 +124,10 @@ async def open_hub(directory: Path, clock: Clock = system_clock) -> HubProcess:
     )
     store = await SqliteStore.open(
         files.database,
-        origin=config.name,
+        origin=bundle.origin,
         log_key=load_ed25519(files.log_key),
         clock=clock,
         head_path=files.head,
     )
-    hub = Hub(config=config, bundle=bundle, store=store, authority=authority, clock=clock)
+    hub = Hub(config=config, trust=trust, store=store, authority=authority, clock=clock, is_here=is_here)
     return HubProcess(hub=hub, files=files, authority=authority, clock=clock)

@@ -15,10 +15,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, MalformedInputError, VerificationError
 from privyseal.tlog.entry import canonical_json
-from privyseal.tlog.note import parse_vkey
+from privyseal.tlog.note import VerifierKey, parse_vkey
+from privyseal.tlog.quorum import NO_QUORUM, QuorumPolicy, parse_policy
 from privyseal.wire.dsse import parse_envelope, seal, signers
 
-__all__ = ["BUNDLE_TYPE", "AuthorityKey", "TrustBundle", "load_bundle", "open_bundle", "seal_bundle"]
+__all__ = [
+    "BUNDLE_TYPE",
+    "AuthorityKey",
+    "BundleStatement",
+    "TrustBundle",
+    "load_bundle",
+    "open_bundle",
+    "open_successor",
+    "seal_bundle",
+]
 
 BUNDLE_TYPE: Final = "application/vnd.privyseal.bundle+json"
 
@@ -35,9 +45,10 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Attributes:
         serial: Grows with every change.
-        hub: The hub's name, which is also the log's origin.
+        hub: The hub's name.
         ca: Certificate of the hub's TLS CA, PEM.
-        log_key: Verifier key of the log (C2SP signed-note `vkey`).
+        log_key: Verifier key of the log (C2SP signed-note `vkey`); its name is the log's origin.
+        witnesses: Which witnesses' cosignatures are enough (C2SP tlog-policy); empty if there are none to rely on.
         quorum: How many authority keys must sign a change, a grant or an invitation.
     """
 
@@ -48,6 +59,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     log_key: str
     authorities: tuple[AuthorityKey, ...]
     quorum: int
+    witnesses: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +69,25 @@ class TrustBundle:
     Attributes:
         sha256: SHA-256 of the signed statement; this is what a join code carries.
         envelope: The signed form, as it is passed on.
+        log_key: The key that speaks for the log.
+        witnesses: Whose cosignatures make a checkpoint good enough; `NO_QUORUM` if nobody's are relied on.
     """
 
     statement: BundleStatement
     sha256: bytes
     envelope: bytes
+    log_key: VerifierKey
+    witnesses: QuorumPolicy
 
     @property
     def hub(self) -> str:
-        """The hub's name and the log's origin."""
+        """The hub's name."""
         return self.statement.hub
+
+    @property
+    def origin(self) -> str:
+        """The log's origin."""
+        return self.log_key.name
 
     @property
     def authority_keys(self) -> tuple[bytes, ...]:
@@ -98,7 +119,8 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
     try:
         statement = msgspec.json.decode(parsed.payload, type=BundleStatement)
         x509.load_pem_x509_certificate(statement.ca.encode())
-        parse_vkey(statement.log_key)
+        log_key = parse_vkey(statement.log_key)
+        witnesses = parse_policy(statement.witnesses.encode()) if statement.witnesses else NO_QUORUM
     except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError) as error:
         raise MalformedInputError("bundle.malformed", f"not a trust bundle: {error}") from error
     keys = {authority.key for authority in statement.authorities}
@@ -108,7 +130,32 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
         raise VerificationError(
             "bundle.quorum", f"the trust bundle is not signed by {statement.quorum} of its authority keys"
         )
-    return TrustBundle(statement=statement, sha256=digest, envelope=envelope)
+    return TrustBundle(statement=statement, sha256=digest, envelope=envelope, log_key=log_key, witnesses=witnesses)
+
+
+def open_successor(envelope: bytes, pinned: TrustBundle) -> TrustBundle:
+    """Read the bundle that is to replace the one that was pinned: its authority keys must say so (promise 2).
+
+    Raises:
+        MalformedInputError: as `open_bundle`.
+        VerificationError: as `open_bundle`; `bundle.successor` if it is for another hub, is no newer, or is not signed
+            by the quorum of the pinned bundle's authority keys.
+    """
+    bundle = open_bundle(envelope)
+    signed_by = signers(parse_envelope(envelope, BUNDLE_TYPE), pinned.authority_keys)
+    if bundle.hub != pinned.hub:
+        reason = f"it is for hub {bundle.hub!r}, not for {pinned.hub!r}"
+    elif bundle.statement.serial <= pinned.statement.serial:
+        reason = f"its serial {bundle.statement.serial} is not above {pinned.statement.serial}"
+    elif len(signed_by) < pinned.statement.quorum:
+        reason = f"{len(signed_by)} of the authority keys known here signed it, {pinned.statement.quorum} must"
+    else:
+        return bundle
+    raise VerificationError(
+        "bundle.successor",
+        f"the trust bundle does not follow the one that was pinned: {reason}",
+        hint="ask an administrator of the hub; a hub alone cannot change what is trusted",
+    )
 
 
 def load_bundle(path: Path) -> TrustBundle:

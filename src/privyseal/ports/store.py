@@ -92,6 +92,7 @@ class ProfileRow:
         level: `traced` or `pinned`.
         opaque: Names of formats that may be signed without a bound preimage; `*` for all.
         hardware: Whether the token is hardware.
+        witness: `off`, `async`, `before-release` or `before-use`.
         test: Whether its signatures are for trying things out only.
     """
 
@@ -104,6 +105,7 @@ class ProfileRow:
     token_serial: str
     hardware: bool
     entry_index: int
+    witness: str = "off"
     test: bool = False
 
 
@@ -270,6 +272,10 @@ class ReadTx(Protocol):
         """Stored signed checkpoints in the order of their size, `count` at most from the `start`-th on."""
         ...
 
+    async def cosigned(self, index: int, count: int) -> tuple[str, ...]:
+        """Stored checkpoints with witnesses' cosignatures whose trees hold entry `index`: the `count` oldest."""
+        ...
+
 
 class Tx(ReadTx, Protocol):
     """One read-write transaction."""
@@ -319,6 +325,10 @@ class Tx(ReadTx, Protocol):
 
     async def put_job(self, job: Job) -> None:
         """Replace the job of the same request and item."""
+        ...
+
+    async def put_cosigned(self, size: int, note: str) -> None:
+        """Remember a checkpoint with witnesses' cosignatures; replaces one of the same size."""
         ...
 
     async def put_lease(self, lease: Lease) -> None:

@@ -18,6 +18,8 @@ _LEAVES: Final = "SELECT leaf_hash FROM log_entry WHERE entry_index >= ? AND ent
 _NODES: Final = "SELECT hash FROM log_node WHERE level = ? AND hash_index >= ? AND hash_index < ? ORDER BY hash_index"
 _COUNT: Final = "SELECT coalesce(max(entry_index) + 1, 0) FROM log_entry"
 _COVERING: Final = "SELECT note FROM log_checkpoint WHERE size > ? ORDER BY size LIMIT 1"
+_COSIGNED: Final = "SELECT note FROM log_cosigned WHERE size > ? ORDER BY size LIMIT ?"
+_PUT_COSIGNED: Final = "INSERT OR REPLACE INTO log_cosigned (size, note) VALUES (?, ?)"
 _CHECKPOINTS: Final = "SELECT note FROM log_checkpoint WHERE number > ? ORDER BY number LIMIT ?"
 
 
@@ -94,6 +96,15 @@ class LogTables:
         """Signed checkpoints in the order of their size, `count` at most from the `start`-th on."""
         first, limit = (min(max(value, 0), MAX_TREE_SIZE) for value in (start, count))
         return tuple(note for (note,) in self._connection.execute(_CHECKPOINTS, (first, limit)))
+
+    def cosigned(self, index: int, count: int) -> tuple[str, ...]:
+        """Checkpoints with witnesses' cosignatures whose trees hold entry `index`: the `count` oldest."""
+        first, limit = (min(max(value, 0), MAX_TREE_SIZE) for value in (index, count))
+        return tuple(note for (note,) in self._connection.execute(_COSIGNED, (first, limit)))
+
+    def put_cosigned(self, size: int, note: str) -> None:
+        """Remember a checkpoint with witnesses' cosignatures; replaces one of the same size."""
+        self._connection.execute(_PUT_COSIGNED, (size, note))
 
     def stored_frontier(self, size: int) -> Frontier:
         """The frontier of the tree of that size as the stored hashes give it.

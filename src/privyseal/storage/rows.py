@@ -36,7 +36,9 @@ Row = Sequence[Any]
 JOIN_CODE_COLUMNS: Final = "secret_sha256, role, name, profiles, expires_ms, statement_sha256"
 ENROLMENT_COLUMNS: Final = "role, name, certificate_sha256, request_key, profiles, salt, entry_index, revoked_ms"
 GRANT_COLUMNS: Final = "request_key, profile, envelope, entry_index"
-PROFILE_COLUMNS: Final = "name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, test"
+PROFILE_COLUMNS: Final = (
+    "name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test"
+)
 REQUEST_COLUMNS: Final = "id, client, idempotency_key, profile, envelope, created_ms, not_after_ms"
 JOB_COLUMNS: Final = (
     "seq, request_id, item, profile, state, fence, attempts, intent_index, result_index,"
@@ -130,13 +132,14 @@ def profile_row(profile: ProfileRow) -> Row:
         profile.token_serial,
         int(profile.hardware),
         profile.entry_index,
+        profile.witness,
         int(profile.test),
     )
 
 
 def profile_from(row: Row) -> ProfileRow:
     """From PROFILE_COLUMNS."""
-    name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, test = row
+    name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test = row
     return ProfileRow(
         name=name,
         agent=agent,
@@ -147,6 +150,7 @@ def profile_from(row: Row) -> ProfileRow:
         token_serial=token_serial,
         hardware=bool(hardware),
         entry_index=entry_index,
+        witness=witness,
         test=bool(test),
     )
 

@@ -50,6 +50,13 @@ HUB_SCHEMA: Final = Schema(
             created_ms INTEGER NOT NULL
         ) STRICT
         """,
+        # The same checkpoints as they were cosigned by witnesses: only those that a key profile had to wait for.
+        """
+        CREATE TABLE log_cosigned (
+            size INTEGER PRIMARY KEY,
+            note TEXT NOT NULL
+        ) STRICT
+        """,
         """
         CREATE TABLE join_code (
             secret_sha256 BLOB PRIMARY KEY,
@@ -94,6 +101,7 @@ HUB_SCHEMA: Final = Schema(
             token_serial TEXT NOT NULL,
             hardware INTEGER NOT NULL,
             entry_index INTEGER NOT NULL,
+            witness TEXT NOT NULL,
             test INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID
         """,

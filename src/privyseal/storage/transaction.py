@@ -54,7 +54,7 @@ _ADD_ENROLMENT: Final = (
 )
 _ADD_GRANT: Final = f"INSERT OR REPLACE INTO key_grant ({rows.GRANT_COLUMNS}) VALUES (?, ?, ?, ?)"
 _PUT_PROFILE: Final = (
-    f"INSERT OR REPLACE INTO key_profile ({rows.PROFILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT OR REPLACE INTO key_profile ({rows.PROFILE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD_REQUEST: Final = f"INSERT INTO request ({rows.REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_JOB: Final = f"INSERT INTO job ({rows.JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -176,6 +176,10 @@ class SqliteReadTx:
         """Stored signed checkpoints in the order of their size, `count` at most from the `start`-th on."""
         return self._log.checkpoints(start, count)
 
+    async def cosigned(self, index: int, count: int) -> tuple[str, ...]:
+        """Stored checkpoints with witnesses' cosignatures whose trees hold entry `index`: the `count` oldest."""
+        return self._log.cosigned(index, count)
+
 
 class SqliteTx(SqliteReadTx):
     """One operation's writes."""
@@ -236,6 +240,10 @@ class SqliteTx(SqliteReadTx):
     async def put_profile(self, profile: ProfileRow) -> None:
         """Remember a key profile as announced; replaces one of the same name."""
         self._connection.execute(_PUT_PROFILE, rows.profile_row(profile))
+
+    async def put_cosigned(self, size: int, note: str) -> None:
+        """Remember a checkpoint with witnesses' cosignatures; replaces one of the same size."""
+        self._log.put_cosigned(size, note)
 
     async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> None:
         """Remember a request and its jobs, giving each job its `seq`.

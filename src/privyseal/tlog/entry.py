@@ -227,6 +227,7 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
         opaque: Formats that may be signed by a bare digest; `*` for all.
         token: The token's serial number.
         hardware: Whether the token is hardware.
+        witness: Whether witnesses must cosign: `off`, `async`, `before-release` or `before-use`.
         test: Whether its signatures are for trying things out only.
     """
 
@@ -238,6 +239,7 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
     opaque: tuple[str, ...]
     token: str
     hardware: bool
+    witness: str
     test: bool
 
 
@@ -258,10 +260,10 @@ class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
 
 
 class Admin(_Entry, frozen=True, tag="admin"):
-    """An act on the hub itself: `genesis` opens a log under a trust bundle.
+    """An act on the hub itself: `genesis` opens a log under a trust bundle, `bundle` puts another one in its place.
 
     Attributes:
-        action: `genesis`.
+        action: `genesis` or `bundle`.
         bundle: SHA-256 of the trust bundle's statement.
     """
 

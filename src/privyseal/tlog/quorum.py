@@ -15,11 +15,13 @@ from privyseal.tlog.cosignature import Cosignature, CosignerKey, cosignatures, p
 from privyseal.tlog.note import Note, VerifierKey, parse_note, parse_vkey, verify_note
 
 __all__ = [
+    "NO_QUORUM",
     "CosignedCheckpoint",
     "Group",
     "PolicyLog",
     "PolicyWitness",
     "QuorumPolicy",
+    "cosigned_by",
     "open_cosigned",
     "parse_policy",
     "policy_of_all",
@@ -86,6 +88,15 @@ class QuorumPolicy:
             if sum(member in acting for member in group.members) >= group.threshold:
                 acting.add(group.name)
         return self.quorum in acting
+
+    @property
+    def wants_witnesses(self) -> bool:
+        """Whether a checkpoint without any cosignature is not good enough."""
+        return not self.is_met(frozenset())
+
+
+#: The policy of whoever relies on no witness.
+NO_QUORUM: Final = QuorumPolicy(quorum=_NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +234,7 @@ def open_cosigned(data: bytes, policy: QuorumPolicy, logs: tuple[VerifierKey, ..
             "checkpoint.origin", f"the checkpoint is of log {checkpoint.origin[:80]!r}; known is {known}"
         )
     verify_note(note, keys)
-    cosigned = _cosigned(note, policy)
+    cosigned = cosigned_by(note, policy)
     if not policy.is_met(frozenset(name for name, _ in cosigned)):
         names = ", ".join(name for name, _ in cosigned) or "no witness of the policy"
         raise VerificationError(
@@ -234,6 +245,11 @@ def open_cosigned(data: bytes, policy: QuorumPolicy, logs: tuple[VerifierKey, ..
     return CosignedCheckpoint(checkpoint=checkpoint, cosigned=cosigned)
 
 
-def _cosigned(note: Note, policy: QuorumPolicy) -> tuple[tuple[str, Cosignature], ...]:
+def cosigned_by(note: Note, policy: QuorumPolicy) -> tuple[tuple[str, Cosignature], ...]:
+    """The witnesses of a policy that cosigned a checkpoint, by their names there, with their cosignatures.
+
+    Raises:
+        VerificationError: `note.signature` if a line of one of them does not hold.
+    """
     names = {witness.key: witness.name for witness in policy.witnesses}
     return tuple((names[one.key], one) for one in cosignatures(note, tuple(names)))

@@ -25,6 +25,7 @@ __all__ = [
     "TimestampRequest",
     "TimestampView",
     "TsaStatus",
+    "WitnessStatus",
     "decode_body",
     "error_from_problem",
     "problem_from_error",
@@ -121,6 +122,8 @@ class ProfileView(_Body, frozen=True):
     hardware: bool
     chain: tuple[bytes, ...]
     online: bool
+    bundle: bytes  #: SHA-256 of the trust bundle that is in force
+    witness: str = "off"
     test: bool = False  #: its signatures are for trying things out
 
 
@@ -137,6 +140,7 @@ class ProfileStatus(_Body, frozen=True):
     queued: int
     subject: str
     not_after: str
+    witness: str = "off"
     test: bool = False
 
 
@@ -154,10 +158,30 @@ class TsaStatus(_Body, frozen=True):
 
 
 class AgentStatus(_Body, frozen=True):
-    """An agent in `status`."""
+    """An agent in `status`.
+
+    Attributes:
+        witness: Verifier key under which it cosigns checkpoints; empty while it has no link.
+        here: It dials in from the hub's own host, where it is no witness that counts.
+    """
 
     name: str
     linked: bool
+    witness: str = ""
+    here: bool = False
+
+
+class WitnessStatus(_Body, frozen=True):
+    """A witness of the trust bundle's policy in `status`.
+
+    Attributes:
+        size: Of the newest checkpoint that it has cosigned since the hub was started; 0 if none.
+        problem: Why the last one was not cosigned; empty if it was.
+    """
+
+    name: str
+    size: int
+    problem: str = ""
 
 
 class HubStatus(_Body, frozen=True):
@@ -171,6 +195,7 @@ class HubStatus(_Body, frozen=True):
     profiles: tuple[ProfileStatus, ...]
     agents: tuple[AgentStatus, ...]
     tsas: tuple[TsaStatus, ...] = ()
+    witnesses: tuple[WitnessStatus, ...] = ()
 
 
 class Health(_Body, frozen=True):
@@ -210,13 +235,14 @@ class JoinRequest(_Body, frozen=True):
 
 
 class JoinResponse(_Body, frozen=True):
-    """The TLS certificate (PEM), and under which name and role it stands."""
+    """The TLS certificate (PEM), under which name and role it stands, and a checkpoint whose tree holds its entry."""
 
     certificate: str
     role: str
     name: str
     profiles: tuple[str, ...]
     mtls_url: str
+    checkpoint: str
 
 
 def decode_body(data: bytes, kind: type[T]) -> T:

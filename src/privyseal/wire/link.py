@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of the agent link: MessagePack, one message a WebSocket frame, the agent dials in.
 
-The agent opens with `Hello` and `Announce`; from then on the hub sends `Job` and `OutcomeQuery`, the agent `Answers`
-and `OutcomeReply`. WebSocket pings keep both sides sure of each other.
+The agent opens with `Hello` and `Announce`; from then on the hub sends `Job`, `OutcomeQuery` and `AddCheckpoint`, the
+agent `Answers`, `OutcomeReply` and `CheckpointAnswer`. WebSocket pings keep both sides sure of each other.
 """
 
 from typing import Final, TypeVar
@@ -14,9 +14,11 @@ from privyseal.errors import MalformedInputError
 __all__ = [
     "LINK_VERSION",
     "MAX_MESSAGE_BYTES",
+    "AddCheckpoint",
     "AgentMessage",
     "Announce",
     "Answers",
+    "CheckpointAnswer",
     "Hello",
     "HubMessage",
     "ItemDone",
@@ -28,13 +30,14 @@ __all__ = [
     "OutcomeReply",
     "ProfileAnnouncement",
     "Refused",
+    "TrustChanged",
     "Welcome",
     "decode_agent",
     "decode_hub",
     "encode",
 ]
 
-LINK_VERSION: Final = 1
+LINK_VERSION: Final = 2
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -52,6 +55,7 @@ class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     token_label: str
     token_serial: str
     hardware: bool
+    witness: str = "off"
     test: bool = False
     problem_code: str = ""
     problem: str = ""
@@ -59,11 +63,19 @@ class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """The agent's first message: the newest checkpoint that it holds (size 0 if none)."""
+    """The agent's first message.
+
+    Attributes:
+        checkpoint_size, checkpoint_root: The newest checkpoint that it holds; size 0 if none.
+        bundle: SHA-256 of the trust bundle that it goes by.
+        witness: Verifier key under which it cosigns checkpoints.
+    """
 
     version: int
     checkpoint_size: int
     checkpoint_root: bytes
+    bundle: bytes
+    witness: str
 
 
 class Announce(_Message, frozen=True, tag="announce"):
@@ -83,6 +95,30 @@ class Refused(_Message, frozen=True, tag="refused"):
 
     code: str
     message: str
+
+
+class TrustChanged(_Message, frozen=True, tag="trust"):
+    """The trust bundle that is in force now; an agent that takes it dials in again."""
+
+    bundle: bytes
+
+
+class AddCheckpoint(_Message, frozen=True, tag="add-checkpoint"):
+    """A checkpoint for the agent to cosign: the body of C2SP tlog-witness `add-checkpoint`."""
+
+    body: str
+
+
+class CheckpointAnswer(_Message, frozen=True, tag="checkpoint"):
+    """What the agent answers as a witness.
+
+    Attributes:
+        status: As in tlog-witness; 200 with a cosignature, 503 if its decision could not be made durable.
+        text: The cosignature's line, or why there is none.
+    """
+
+    status: int
+    text: str
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +149,9 @@ class Job(_Message, frozen=True, tag="job"):
         envelope: The client's signed request statement.
         checkpoint: Signed note over a tree that holds every INTENT of this job.
         old_size: Size of the checkpoint that the hub believes the agent to hold; `consistency` starts there.
+        cosigned: For a key profile with witnesses before use: a checkpoint with their cosignatures, no newer than
+            `checkpoint`; else empty.
+        cosigned_consistency: Proof from `cosigned` to `checkpoint`.
     """
 
     profile: str
@@ -123,6 +162,8 @@ class Job(_Message, frozen=True, tag="job"):
     old_size: int
     consistency: tuple[bytes, ...]
     items: tuple[JobItem, ...]
+    cosigned: str = ""
+    cosigned_consistency: tuple[bytes, ...] = ()
 
 
 class ItemDone(_Message, frozen=True, tag="done"):
@@ -178,8 +219,8 @@ class OutcomeReply(_Message, frozen=True, tag="outcome"):
     message: str = ""
 
 
-AgentMessage = Hello | Announce | Answers | OutcomeReply
-HubMessage = Welcome | Refused | Job | OutcomeQuery
+AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer
+HubMessage = Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _AGENT: Final[msgspec.msgpack.Decoder[AgentMessage]] = msgspec.msgpack.Decoder(AgentMessage)

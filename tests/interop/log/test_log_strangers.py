@@ -93,7 +93,7 @@ SAMPLES: tuple[Entry, ...] = (
     GrantEntry(ts=1, client="c", profile="p", statement="s", authorities=("a", "b")),
     KeyEntry(
         ts=1, profile="p", agent="a", key="k", certificate="c", level="traced", opaque=(), token="t", hardware=True,
-        test=False,
+        witness="off", test=False,
     ),
     TimestampEntry(ts=1, client="c", token="t", imprint="i", tsa="t"),
 )  # fmt: skip

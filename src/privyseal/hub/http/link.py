@@ -15,10 +15,12 @@ from privyseal.wire.link import (
     AgentMessage,
     Announce,
     Answers,
+    CheckpointAnswer,
     Hello,
     HubMessage,
     OutcomeReply,
     Refused,
+    TrustChanged,
     Welcome,
     decode_agent,
     encode,
@@ -40,7 +42,8 @@ async def _receive(socket: web.WebSocketResponse) -> AgentMessage | None:
     raise MalformedInputError("link.malformed", f"a {frame.type.name} frame on the agent link")
 
 
-async def _greet(call: Call, socket: web.WebSocketResponse) -> AgentLink:
+async def _greet(call: Call, socket: web.WebSocketResponse) -> AgentLink | None:
+    """The link, once the agent goes by the same trust bundle; None if it gets the newer one and dials in again."""
     hello = await _receive(socket)
     if not isinstance(hello, Hello) or hello.version != LINK_VERSION:
         raise MalformedInputError("link.version", f"the agent does not speak link version {LINK_VERSION}")
@@ -48,8 +51,17 @@ async def _greet(call: Call, socket: web.WebSocketResponse) -> AgentLink:
     async def send(message: HubMessage) -> None:
         await socket.send_bytes(encode(message))
 
+    if hello.bundle != call.hub.bundle.sha256:
+        await send(TrustChanged(bundle=call.hub.bundle.envelope))
+        return None
     await call.hub.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
-    link = AgentLink(call.caller, send, held_size=hello.checkpoint_size)
+    link = AgentLink(
+        call.caller,
+        send,
+        held_size=hello.checkpoint_size,
+        witness=hello.witness,
+        here=call.hub.is_here(call.request.remote or ""),
+    )
     await send(Welcome(name=call.caller.name))
     return link
 
@@ -64,6 +76,8 @@ async def _serve(call: Call, socket: web.WebSocketResponse, link: AgentLink) -> 
                     link.told(answer)
             case OutcomeReply():
                 link.told_outcome(message)
+            case CheckpointAnswer():
+                link.told_checkpoint(message)
             case Hello():
                 raise MalformedInputError("link.malformed", "a second hello on the agent link")
 
@@ -74,7 +88,11 @@ async def _link(call: Call) -> web.StreamResponse:
     link: AgentLink | None = None
     try:
         link = await _greet(call, socket)
+        if link is None:
+            await socket.receive()  # until the agent hangs up: closing first could lose what was sent
+            return socket
         call.hub.dispatch.linked(link)
+        call.hub.witnesses.somebody_came()
         _LOG.info("agent linked", agent=call.caller.name, held_size=link.held_size)
         await _serve(call, socket, link)
     except PrivysealError as error:

@@ -18,6 +18,11 @@ async def _bundle(call: Call) -> web.Response:
     return web.Response(body=call.hub.bundle.envelope, content_type="application/json")
 
 
+async def _change_bundle(call: Call) -> msgspec.Struct:
+    bundle = await call.hub.change_trust(await call.request.read())
+    return Decreed(statement=bundle.sha256.hex(), authorities=())
+
+
 async def _decree(call: Call) -> msgspec.Struct:
     signed = await call.hub.enrolments.decree(await call.request.read())
     if isinstance(signed.statement, Revocation) and signed.statement.role == "agent":
@@ -33,6 +38,7 @@ async def _join(call: Call) -> msgspec.Struct:
         name=joined.enrolment.name,
         profiles=joined.enrolment.profiles,
         mtls_url=call.hub.config.mtls_url,
+        checkpoint=joined.checkpoint,
     )
 
 
@@ -56,6 +62,16 @@ ROUTES: Final = (
         audit="none",
         summary="The trust bundle, signed by authority keys; believed by the hash in a join code",
         handler=_bundle,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/bundle",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="admin (bundle)",
+        summary="Put another trust bundle in its place; the signatures of the present one's authority keys permit it",
+        handler=_change_bundle,
+        answer=Decreed,
     ),
     Route(
         method="POST",

@@ -13,6 +13,7 @@ from cryptography import x509
 import privyseal
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route, json_response
+from privyseal.hub.links import AgentLink
 from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.submit import Question
 from privyseal.ports.store import Enrolment, ReadTx
@@ -23,6 +24,7 @@ from privyseal.wire.api import (
     ProfileView,
     RequestView,
     SignatureRequest,
+    WitnessStatus,
 )
 from privyseal.wire.statement import MAX_ITEMS
 
@@ -89,6 +91,8 @@ async def _profile(call: Call) -> msgspec.Struct:
         level=lane.profile.level,
         opaque=lane.profile.opaque,
         hardware=lane.profile.hardware,
+        witness=lane.profile.witness,
+        bundle=call.hub.bundle.sha256,
         test=lane.profile.test,
         chain=lane.profile.chain,
         online=lane.online,
@@ -104,7 +108,7 @@ async def _status(call: Call) -> msgspec.Struct:
         return await tx.enrolments(), [await tx.queued_before(lane.profile.name, last) for lane in lanes]
 
     enrolments, queued = await hub.store.read(read)
-    linked = hub.dispatch.linked_agents
+    links = hub.dispatch.links
     return HubStatus(
         hub=hub.bundle.hub,
         version=privyseal.__version__,
@@ -113,12 +117,21 @@ async def _status(call: Call) -> msgspec.Struct:
         log_root=hub.store.head.root.hex(),
         profiles=tuple(_profile_status(lane, count) for lane, count in zip(lanes, queued, strict=True)),
         agents=tuple(
-            AgentStatus(name=one.name, linked=one.name in linked)
+            _agent_status(one.name, links.get(one.name))
             for one in enrolments
             if one.role == "agent" and one.revoked_ms is None
         ),
         tsas=hub.timestamps.status(),
+        witnesses=tuple(
+            WitnessStatus(name=one.witness.name, size=one.size, problem=one.problem) for one in hub.witnesses.status()
+        ),
     )
+
+
+def _agent_status(name: str, link: AgentLink | None) -> AgentStatus:
+    if link is None:
+        return AgentStatus(name=name, linked=False)
+    return AgentStatus(name=name, linked=True, witness=link.witness, here=link.here)
 
 
 def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
@@ -131,6 +144,7 @@ def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
         name=lane.profile.name,
         level=lane.profile.level,
         hardware=lane.profile.hardware,
+        witness=lane.profile.witness,
         test=lane.profile.test,
         token_label=lane.profile.token_label,
         agent=lane.agent_name,

@@ -21,12 +21,14 @@ class JobProofs:
         inclusion: One proof for each of the indexes that were asked for.
         entries: The entries at those indexes.
         consistency: From the agent's checkpoint to `head`.
+        cosigned: From the cosigned checkpoint to `head`.
     """
 
     head: LogHead
     entries: tuple[bytes, ...]
     inclusion: tuple[tuple[bytes, ...], ...]
     consistency: tuple[bytes, ...]
+    cosigned: tuple[bytes, ...] = ()
 
 
 async def _read_tiles(tx: ReadTx, wanted: set[Tile]) -> dict[Tile, bytes]:
@@ -39,29 +41,35 @@ class Audit:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def job_proofs(self, indexes: tuple[int, ...], old_size: int) -> JobProofs:
-        """Inclusion of the entries at `indexes` in the newest checkpoint, and its consistency with `old_size`."""
-        head = self._store.head
+    async def job_proofs(self, indexes: tuple[int, ...], old_size: int, cosigned_size: int = 0) -> JobProofs:
+        """Inclusion of the entries at `indexes` in the newest checkpoint, and its consistency with two older ones."""
+        return await self.proofs(self._store.head, indexes, old_size, cosigned_size)
+
+    async def proofs(self, head: LogHead, indexes: tuple[int, ...], old_size: int, cosigned_size: int = 0) -> JobProofs:
+        """The same for a checkpoint that was the newest some time ago."""
 
         async def read(tx: ReadTx) -> JobProofs:
             wanted = {tile for index in indexes for tile in inclusion_tiles(index, head.size)}
-            wanted.update(consistency_tiles(old_size, head.size))
+            for size in (old_size, cosigned_size):
+                wanted.update(consistency_tiles(size, head.size))
             tiles = await _read_tiles(tx, wanted)
             return JobProofs(
                 head=head,
                 entries=tuple([(await tx.entries(index, 1))[0] for index in indexes]),
                 inclusion=tuple(inclusion_proof(index, head.size, tiles) for index in indexes),
                 consistency=consistency_proof(old_size, head.size, tiles),
+                cosigned=consistency_proof(cosigned_size, head.size, tiles),
             )
 
         return await self._store.read(read)
 
-    async def receipt(self, tx: ReadTx, index: int) -> str:
+    async def receipt(self, tx: ReadTx, index: int, cosigned: str = "") -> str:
         """The receipt of the entry at `index`.
 
-        It stands under the oldest checkpoint that covers the entry, so that asking again gives the same text.
+        It stands under the oldest checkpoint that covers the entry, so that asking again gives the same text; or under
+        a cosigned one that the caller has found.
         """
-        note = await tx.covering_checkpoint(index)
+        note = cosigned or await tx.covering_checkpoint(index)
         size = parse_checkpoint(parse_note(note).text).size
         tiles = await _read_tiles(tx, set(inclusion_tiles(index, size)))
         entry = (await tx.entries(index, 1))[0]

@@ -2,6 +2,7 @@
 """All lanes of this hub: agents announce key profiles, each profile gets its lane."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError
@@ -47,9 +48,9 @@ class Dispatch:
         return tuple(lane for _, lane in sorted(self._lanes.items()))
 
     @property
-    def linked_agents(self) -> frozenset[str]:
-        """Names of agents with a live link."""
-        return frozenset(self._links)
+    def links(self) -> Mapping[str, AgentLink]:
+        """Live links by name of the agent."""
+        return self._links
 
     def lane(self, profile: str) -> Lane | None:
         """The lane of a key profile."""
@@ -123,6 +124,7 @@ class Dispatch:
                 token_label=announcement.token_label,
                 token_serial=announcement.token_serial,
                 hardware=announcement.hardware,
+                witness=announcement.witness,
                 test=announcement.test,
                 entry_index=0 if known is None else known.entry_index,
             )

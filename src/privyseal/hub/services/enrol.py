@@ -21,9 +21,9 @@ from privyseal.identity.authority import (
     SignedStatement,
     open_authority,
 )
-from privyseal.identity.bundle import TrustBundle
 from privyseal.identity.ca import check_csr, issue_member, member_uri
 from privyseal.identity.joining import ROLES, proof_message
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ReadTx, Store, Tx
 from privyseal.tlog.entry import GrantEntry, encode_entry
@@ -42,18 +42,19 @@ class TlsAuthority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """A new member and its certificate."""
+    """A new member, its certificate, and a checkpoint whose tree holds its `enrol` entry."""
 
     enrolment: Enrolment
     certificate_pem: str
+    checkpoint: str
 
 
 class Enrolments:
     """Who stands, and how that changes."""
 
-    def __init__(self, *, store: Store, bundle: TrustBundle, authority: TlsAuthority, clock: Clock) -> None:
+    def __init__(self, *, store: Store, trust: PinnedTrust, authority: TlsAuthority, clock: Clock) -> None:
         self._store = store
-        self._bundle = bundle
+        self._trust = trust
         self._authority = authority
         self._clock = clock
         self._standing: dict[bytes, Enrolment] = {}
@@ -105,7 +106,7 @@ class Enrolments:
             ConflictError: `join.code_reused`.
             ConfigError: `member.unknown` for a revocation, `join.role` for an invitation.
         """
-        signed = open_authority(envelope, self._bundle, self._clock())
+        signed = open_authority(envelope, self._trust.bundle, self._clock())
         match signed.statement:
             case Invitation():
                 await self._invite(signed.statement, signed)
@@ -175,11 +176,17 @@ class Enrolments:
             )
         except (InvalidSignature, ValueError) as error:
             raise IdentityError("join.proof", "the caller does not show that it holds its request key") from error
-        joined = await self._store.write(lambda tx: self._redeem(tx, request, public_key))
+        enrolment, certificate = await self._store.write(lambda tx: self._redeem(tx, request, public_key))
         self._standing.clear()  # whoever had the name before has lost it
-        return joined
+        return Joined(
+            enrolment=enrolment,
+            certificate_pem=certificate.public_bytes(Encoding.PEM).decode(),
+            checkpoint=self._store.head.note,
+        )
 
-    async def _redeem(self, tx: Tx, request: JoinRequest, public_key: ec.EllipticCurvePublicKey) -> Joined:
+    async def _redeem(
+        self, tx: Tx, request: JoinRequest, public_key: ec.EllipticCurvePublicKey
+    ) -> tuple[Enrolment, x509.Certificate]:
         now_ms = await tx.now_ms()
         code = await tx.take_join_code(hashlib.sha256(request.secret).digest())
         if code is None or code.expires_ms < now_ms:
@@ -192,7 +199,7 @@ class Enrolments:
             self._authority.certificate,
             self._authority.key,
             public_key,
-            member_uri(self._bundle.hub, code.role, code.name),
+            member_uri(self._trust.bundle.hub, code.role, code.name),
             dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC),
         )
         enrolment = Enrolment(
@@ -206,4 +213,4 @@ class Enrolments:
         )
         await tx.append(encode_entry(enrol_entry(enrolment, "join", code.statement_sha256, now_ms)))
         await tx.add_enrolment(enrolment)
-        return Joined(enrolment=enrolment, certificate_pem=certificate.public_bytes(Encoding.PEM).decode())
+        return enrolment, certificate

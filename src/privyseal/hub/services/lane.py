@@ -19,9 +19,12 @@ from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_batch
+from privyseal.hub.services.witnesses import Witnesses
 from privyseal.pki.mechanism import Mechanism, verify_digest
 from privyseal.ports.store import Job, JobState, Lease, ProfileRow, ReadTx, Store, Tx
+from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.entry import Intent, encode_entry, parse_entry
+from privyseal.tlog.note import parse_note
 from privyseal.wire.link import ItemDone, ItemRefused, JobItem, Membership
 from privyseal.wire.link import Job as JobMessage
 
@@ -38,12 +41,17 @@ _MAX_UNKNOWN: Final = 2
 _REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun"})
 
 
+#: Why a job never left the hub: the token was not used, and the item ends all the same.
+_NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneServices:
     """What every lane needs of the hub."""
 
     store: Store
     audit: Audit
+    witnesses: Witnesses
     holder: str
     changed: Callable[[str], None]  #: called with a request id after each durable change
     failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
@@ -192,8 +200,11 @@ class Lane:
 
     async def _serve(self, batch: Batch, link: AgentLink) -> None:
         try:
+            cosigned = await self._cosigned(batch)
+            if cosigned is None:
+                return
             answers = [link.expect((job.request_id, job.item, job.fence)) for job in batch.jobs]
-            await self._send(link, batch)
+            await self._send(link, batch, cosigned)
             waiting = deque(zip(batch.jobs, batch.intents, answers, strict=True))
             while waiting:
                 await waiting[0][2]
@@ -208,10 +219,31 @@ class Lane:
         finally:
             self.release()
 
-    async def _send(self, link: AgentLink, batch: Batch) -> None:
+    async def _cosigned(self, batch: Batch) -> str | None:
+        """The checkpoint that witnesses have cosigned over the intents of a batch, empty where none is wanted.
+
+        None if there is none: then the token was not used, and the items have ended.
+        """
+        if self.profile.witness != "before-use":
+            return ""
+        last = max(job.intent_index or 0 for job in batch.jobs)
+        try:
+            return await self._services.witnesses.cosigned(self.profile, last)
+        except UnavailableError as error:
+            ended = tuple(
+                _Ended(job=job, intent=intent, answer=_refused(job, error))
+                for job, intent in zip(batch.jobs, batch.intents, strict=True)
+            )
+            await self._settle(batch.request.id, ended)
+            return None
+
+    async def _send(self, link: AgentLink, batch: Batch, cosigned: str) -> None:
+        cosigned_size = parse_checkpoint(parse_note(cosigned).text).size if cosigned else 0
         async with link.sending:
             indexes = [job.intent_index for job in batch.jobs if job.intent_index is not None]
-            proofs = await self._services.audit.job_proofs((batch.client.entry_index, *indexes), link.held_size)
+            proofs = await self._services.audit.job_proofs(
+                (batch.client.entry_index, *indexes), link.held_size, cosigned_size
+            )
             items = tuple(
                 JobItem(
                     item=job.item,
@@ -239,6 +271,8 @@ class Lane:
                     old_size=link.held_size,
                     consistency=proofs.consistency,
                     items=items,
+                    cosigned=cosigned,
+                    cosigned_consistency=proofs.cosigned,
                 )
             )
             link.held_size = proofs.head.size
@@ -252,6 +286,8 @@ class Lane:
                 await self._write_ended(tx, one)
 
         await self._write(write)
+        if self.profile.witness != "off":
+            self._services.witnesses.want(self.profile, self._services.store.head.size - 1)
         self._services.changed(request_id)
         if any(isinstance(one.answer, ItemRefused) for one in checked):
             self.wake()  # it may stand in the queue again
@@ -293,7 +329,7 @@ class Lane:
 
     async def _write_refused(self, tx: Tx, job: Job, intent: Intent, answer: ItemRefused, now_ms: int) -> None:
         requeue = answer.code in _REQUEUE_CODES
-        outcome = "not-used" if requeue else "failed"
+        outcome = "not-used" if requeue or answer.code in _NEVER_SENT_CODES else "failed"
         index = await tx.append(encode_entry(result_entry(job, intent, now_ms, outcome=outcome, code=answer.code)))
         if requeue:
             await tx.put_job(replace(job, state=JobState.QUEUED, fence=0, intent_index=None))
@@ -355,6 +391,17 @@ class Lane:
             message=reply.message or "the agent stopped while the token was at work",
             unknown=reply.state == "unknown",
         )
+
+
+def _refused(job: Job, error: PrivysealError) -> ItemRefused:
+    return ItemRefused(
+        request=job.request_id,
+        item=job.item,
+        fence=job.fence,
+        branch=error.branch,
+        code=error.code,
+        message=error.message,
+    )
 
 
 def _failed(job: Job, result_index: int, answer: ItemRefused) -> Job:

@@ -26,11 +26,12 @@ from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.witnesses import Witnesses
 from privyseal.identity.authority import GrantStatement, open_authority
-from privyseal.identity.bundle import TrustBundle
+from privyseal.identity.trust import PinnedTrust
 from privyseal.policy.decide import Facts, decide
 from privyseal.ports.clock import Clock
-from privyseal.ports.store import Enrolment, Job, JobState, ReadTx, Request, Store, Tx
+from privyseal.ports.store import Enrolment, Job, JobState, ProfileRow, ReadTx, Request, Store, Tx
 from privyseal.tlog.entry import encode_entry
 from privyseal.wire.api import ItemView, RequestView, SignatureItem, SignatureRequest
 from privyseal.wire.statement import RequestStatement, accepted_statement, open_request
@@ -75,14 +76,32 @@ class Question:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """A signature that is not released before witnesses have cosigned its RESULT, at this index."""
+
+    profile: ProfileRow
+    index: int
+
+
 class Requests:
     """Accepts requests and tells what became of them."""
 
-    def __init__(self, *, store: Store, dispatch: Dispatch, audit: Audit, bundle: TrustBundle, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        dispatch: Dispatch,
+        audit: Audit,
+        witnesses: Witnesses,
+        trust: PinnedTrust,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._dispatch = dispatch
         self._audit = audit
-        self._bundle = bundle
+        self._witnesses = witnesses
+        self._trust = trust
         self._clock = clock
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
@@ -90,6 +109,11 @@ class Requests:
         """Wake whoever waits for this request."""
         for event in self._waiting.get(request_id, ()):
             event.set()
+
+    def changed_all(self) -> None:
+        """Wake whoever waits for anything: what several requests waited for has come."""
+        for request_id in tuple(self._waiting):
+            self.changed(request_id)
 
     async def submit(self, caller: Enrolment, body: SignatureRequest) -> Accepted:
         """Accept a request; the same request again is the same request.
@@ -101,9 +125,9 @@ class Requests:
             MalformedInputError, VerificationError: the statement or a preimage.
         """
         statement, request_id = open_request(body.envelope, caller.request_key)
-        if statement.hub != self._bundle.hub:
+        if statement.hub != self._trust.bundle.hub:
             raise MalformedInputError(
-                "request.hub", f"the request is for hub {statement.hub!r}, this is {self._bundle.hub!r}"
+                "request.hub", f"the request is for hub {statement.hub!r}, this is {self._trust.bundle.hub!r}"
             )
         request = Request(
             id=request_id,
@@ -141,7 +165,7 @@ class Requests:
             names = [one.profile.name for one in self._dispatch.lanes]
             raise ConfigError(
                 "profile.unknown",
-                f"there is no key profile {statement.profile!r} at hub {self._bundle.hub!r}",
+                f"there is no key profile {statement.profile!r} at hub {self._trust.bundle.hub!r}",
                 hint=f"known key profiles: {', '.join(names) or 'none; no agent has announced one yet'}",
             )
         if lane.problem is not None and not lane.profile.chain:
@@ -152,6 +176,7 @@ class Requests:
             raise DeniedError(reason.code, reason.message, hint=reason.hint)
         if lane.problem is not None:
             raise lane.problem
+        self._witnesses.ensure_possible(lane.profile)
         if not lane.online:
             raise UnavailableError(
                 "agent.offline",
@@ -188,7 +213,7 @@ class Requests:
         if envelope is None:
             return None
         try:
-            grant = open_authority(envelope, self._bundle, self._clock()).statement
+            grant = open_authority(envelope, self._trust.bundle, self._clock()).statement
         except PrivysealError:  # expired, or signed by a quorum that no longer stands: as if it were not there
             return None
         return grant.formats if isinstance(grant, GrantStatement) else None
@@ -268,6 +293,7 @@ class Requests:
     async def _view(self, caller: Enrolment, question: Question, *, enough: int) -> RequestView | None:
         """None if the request is not done, and fewer items than `enough` can be told."""
         lanes = self._dispatch
+        held: list[_Held] = []
 
         async def read(tx: ReadTx) -> RequestView | None:
             request = await tx.request(question.request_id)
@@ -275,33 +301,50 @@ class Requests:
                 raise ConfigError("request.unknown", f"client {caller.name!r} has no request {question.request_id!r}")
             waiting = await tx.first_waiting(request.id)
             ended = tuple(takewhile(_has_ended, await tx.jobs(request.id, question.first, _VIEW_ITEMS)))
-            if waiting is not None and len(ended) < enough:
-                return None
             lane = lanes.lane(request.profile)
+            profile = await tx.profile(request.profile) if lane is None else lane.profile
+            items = await self._items(tx, profile, ended)
+            if profile is not None and len(items) < len(ended):
+                held.append(_Held(profile=profile, index=ended[len(items)].result_index or 0))
+            is_done = waiting is None and not held
+            if not is_done and len(items) < enough:
+                return None
             return RequestView(
                 id=request.id,
-                state="done" if waiting is None else "waiting",
+                state="done" if is_done else "waiting",
                 position=0 if waiting is None else await tx.queued_before(request.profile, waiting),
                 total=len(accepted_statement(request.envelope).items),
                 first=question.first,
                 chain=() if lane is None else lane.profile.chain,
-                items=tuple([await self._item(tx, job) for job in ended]),
+                items=items,
             )
 
-        return await self._store.read(read)
+        view = await self._store.read(read)
+        for one in held:  # asked for again also after a restart, when nobody remembers that it was
+            self._witnesses.want(one.profile, one.index)
+        return view
 
-    async def _item(self, tx: ReadTx, job: Job) -> ItemView:
-        receipt = ""
-        if job.state is JobState.SIGNED and job.result_index is not None:
-            receipt = await self._audit.receipt(tx, job.result_index)
-        return ItemView(
-            state=job.state.value,
-            signature=job.signature,
-            receipt=receipt,
-            branch=job.branch,
-            code=job.code,
-            message=job.message,
-        )
+    async def _items(self, tx: ReadTx, profile: ProfileRow | None, jobs: tuple[Job, ...]) -> tuple[ItemView, ...]:
+        """What became of jobs that have ended, up to the first whose signature waits for witnesses."""
+        views = []
+        for job in jobs:
+            receipt = ""
+            if job.state is JobState.SIGNED and job.result_index is not None:
+                cosigned = await self._witnesses.released(tx, profile, job.result_index)
+                if cosigned is None:
+                    break
+                receipt = await self._audit.receipt(tx, job.result_index, cosigned)
+            views.append(
+                ItemView(
+                    state=job.state.value,
+                    signature=job.signature,
+                    receipt=receipt,
+                    branch=job.branch,
+                    code=job.code,
+                    message=job.message,
+                )
+            )
+        return tuple(views)
 
 
 def _has_ended(job: Job) -> bool:
