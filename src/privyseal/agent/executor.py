@@ -14,12 +14,13 @@ import structlog
 
 from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
 from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
-from privyseal.errors import ConflictError, LogIntegrityError, MalformedInputError, PrivysealError, TokenError
+from privyseal.agent.operations import Operation, check_at_rest, outcome_reply, refusal
+from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.bundle import TrustBundle
 from privyseal.ports.clock import Clock
-from privyseal.ports.journal import AgentJournal, OutcomeState
+from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import Token
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
@@ -30,17 +31,8 @@ from privyseal.wire.statement import REQUEST_TYPE, statement_id
 __all__ = ["Executor", "ServedKey"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent")
-#: Journal refusals that mean "the hub's job came too late": the hub queues the item again.
-_STALE: Final = "job.stale_fence"
-_STALE_CODES: Final = frozenset({"journal.stale_fence"})
-_OUTCOME_STATES: Final = {
-    OutcomeState.BEGUN: "unknown",
-    OutcomeState.SIGNED: "done",
-    OutcomeState.FAILED: "failed",
-}
 #: An answer waits this long for those behind it; the last of a job never waits.
 _GATHER_SECONDS: Final = 0.1
-_ItemKey = tuple[str, int, int]
 #: Sends a message to the hub, or drops it if the link is down: the hub asks again when it is back.
 Answer = Callable[[AgentMessage], Awaitable[None]]
 
@@ -81,7 +73,7 @@ class Executor:
         self._formats = formats
         self._keys: dict[str, ServedKey] = {}
         self._held = Held(size=0, root=EMPTY_ROOT)
-        self._running: set[_ItemKey] = set()
+        self._running: set[Operation] = set()
 
     @property
     def held(self) -> Held:
@@ -134,7 +126,7 @@ class Executor:
         except PrivysealError as error:
             level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
             level("job refused", profile=job.profile, code=error.code, reason=error.message)
-            refusals = (_refusal(_request_id(job), item.item, job.fence, error) for item in job.items)
+            refusals = (refusal((_request_id(job), item.item, job.fence), error) for item in job.items)
             await answer(Answers(items=tuple(refusals)))
             return None
         request_id = _request_id(job)
@@ -156,15 +148,7 @@ class Executor:
             formats=self._formats,
         )
         request_id = _request_id(job)
-        running = {(request, item): fence for request, item, fence in self._running}
-        for item in items:
-            fence = running.get((request_id, item.item), job.fence)
-            if fence != job.fence:  # it may yet end with a signature, and then that is the one
-                raise ConflictError(
-                    "job.running",
-                    f"item {item.item} of request {request_id} is at work under fence {fence}",
-                    hint="ask for its outcome instead",
-                )
+        check_at_rest(self._running, request_id, (item.item for item in items), job.fence)
         await self._journal.begin(
             checkpoint_note=job.checkpoint,
             size=checkpoint.size,
@@ -177,7 +161,7 @@ class Executor:
         return items
 
     async def _sign_all(
-        self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[_ItemKey], answer: Answer
+        self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[Operation], answer: Answer
     ) -> None:
         """Sign one item after the other; what ended within a moment goes to the hub together (one commit there)."""
         loop = asyncio.get_running_loop()
@@ -195,14 +179,14 @@ class Executor:
         finally:
             self._running.difference_update(keys)
 
-    async def _sign(self, key: ServedKey, item: CheckedItem, item_key: _ItemKey) -> ItemDone | ItemRefused:
+    async def _sign(self, key: ServedKey, item: CheckedItem, item_key: Operation) -> ItemDone | ItemRefused:
         request_id, _, fence = item_key
         try:
             signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
-            refusal = _refusal(request_id, item.item, fence, error)
+            refused = refusal(item_key, error)
             _LOG.warning("not signed", profile=key.profile.name, code=error.code, reason=error.message)
-            if not refusal.unknown:  # an operation whose outcome nobody knows stays open in the journal
+            if not refused.unknown:  # an operation whose outcome nobody knows stays open in the journal
                 await self._journal.finish(
                     request_id,
                     item.item,
@@ -212,27 +196,16 @@ class Executor:
                     code=error.code,
                     message=error.message,
                 )
-            return refusal
+            return refused
         await self._journal.finish(request_id, item.item, fence, signature=signature, branch="", code="", message="")
         return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
 
     async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
         """What became of a (request, item, fence)."""
         key = (query.request, query.item, query.fence)
-        if key in self._running:
-            return OutcomeReply(request=key[0], item=key[1], fence=key[2], state="running")
-        outcome = await self._journal.outcome(*key)
-        state = "never" if outcome is None else _OUTCOME_STATES[outcome.state]
-        return OutcomeReply(
-            request=key[0],
-            item=key[1],
-            fence=key[2],
-            state=state,
-            signature=b"" if outcome is None else outcome.signature,
-            branch="" if outcome is None else outcome.branch,
-            code="" if outcome is None else outcome.code,
-            message="" if outcome is None else outcome.message,
-        )
+        running = key in self._running
+        outcome = None if running else await self._journal.outcome(*key)
+        return outcome_reply(key, running=running, outcome=outcome)
 
 
 def _request_id(job: Job) -> str:
@@ -241,17 +214,3 @@ def _request_id(job: Job) -> str:
         return statement_id(job.membership.request_key, parse_envelope(job.envelope, REQUEST_TYPE).payload)
     except MalformedInputError:
         return ""
-
-
-def _refusal(request_id: str, item: int, fence: int, error: PrivysealError) -> ItemRefused:
-    # A module that answered with a CKR has ended the operation; one that hung or died has left it open.
-    unknown = isinstance(error, TokenError) and error.begun and error.ckr is None
-    return ItemRefused(
-        request=request_id,
-        item=item,
-        fence=fence,
-        branch=error.branch,
-        code=_STALE if error.code in _STALE_CODES else error.code,
-        message=error.message,
-        unknown=unknown,
-    )

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the agent's journal, and the rules that they are kept by (DESIGN §4, promise 4)."""
+"""Tables of the agent's journal, kept by the rules of `journal_rules`."""
 
 import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from privyseal.errors import ConflictError, DeniedError, LogIntegrityError
-from privyseal.ports.journal import JournalEntry, JournalState, Outcome, OutcomeState
+from privyseal.ports.journal import JournalEntry, JournalState, Outcome
 from privyseal.storage.connection import Schema
+from privyseal.storage.journal_rules import (
+    Begun,
+    End,
+    Key,
+    check_begin,
+    check_fence,
+    check_finish,
+    check_held,
+    outcome_of,
+)
 from privyseal.tlog.tree import EMPTY_ROOT
 
 __all__ = ["JOURNAL_SCHEMA", "Checkpointed", "JournalTables"]
@@ -75,11 +84,6 @@ _ENTRIES: Final = (
     " WHERE number > ? ORDER BY number LIMIT ?"
 )
 
-#: Request id, item, fence.
-_Key = tuple[str, int, int]
-#: Signature, branch, code, message.
-_End = tuple[bytes, str, str, str]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpointed:
@@ -115,15 +119,7 @@ class JournalTables:
         Raises:
             LogIntegrityError: `journal.rewound`.
         """
-        held = self.state()
-        if checkpoint.size < held.size or (checkpoint.size == held.size and checkpoint.root != held.root):
-            raise LogIntegrityError(
-                "journal.rewound",
-                f"the hub shows a log of size {checkpoint.size} that does not extend the one of size"
-                f" {held.size} that this agent holds",
-                hint="the hub's database was restored or replaced, or its log was forked",
-            )
-        if held.checkpoint_note is None or checkpoint.size > held.size:
+        if check_held(self.state(), checkpoint.size, checkpoint.root):
             self._connection.execute(_HOLD, (checkpoint.note, checkpoint.size, checkpoint.root))
 
     def raise_fence(self, profile: str, fence: int) -> None:
@@ -132,68 +128,35 @@ class JournalTables:
         Raises:
             DeniedError: `journal.stale_fence`.
         """
-        highest = self.max_fence(profile)
-        if fence < highest:
-            raise DeniedError(
-                "journal.stale_fence",
-                f"fence {fence} of key profile {profile} is stale: this agent has seen {highest}",
-            )
-        if fence > highest:
+        if check_fence(profile, fence, self.max_fence(profile)):
             self._connection.execute(_RAISE_FENCE, (profile, fence))
 
-    def begin(self, checkpoint: Checkpointed, profile: str, key: _Key, entry: bytes) -> None:
+    def begin(self, checkpoint: Checkpointed, profile: str, key: Key, entry: bytes) -> None:
         """Mark a (request, item, fence) as used.
 
         Raises:
             ConflictError: `journal.used`, `journal.signed`.
         """
-        request_id, item, fence = key
-        if self._connection.execute(_FIND, key).fetchone() is not None:
-            raise ConflictError(
-                "journal.used",
-                f"item {item} of request {request_id} was begun under fence {fence} before",
-                hint="ask for its outcome instead",
-            )
-        signed = self._connection.execute(_SIGNED, (request_id, item)).fetchone()
-        if signed is not None:
-            raise ConflictError(
-                "journal.signed",
-                f"item {item} of request {request_id} was signed under fence {signed[0]}, and is signed once",
-                hint=f"ask for its outcome under fence {signed[0]}",
-            )
+        same = self._connection.execute(_FIND, key).fetchone() is not None
+        signed = self._connection.execute(_SIGNED, key[:2]).fetchone()
+        check_begin(key, Begun(same=same, signed_fence=None if signed is None else signed[0]))
         self._connection.execute(_BEGIN, (*key, profile, entry, checkpoint.note))
 
-    def finish(self, key: _Key, end: _End) -> None:
+    def finish(self, key: Key, end: End) -> None:
         """Write down how an operation ended.
 
         Raises:
             ConflictError: `journal.not_begun`, `journal.finished`.
         """
-        request_id, item, fence = key
         row = self._connection.execute(_FIND, key).fetchone()
-        if row is None:
-            raise ConflictError(
-                "journal.not_begun", f"item {item} of request {request_id} was not begun under fence {fence}"
-            )
-        old = self._connection.execute(_END, row).fetchone()
-        if old is None:
+        known = None if row is None else self._connection.execute(_END, row).fetchone()
+        if check_finish(key, begun=row is not None, known=known, end=end):
             self._connection.execute(_FINISH, (*row, *end))
-        elif tuple(old) != end:
-            raise ConflictError(
-                "journal.finished", f"item {item} of request {request_id} ended otherwise under fence {fence}"
-            )
 
-    def outcome(self, key: _Key) -> Outcome | None:
+    def outcome(self, key: Key) -> Outcome | None:
         """What is known of an operation."""
         row = self._connection.execute(_FIND, key).fetchone()
-        if row is None:
-            return None
-        end = self._connection.execute(_END, row).fetchone()
-        if end is None:
-            return Outcome(state=OutcomeState.BEGUN)
-        signature, branch, code, message = end
-        state = OutcomeState.SIGNED if signature else OutcomeState.FAILED
-        return Outcome(state=state, signature=signature, branch=branch, code=code, message=message)
+        return None if row is None else outcome_of(self._connection.execute(_END, row).fetchone())
 
     def entries(self, start: int, count: int) -> tuple[JournalEntry, ...]:
         """What was begun, in that order."""

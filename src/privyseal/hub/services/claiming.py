@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from privyseal.hub.entries import IntentFacts, deny_entry, intent_entry
+from privyseal.hub.jobs import claimed
 from privyseal.ports.store import Enrolment, Job, JobState, ProfileRow, Request, Tx
 from privyseal.tlog.entry import Intent, encode_entry
 from privyseal.wire.statement import accepted_statement
@@ -64,13 +65,13 @@ async def claim_batch(tx: Tx, profile: ProfileRow, fence: int) -> Batch | None:
         now_ms=now_ms,
     )
     intents = tuple(intent_entry(job, facts) for job in jobs)
-    claimed = []
+    taken = []
     for job, intent in zip(jobs, intents, strict=True):
         index = await tx.append(encode_entry(intent))
-        claimed.append(replace(job, state=JobState.INTENT, fence=fence, intent_index=index))
-        await tx.put_job(claimed[-1])
+        taken.append(claimed(job, fence=fence, intent_index=index))
+        await tx.put_job(taken[-1])
     envelope = b"" if grant is None else grant.envelope
-    return Batch(request=request, client=client, grant=envelope, jobs=tuple(claimed), intents=intents)
+    return Batch(request=request, client=client, grant=envelope, jobs=tuple(taken), intents=intents)
 
 
 async def _refuse(tx: Tx, request: Request, client: Enrolment, jobs: tuple[Job, ...], code: str) -> Batch:

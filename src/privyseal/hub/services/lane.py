@@ -16,14 +16,15 @@ import structlog
 
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
+from privyseal.hub.jobs import Record, Settled, answer_told, lease_raised, lease_taken, never_sent, settle
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_batch
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.store import Job, JobState, Lease, ProfileRow, ReadTx, Store, Tx
+from privyseal.ports.store import Job, Lease, ProfileRow, ReadTx, Store, Tx
 from privyseal.tlog.checkpoint import parse_checkpoint
-from privyseal.tlog.entry import Intent, encode_entry, parse_entry
+from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
 from privyseal.tlog.note import parse_note
 from privyseal.wire.link import ItemDone, ItemRefused, JobItem, Membership
 from privyseal.wire.link import Job as JobMessage
@@ -35,14 +36,6 @@ WINDOW: Final = 2
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 T = TypeVar("T")
 _WRITE_AGAIN_SECONDS: Final = 1.0
-#: Unknown outcomes after which an item is given up (promise 4: repeated once).
-_MAX_UNKNOWN: Final = 2
-#: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
-_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun"})
-
-
-#: Why a job never left the hub: the token was not used, and the item ends all the same.
-_NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +103,11 @@ class Lane:
             self._link = None
 
     async def _take_lease(self, tx: Tx) -> int:
-        lease = await tx.lease(self.profile.name)
-        if lease is not None and lease.holder == self._services.holder:
-            return lease.fence
-        fence = 1 if lease is None else lease.fence + 1
-        await tx.put_lease(Lease(profile=self.profile.name, holder=self._services.holder, fence=fence))
-        return fence
+        known = await tx.lease(self.profile.name)
+        lease = lease_taken(known, profile=self.profile.name, holder=self._services.holder)
+        if lease != known:
+            await tx.put_lease(lease)
+        return lease.fence
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
@@ -231,7 +223,7 @@ class Lane:
             return await self._services.witnesses.cosigned(self.profile, last)
         except UnavailableError as error:
             ended = tuple(
-                _Ended(job=job, intent=intent, answer=_refused(job, error))
+                _Ended(job=job, intent=intent, answer=never_sent(job, error))
                 for job, intent in zip(batch.jobs, batch.intents, strict=True)
             )
             await self._settle(batch.request.id, ended)
@@ -293,21 +285,17 @@ class Lane:
             self.wake()  # it may stand in the queue again
 
     async def _write_ended(self, tx: Tx, ended: _Ended) -> None:
-        """Only the fence of the open intent counts."""
-        answer = ended.answer
         current = await tx.job(ended.job.request_id, ended.job.item)
-        if current is None or current.state is not JobState.INTENT or current.fence != ended.job.fence:
+        settled = settle(current, fence=ended.job.fence, answer=ended.answer)
+        if current is None or settled is None:
             return
         now_ms = await tx.now_ms()
-        if isinstance(answer, ItemDone):
-            entry = result_entry(current, ended.intent, now_ms, signature=answer.signature)
-            index = await tx.append(encode_entry(entry))
-            signed = replace(current, state=JobState.SIGNED, result_index=index, signature=answer.signature)
-            await tx.put_job(signed)
-        elif answer.unknown:
-            await self._write_unknown(tx, current, answer, now_ms)
-        else:
-            await self._write_refused(tx, current, ended.intent, answer, now_ms)
+        index = await tx.append(encode_entry(_settled_entry(current, ended, settled, now_ms)))
+        if settled.raises_fence:
+            lease = Lease(profile=self.profile.name, holder=self._services.holder, fence=self._fence)
+            self._fence = lease_raised(lease).fence
+            await tx.put_lease(lease_raised(lease))
+        await tx.put_job(settled.recorded(index))
 
     def _checked(self, intent: Intent, answer: ItemDone | ItemRefused) -> ItemDone | ItemRefused:
         """A signature counts only if the profile's certificate verifies it."""
@@ -326,26 +314,6 @@ class Lane:
                 message=f"agent {self.profile.agent!r} answered with a signature that does not hold: {error.message}",
             )
         return answer
-
-    async def _write_refused(self, tx: Tx, job: Job, intent: Intent, answer: ItemRefused, now_ms: int) -> None:
-        requeue = answer.code in _REQUEUE_CODES
-        outcome = "not-used" if requeue or answer.code in _NEVER_SENT_CODES else "failed"
-        index = await tx.append(encode_entry(result_entry(job, intent, now_ms, outcome=outcome, code=answer.code)))
-        if requeue:
-            await tx.put_job(replace(job, state=JobState.QUEUED, fence=0, intent_index=None))
-        else:
-            await tx.put_job(_failed(job, index, answer))
-
-    async def _write_unknown(self, tx: Tx, job: Job, answer: ItemRefused, now_ms: int) -> None:
-        """Repeat once, under a new fence and a new intent; then give up (promise 4)."""
-        index = await tx.append(encode_entry(unknown_entry(job, now_ms, answer.code)))
-        attempts = job.attempts + 1
-        if attempts >= _MAX_UNKNOWN:
-            await tx.put_job(_failed(replace(job, attempts=attempts), index, answer))
-            return
-        self._fence += 1
-        await tx.put_lease(Lease(profile=self.profile.name, holder=self._services.holder, fence=self._fence))
-        await tx.put_job(replace(job, state=JobState.QUEUED, attempts=attempts, fence=0, intent_index=None))
 
     # -- after a lost link or a restart -------------------------------------------------------------------------
 
@@ -376,40 +344,12 @@ class Lane:
     async def _ask(self, link: AgentLink, job: Job) -> ItemDone | ItemRefused:
         key = (job.request_id, job.item, job.fence)
         answer = link.expect(key)
-        reply = await link.outcome(key)
-        if reply.state == "running":
-            return await answer
-        if reply.state == "done":
-            return ItemDone(request=key[0], item=key[1], fence=key[2], signature=reply.signature)
-        never = reply.state == "never"
-        return ItemRefused(
-            request=key[0],
-            item=key[1],
-            fence=key[2],
-            branch=reply.branch or "token",
-            code="job.never_begun" if never else reply.code or "token.outcome_unknown",
-            message=reply.message or "the agent stopped while the token was at work",
-            unknown=reply.state == "unknown",
-        )
+        return answer_told(await link.outcome(key)) or await answer
 
 
-def _refused(job: Job, error: PrivysealError) -> ItemRefused:
-    return ItemRefused(
-        request=job.request_id,
-        item=job.item,
-        fence=job.fence,
-        branch=error.branch,
-        code=error.code,
-        message=error.message,
-    )
-
-
-def _failed(job: Job, result_index: int, answer: ItemRefused) -> Job:
-    return replace(
-        job,
-        state=JobState.FAILED,
-        result_index=result_index,
-        branch=answer.branch,
-        code=answer.code,
-        message=answer.message,
-    )
+def _settled_entry(job: Job, ended: _Ended, settled: Settled, now_ms: int) -> Result | Unknown:
+    if isinstance(ended.answer, ItemDone):
+        return result_entry(job, ended.intent, now_ms, signature=ended.answer.signature)
+    if settled.record is Record.UNKNOWN:
+        return unknown_entry(job, now_ms, ended.answer.code)
+    return result_entry(job, ended.intent, now_ms, outcome=settled.record.value, code=ended.answer.code)

@@ -22,6 +22,7 @@ from privyseal.errors import (
 from privyseal.formats.model import Binding, Preimage
 from privyseal.formats.registry import format_named
 from privyseal.hub.entries import deny_entry, preimage_facts
+from privyseal.hub.jobs import has_ended
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch
 from privyseal.hub.services.dispatch import Dispatch
@@ -39,7 +40,6 @@ from privyseal.wire.statement import RequestStatement, accepted_statement, open_
 __all__ = ["Accepted", "Question", "Requests"]
 
 _CLOCK_SKEW_MS: Final = 120_000
-_ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
 #: Most items of one answer.
 _VIEW_ITEMS: Final = 256
 
@@ -300,7 +300,7 @@ class Requests:
             if request is None or request.client != caller.name:
                 raise ConfigError("request.unknown", f"client {caller.name!r} has no request {question.request_id!r}")
             waiting = await tx.first_waiting(request.id)
-            ended = tuple(takewhile(_has_ended, await tx.jobs(request.id, question.first, _VIEW_ITEMS)))
+            ended = tuple(takewhile(has_ended, await tx.jobs(request.id, question.first, _VIEW_ITEMS)))
             lane = lanes.lane(request.profile)
             profile = await tx.profile(request.profile) if lane is None else lane.profile
             items = await self._items(tx, profile, ended)
@@ -345,10 +345,6 @@ class Requests:
                 )
             )
         return tuple(views)
-
-
-def _has_ended(job: Job) -> bool:
-    return job.state in _ENDED
 
 
 def _milliseconds(moment: dt.datetime) -> int:

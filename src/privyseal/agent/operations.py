@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent says of token operations. Pure: what runs, and what the journal holds, are arguments."""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from privyseal.errors import ConflictError, PrivysealError, TokenError
+from privyseal.ports.journal import Outcome, OutcomeState
+from privyseal.wire.link import ItemRefused, OutcomeReply
+
+__all__ = ["Operation", "check_at_rest", "outcome_reply", "refusal"]
+
+#: Request id, item, fence.
+Operation = tuple[str, int, int]
+
+#: Journal refusals that mean "the hub's job came too late": the hub queues the item again.
+_STALE: Final = "job.stale_fence"
+_STALE_CODES: Final = frozenset({"journal.stale_fence"})
+_OUTCOME_STATES: Final = {
+    OutcomeState.BEGUN: "unknown",
+    OutcomeState.SIGNED: "done",
+    OutcomeState.FAILED: "failed",
+}
+
+
+def check_at_rest(running: AbstractSet[Operation], request_id: str, items: Iterable[int], fence: int) -> None:
+    """None of these items is at work under another fence: it may yet end with a signature, and then that is the one.
+
+    Raises:
+        ConflictError: `job.running`.
+    """
+    fences = {(request, item): at for request, item, at in running}
+    for item in items:
+        at = fences.get((request_id, item), fence)
+        if at != fence:
+            raise ConflictError(
+                "job.running",
+                f"item {item} of request {request_id} is at work under fence {at}",
+                hint="ask for its outcome instead",
+            )
+
+
+def refusal(operation: Operation, error: PrivysealError) -> ItemRefused:
+    """What the hub is told of an item that was refused, or that the token did not sign."""
+    request_id, item, fence = operation
+    # A module that answered with a CKR has ended the operation; one that hung or died has left it open.
+    unknown = isinstance(error, TokenError) and error.begun and error.ckr is None
+    return ItemRefused(
+        request=request_id,
+        item=item,
+        fence=fence,
+        branch=error.branch,
+        code=_STALE if error.code in _STALE_CODES else error.code,
+        message=error.message,
+        unknown=unknown,
+    )
+
+
+def outcome_reply(operation: Operation, *, running: bool, outcome: Outcome | None) -> OutcomeReply:
+    """What became of an operation; `outcome` is None if the journal does not know it."""
+    request_id, item, fence = operation
+    if running:
+        return OutcomeReply(request=request_id, item=item, fence=fence, state="running")
+    if outcome is None:
+        return OutcomeReply(request=request_id, item=item, fence=fence, state="never")
+    return OutcomeReply(
+        request=request_id,
+        item=item,
+        fence=fence,
+        state=_OUTCOME_STATES[outcome.state],
+        signature=outcome.signature,
+        branch=outcome.branch,
+        code=outcome.code,
+        message=outcome.message,
+    )

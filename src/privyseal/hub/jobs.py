@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a job: every step from one state to the next. Pure, so that all courses can be tried out.
+
+Queued, its INTENT written, then signed or failed; or queued again, where the token surely was not used (promise 4: the
+same fence will do) or where nobody knows (once, under a new fence). A service stores what stands here in the
+transaction that writes the entry of the step.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from privyseal.errors import PrivysealError
+from privyseal.ports.store import Job, JobState, Lease
+from privyseal.wire.link import ItemDone, ItemRefused, OutcomeReply
+
+__all__ = [
+    "Record",
+    "Settled",
+    "answer_told",
+    "claimed",
+    "has_ended",
+    "lease_raised",
+    "lease_taken",
+    "never_sent",
+    "settle",
+]
+
+#: Unknown outcomes after which an item is given up (promise 4: repeated once).
+_MAX_UNKNOWN: Final = 2
+#: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
+_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun"})
+#: Why a job never left the hub: the token was not used, and the item has ended all the same.
+_NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
+_ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
+
+
+class Record(Enum):
+    """The entry that goes with a step."""
+
+    OK = "ok"  #: RESULT with a signature
+    FAILED = "failed"  #: RESULT without one
+    NOT_USED = "not-used"  #: RESULT: the token was not used
+    UNKNOWN = "unknown"  #: UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What becomes of a job that was answered.
+
+    Attributes:
+        job: As it is to be stored; where it has ended, its `result_index` is still to be filled in.
+        record: The entry that must be durable with it.
+        raises_fence: Its next operation needs a higher fence: the last one may yet end with a signature.
+    """
+
+    job: Job
+    record: Record
+    raises_fence: bool = False
+
+    def recorded(self, index: int) -> Job:
+        """The job, once its entry stands at `index`."""
+        return replace(self.job, result_index=index) if has_ended(self.job) else self.job
+
+
+def has_ended(job: Job) -> bool:
+    """Whether the client may be told what became of it; only then a signature may be released."""
+    return job.state in _ENDED
+
+
+def claimed(job: Job, *, fence: int, intent_index: int) -> Job:
+    """A queued job whose INTENT stands in the log."""
+    return replace(job, state=JobState.INTENT, fence=fence, intent_index=intent_index)
+
+
+def settle(job: Job | None, *, fence: int, answer: ItemDone | ItemRefused) -> Settled | None:
+    """What becomes of the job as it is stored now, given an answer for `fence`.
+
+    Only the fence of the open intent counts: None if the answer is for another one, and changes nothing.
+    """
+    if job is None or job.state is not JobState.INTENT or job.fence != fence:
+        return None
+    if isinstance(answer, ItemDone):
+        return Settled(job=replace(job, state=JobState.SIGNED, signature=answer.signature), record=Record.OK)
+    if answer.unknown:
+        attempts = job.attempts + 1
+        if attempts >= _MAX_UNKNOWN:
+            return Settled(job=_failed(replace(job, attempts=attempts), answer), record=Record.UNKNOWN)
+        return Settled(job=_queued(replace(job, attempts=attempts)), record=Record.UNKNOWN, raises_fence=True)
+    if answer.code in _REQUEUE_CODES:
+        return Settled(job=_queued(job), record=Record.NOT_USED)
+    record = Record.NOT_USED if answer.code in _NEVER_SENT_CODES else Record.FAILED
+    return Settled(job=_failed(job, answer), record=record)
+
+
+def _queued(job: Job) -> Job:
+    return replace(job, state=JobState.QUEUED, fence=0, intent_index=None)
+
+
+def _failed(job: Job, answer: ItemRefused) -> Job:
+    return replace(job, state=JobState.FAILED, branch=answer.branch, code=answer.code, message=answer.message)
+
+
+def never_sent(job: Job, error: PrivysealError) -> ItemRefused:
+    """The answer for a job that the hub kept back."""
+    return ItemRefused(
+        request=job.request_id,
+        item=job.item,
+        fence=job.fence,
+        branch=error.branch,
+        code=error.code,
+        message=error.message,
+    )
+
+
+def answer_told(reply: OutcomeReply) -> ItemDone | ItemRefused | None:
+    """What the agent says of an open intent after a lost link or a restart; None if its token is still at work."""
+    if reply.state == "running":
+        return None
+    if reply.state == "done":
+        return ItemDone(request=reply.request, item=reply.item, fence=reply.fence, signature=reply.signature)
+    never = reply.state == "never"
+    return ItemRefused(
+        request=reply.request,
+        item=reply.item,
+        fence=reply.fence,
+        branch=reply.branch or "token",
+        code="job.never_begun" if never else reply.code or "token.outcome_unknown",
+        message=reply.message or "the agent stopped while the token was at work",
+        unknown=reply.state == "unknown",
+    )
+
+
+def lease_taken(lease: Lease | None, *, profile: str, holder: str) -> Lease:
+    """The lease of a hub that begins to serve a profile: its own as it is, another's under a higher fence."""
+    if lease is not None and lease.holder == holder:
+        return lease
+    return Lease(profile=profile, holder=holder, fence=1 if lease is None else lease.fence + 1)
+
+
+def lease_raised(lease: Lease) -> Lease:
+    """The same holder's lease under its next fence."""
+    return replace(lease, fence=lease.fence + 1)
