@@ -8,8 +8,9 @@ minute. WebSocket pings in both directions notice a peer that is gone.
 import asyncio
 import random
 import ssl
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
 
 import aiohttp
 import structlog
@@ -35,13 +36,53 @@ from privyseal.wire.link import (
     encode,
 )
 
-__all__ = ["HubLink"]
+__all__ = ["Dial", "HubLink", "LinkSocket", "dialer"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.link")
 _HEARTBEAT_SECONDS: Final = 10.0
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
+
+
+class LinkSocket(Protocol):
+    """What the link needs of a WebSocket. Frames are iterated until the connection ends."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send one binary frame.
+
+        Raises:
+            ConnectionError, aiohttp.ClientError: the connection is gone.
+        """
+        ...
+
+    def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]: ...
+
+
+#: Opens a connection, which ends with the context.
+Dial = Callable[[], AbstractAsyncContextManager[LinkSocket]]
+
+
+def dialer(url: str, tls: Callable[[], ssl.SSLContext]) -> Dial:
+    """Dials the mtls listener of the hub at this URL, each time by the trust bundle that is in force then."""
+    url = url.rstrip("/") + "/v1/agents/link"
+
+    @asynccontextmanager
+    async def dial() -> AsyncIterator[LinkSocket]:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, connect=10.0)) as session,
+            session.ws_connect(
+                url, ssl=tls(), heartbeat=_HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, compress=0
+            ) as socket,
+        ):
+            yield socket
+
+    return dial
 
 
 class HubLink:
@@ -56,7 +97,7 @@ class HubLink:
         self,
         *,
         url: str,
-        tls: Callable[[], ssl.SSLContext],
+        dial: Dial,
         trust: PinnedTrust,
         executor: Executor,
         witness: LinkWitness,
@@ -65,8 +106,8 @@ class HubLink:
         """Keep a link.
 
         Args:
-            url: The hub's mtls listener.
-            tls: Makes the TLS context by the trust bundle in force.
+            url: Names the hub.
+            dial: Opens a connection to it.
             trust: The pinned trust bundle; the hub may bring its successor.
             executor: Carries out jobs.
             witness: Cosigns checkpoints.
@@ -76,11 +117,11 @@ class HubLink:
         self.trust = trust
         self._witness = witness
         self._dial_at_once = False
-        self._url = url.rstrip("/") + "/v1/agents/link"
-        self._tls = tls
+        self._url = url
+        self._dial = dial
         self._executor = executor
         self._announcements: tuple[ProfileAnnouncement, ...] = ()
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: LinkSocket | None = None
         self._work: set[asyncio.Task[None]] = set()
         self.linked = asyncio.Event()
 
@@ -94,41 +135,33 @@ class HubLink:
         """Stay linked until cancelled."""
         loop = asyncio.get_running_loop()
         backoff = _FIRST_BACKOFF_SECONDS
-        timeout = aiohttp.ClientTimeout(total=None, connect=10.0)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            while True:
-                started = loop.time()
-                try:
-                    await self._link(session)
-                    reason = "the hub closed the link"
-                except (aiohttp.ClientError, OSError, PrivysealError) as error:
-                    reason = str(error)
-                finally:
-                    self.linked.clear()
-                    self._socket = None
-                if self._dial_at_once:
-                    self._dial_at_once = False
-                    continue
-                if loop.time() - started > _STEADY_SECONDS:
-                    backoff = _FIRST_BACKOFF_SECONDS
-                pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-                _LOG.warning("no link to the hub", url=self._url, reason=reason, again_in_seconds=round(pause, 1))
-                await asyncio.sleep(pause)
-                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+        while True:
+            started = loop.time()
+            try:
+                await self._link()
+                reason = "the hub closed the link"
+            except (aiohttp.ClientError, OSError, PrivysealError) as error:
+                reason = str(error)
+            finally:
+                self.linked.clear()
+                self._socket = None
+            if self._dial_at_once:
+                self._dial_at_once = False
+                continue
+            if loop.time() - started > _STEADY_SECONDS:
+                backoff = _FIRST_BACKOFF_SECONDS
+            pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            _LOG.warning("no link to the hub", url=self._url, reason=reason, again_in_seconds=round(pause, 1))
+            await asyncio.sleep(pause)
+            backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 
     async def stop(self) -> None:
         """Let jobs that the token is at work on end; their outcome is in the journal."""
         await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _link(self, session: aiohttp.ClientSession) -> None:
+    async def _link(self) -> None:
         held = await self._executor.load()
-        async with session.ws_connect(
-            self._url,
-            ssl=self._tls(),
-            heartbeat=_HEARTBEAT_SECONDS,
-            max_msg_size=MAX_MESSAGE_BYTES,
-            compress=0,
-        ) as socket:
+        async with self._dial() as socket:
             self._socket = socket
             await self._send(
                 Hello(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, token_config
 from privyseal.agent.executor import Executor
 from privyseal.agent.keys import open_profiles
-from privyseal.agent.link import HubLink
+from privyseal.agent.link import HubLink, dialer
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
@@ -60,7 +60,7 @@ class Agent:
         cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
         self.link = HubLink(
             url=config.hub,
-            tls=lambda: _tls(files, trust.bundle),
+            dial=dialer(config.hub, lambda: _tls(files, trust.bundle)),
             trust=trust,
             executor=self.executor,
             witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from privyseal.errors import LogIntegrityError, UnavailableError
 
-__all__ = ["MAX_BATCH", "Engine", "Task", "Worker"]
+__all__ = ["MAX_BATCH", "Engine", "Task", "Worker", "run_batch"]
 
 MAX_BATCH: Final = 256
 
@@ -81,6 +81,18 @@ class Engine(Protocol):
         ...
 
 
+def run_batch(engine: Engine, batch: list[Task[Any]], wake: Callable[[list[Task[Any]]], None]) -> None:
+    """Run what has gathered, reads first: they need not wait for the commit. `wake` takes tasks that were answered."""
+    reads = [task for task in batch if not task.writes]
+    writes = [task for task in batch if task.writes]
+    if reads:
+        engine.read(reads)
+        wake(reads)
+    if writes:
+        engine.write(writes)
+        wake(writes)
+
+
 class Worker:
     """Runs an engine's tasks on a thread of its own."""
 
@@ -118,9 +130,9 @@ class Worker:
         batch: list[Task[Any]] = []
         try:
             while self._gather(batch):
-                self._process(batch)
+                run_batch(self._engine, batch, _wake)
                 batch.clear()
-            self._process(batch)
+            run_batch(self._engine, batch, _wake)
             batch.clear()
         finally:
             # Also after a bug in the engine: nobody may wait forever.
@@ -136,17 +148,6 @@ class Worker:
                 return True
             task = self._queue.get()
         return False
-
-    def _process(self, batch: list[Task[Any]]) -> None:
-        # Reads first: they need not wait for the commit.
-        reads = [task for task in batch if not task.writes]
-        writes = [task for task in batch if task.writes]
-        if reads:
-            self._engine.read(reads)
-            _wake(reads)
-        if writes:
-            self._engine.write(writes)
-            _wake(writes)
 
     def _abandon(self, batch: list[Task[Any]]) -> None:
         with self._lock:

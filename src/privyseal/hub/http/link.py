@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """/v1/agents/link: the WebSocket that an agent keeps open."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from privyseal.errors import MalformedInputError, PrivysealError
+from privyseal.hub.core import Hub
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
+from privyseal.ports.store import Enrolment
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
@@ -26,14 +28,26 @@ from privyseal.wire.link import (
     encode,
 )
 
-__all__ = ["HEARTBEAT_SECONDS", "ROUTES"]
+__all__ = ["HEARTBEAT_SECONDS", "ROUTES", "LinkSocket", "serve_link"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.link")
 #: A peer that does not answer a ping within half of this is gone.
 HEARTBEAT_SECONDS: Final = 10.0
 
 
-async def _receive(socket: web.WebSocketResponse) -> AgentMessage | None:
+class LinkSocket(Protocol):
+    """What an agent link needs of a WebSocket."""
+
+    async def receive(self) -> WSMessage:
+        """The next frame, or one that says that the connection is gone."""
+        ...
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send one binary frame."""
+        ...
+
+
+async def _receive(socket: LinkSocket) -> AgentMessage | None:
     frame = await socket.receive()
     if frame.type is WSMsgType.BINARY:
         return decode_agent(frame.data)
@@ -42,7 +56,7 @@ async def _receive(socket: web.WebSocketResponse) -> AgentMessage | None:
     raise MalformedInputError("link.malformed", f"a {frame.type.name} frame on the agent link")
 
 
-async def _greet(call: Call, socket: web.WebSocketResponse) -> AgentLink | None:
+async def _greet(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) -> AgentLink | None:
     """The link, once the agent goes by the same trust bundle; None if it gets the newer one and dials in again."""
     hello = await _receive(socket)
     if not isinstance(hello, Hello) or hello.version != LINK_VERSION:
@@ -51,26 +65,20 @@ async def _greet(call: Call, socket: web.WebSocketResponse) -> AgentLink | None:
     async def send(message: HubMessage) -> None:
         await socket.send_bytes(encode(message))
 
-    if hello.bundle != call.hub.bundle.sha256:
-        await send(TrustChanged(bundle=call.hub.bundle.envelope))
+    if hello.bundle != hub.bundle.sha256:
+        await send(TrustChanged(bundle=hub.bundle.envelope))
         return None
-    await call.hub.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
-    link = AgentLink(
-        call.caller,
-        send,
-        held_size=hello.checkpoint_size,
-        witness=hello.witness,
-        here=call.hub.is_here(call.request.remote or ""),
-    )
-    await send(Welcome(name=call.caller.name))
+    await hub.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
+    link = AgentLink(agent, send, held_size=hello.checkpoint_size, witness=hello.witness, here=here)
+    await send(Welcome(name=agent.name))
     return link
 
 
-async def _serve(call: Call, socket: web.WebSocketResponse, link: AgentLink) -> None:
+async def _serve(hub: Hub, socket: LinkSocket, link: AgentLink) -> None:
     while (message := await _receive(socket)) is not None:
         match message:
             case Announce():
-                await call.hub.dispatch.announce(link, message.profiles)
+                await hub.dispatch.announce(link, message.profiles)
             case Answers():
                 for answer in message.items:
                     link.told(answer)
@@ -82,27 +90,38 @@ async def _serve(call: Call, socket: web.WebSocketResponse, link: AgentLink) -> 
                 raise MalformedInputError("link.malformed", "a second hello on the agent link")
 
 
-async def _link(call: Call) -> web.StreamResponse:
-    socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, compress=False)
-    await socket.prepare(call.request)
+async def serve_link(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) -> None:
+    """Speak with an agent that dialled in until the connection is gone, or the agent is refused.
+
+    `here` says that it dialled in from the hub's own host.
+    """
     link: AgentLink | None = None
     try:
-        link = await _greet(call, socket)
+        link = await _greet(hub, agent, socket, here=here)
         if link is None:
             await socket.receive()  # until the agent hangs up: closing first could lose what was sent
-            return socket
-        call.hub.dispatch.linked(link)
-        call.hub.witnesses.somebody_came()
-        _LOG.info("agent linked", agent=call.caller.name, held_size=link.held_size)
-        await _serve(call, socket, link)
+            return
+        hub.dispatch.linked(link)
+        hub.witnesses.somebody_came()
+        _LOG.info("agent linked", agent=agent.name, held_size=link.held_size)
+        await _serve(hub, socket, link)
     except PrivysealError as error:
-        _LOG.warning("agent refused", agent=call.caller.name, code=error.code, reason=error.message)
+        _LOG.warning("agent refused", agent=agent.name, code=error.code, reason=error.message)
         await socket.send_bytes(encode(Refused(code=error.code, message=error.message)))
     finally:
         if link is not None:
-            call.hub.dispatch.unlinked(link)
+            hub.dispatch.unlinked(link)
             link.close()
-            _LOG.info("agent gone", agent=call.caller.name)
+            _LOG.info("agent gone", agent=agent.name)
+
+
+async def _link(call: Call) -> web.StreamResponse:
+    socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, compress=False)
+    await socket.prepare(call.request)
+    try:
+        here = call.hub.is_here(call.request.remote or "")
+        await serve_link(call.hub, call.caller, socket, here=here)
+    finally:
         await socket.close()
     return socket
 
