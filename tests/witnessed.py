@@ -56,9 +56,9 @@ class WitnessedSite:
             authority_paths=(self.directory / "authority.key",),
         )
 
-    async def start_hub(self) -> None:
+    async def start_hub(self, confirmed_size: int | None = None) -> None:
         self.hub = await open_hub(self.directory / "hub", is_here=self.is_here)
-        await self.hub.start()
+        await self.hub.start(confirmed_size)
 
     async def start_agent(self, name: str) -> None:
         """Start an agent, and wait until it is linked."""

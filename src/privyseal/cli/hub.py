@@ -237,13 +237,18 @@ def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:
     emit(data, lines, as_json=as_json)
 
 
-def run(*, directory: Directory) -> None:
+def run(*, directory: Directory, confirmed_size: int | None = None) -> None:
     """Run the hub in the foreground until SIGINT or SIGTERM.
+
+    After a start it only reads until an agent or witness that knows the log has agreed that it is the newest.
 
     Parameters
     ----------
     directory
         Where `hub init` made it.
+    confirmed_size
+        How many entries the newest log has, as you know it from elsewhere: for a hub whose agents and witnesses are all
+        lost. It goes on record.
     """
     from privyseal.cli.processes import configure_logging, stop_signal  # noqa: PLC0415 - needs the extra `hub`
     from privyseal.hub.wiring import open_hub  # noqa: PLC0415
@@ -252,7 +257,7 @@ def run(*, directory: Directory) -> None:
         stop = stop_signal()
         hub = await open_hub(directory)
         try:
-            await hub.start()
+            await hub.start(confirmed_size)
             await stop.wait()
         finally:
             await hub.stop()

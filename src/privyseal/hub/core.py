@@ -11,6 +11,7 @@ import structlog
 from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError, VerificationError
 from privyseal.hub.config import HubConfig
 from privyseal.hub.hosts import SameHost, same_host
+from privyseal.hub.services.agreement import AwaitedStore
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
@@ -47,11 +48,15 @@ class Hub:
         is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.store = store
+        self.store = AwaitedStore(store)
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
         self._witnessing: asyncio.Task[None] | None = None
+        self._make_services(self.store, authority, clock)
+
+    def _make_services(self, store: Store, authority: TlsAuthority, clock: Clock) -> None:
+        trust = self._trust
         self.audit = Audit(store)
         self.enrolments = Enrolments(store=store, trust=trust, authority=authority, clock=clock)
         self.witnesses = Witnesses(
@@ -59,7 +64,7 @@ class Hub:
             audit=self.audit,
             trust=trust,
             links=lambda: self.dispatch.links,
-            client=WitnessClient(is_here=is_here),
+            client=WitnessClient(is_here=self.is_here),
         )
         self.dispatch = Dispatch(
             LaneServices(
@@ -81,7 +86,7 @@ class Hub:
         )
         self.witnesses.stored = self.requests.changed_all
         self._tsa_client = TsaClient()
-        self.timestamps = Timestamps(store=store, tables=config.tsa, ask=self._tsa_client.ask, clock=clock)
+        self.timestamps = Timestamps(store=store, tables=self.config.tsa, ask=self._tsa_client.ask, clock=clock)
 
     @property
     def bundle(self) -> TrustBundle:
@@ -128,7 +133,9 @@ class Hub:
     @property
     def unready_reason(self) -> str:
         """Why nothing can be signed, or empty."""
-        return "" if self._broken is None else str(self._broken)
+        if self._broken is not None:
+            return str(self._broken)
+        return "" if self.store.agreed else str(self.store.refusal())
 
     def ensure_signing(self) -> None:
         """Refuse new requests once the log cannot be trusted any more.
@@ -138,6 +145,8 @@ class Hub:
         """
         if self._broken is not None:
             raise self._broken
+        if not self.store.agreed:
+            raise self.store.refusal()
 
     async def check_agent_head(self, size: int, root: bytes) -> None:
         """Hold the checkpoint that an agent has seen against the log (DESIGN §5: restored backups).
@@ -151,6 +160,7 @@ class Hub:
             except LogIntegrityError as error:
                 self.fail(error)
                 raise
+            self.store.agree()
 
     async def _check_extends(self, size: int, root: bytes) -> None:
         head = self.store.head
@@ -158,7 +168,8 @@ class Hub:
             raise LogIntegrityError(
                 "log.rollback",
                 f"the agent has seen a log of {size} entries, this database holds {head.size}",
-                hint="the database was restored from an old backup: bring the newer one back",
+                hint="the database was restored from an old backup: bring the newer one back; if it is lost,"
+                " privyseal log reopen",
             )
         proofs = await self.audit.job_proofs((), size)
         try:
@@ -174,21 +185,56 @@ class Hub:
                 "log.fork", f"the agent's checkpoint of {size} entries is not a prefix of this log"
             ) from error
 
-    async def start(self) -> None:
-        """Open the log if it is new, start the lanes."""
-        if self.store.head.size == 0:
-            await self.store.write(self._genesis)
+    async def start(self, confirmed_size: int | None = None) -> None:
+        """Open the log if it is new, start the lanes; what is written waits until somebody knows this log.
+
+        Args:
+            confirmed_size: How many entries the newest log has, as the operator knows from elsewhere.
+
+        Raises:
+            LogIntegrityError: `log.rollback` if the operator or a witness knows a newer one.
+        """
+        await self._await_agreement(confirmed_size)
         await self.dispatch.start()
         self._witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
         self._witnessing.add_done_callback(self._witnessing_ended)
+
+    async def _await_agreement(self, confirmed_size: int | None) -> None:
+        size = self.store.head.size
+        if confirmed_size is not None and confirmed_size != size:
+            raise LogIntegrityError(
+                "log.rollback",
+                f"the operator confirms a log of {confirmed_size} entries; this database holds {size}",
+                hint="bring the newer database back; if it is lost, privyseal log reopen",
+            )
+        if size == 0:
+            self.store.agree()
+            await self.store.write(self._genesis)
+        elif confirmed_size is not None or not await self._has_others() or await self.witnesses.vouch():
+            self.store.agree()
+            if confirmed_size is not None:
+                await self.store.write(self._confirmation)
+        else:
+            _LOG.warning("nothing is written yet", reason=self.store.refusal().message)
+
+    async def _has_others(self) -> bool:
+        """Whether there is anybody who could know more of the log than this database."""
+        enrolments = await self.store.read(lambda tx: tx.enrolments())
+        agents = any(one.role == "agent" and one.revoked_ms is None for one in enrolments)
+        return agents or any(one.url for one in self.bundle.witnesses.witnesses)
 
     def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
     async def _genesis(self, tx: Tx) -> None:
-        entry = Admin(ts=await tx.now_ms(), action="genesis", bundle=self.bundle.sha256.hex())
-        await tx.append(encode_entry(entry))
+        await self._note_act(tx, "genesis")
+
+    async def _confirmation(self, tx: Tx) -> None:
+        await self._note_act(tx, "confirm")
+
+    async def _note_act(self, tx: Tx, action: str) -> None:
+        await tx.append(encode_entry(Admin(ts=await tx.now_ms(), action=action, bundle=self.bundle.sha256.hex())))
 
     async def stop(self) -> None:
         """End the lanes, close the store."""

@@ -49,13 +49,13 @@ class HubProcess:
         self._clock = clock
         self._runners: list[web.AppRunner] = []
 
-    async def start(self) -> None:
-        """Start the hub, then listen.
+    async def start(self, confirmed_size: int | None = None) -> None:
+        """Start the hub, then listen; `confirmed_size` as in `Hub.start`.
 
         Raises:
-            ConfigError: `listen.failed`.
+            ConfigError: `listen.failed`. LogIntegrityError: `log.rollback`.
         """
-        await self.hub.start()
+        await self.hub.start(confirmed_size)
         self._make_server_certificate()
         config, table = self.hub.config, all_routes()
         for listener, address in ((Listener.MTLS, config.listen_mtls), (Listener.WEB, config.listen_web)):

@@ -262,8 +262,10 @@ class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
 class Admin(_Entry, frozen=True, tag="admin"):
     """An act on the hub itself: `genesis` opens a log under a trust bundle, `bundle` puts another one in its place.
 
+    With `confirm` the operator has said that this log is the newest, where no agent or witness could.
+
     Attributes:
-        action: `genesis` or `bundle`.
+        action: `genesis`, `bundle` or `confirm`.
         bundle: SHA-256 of the trust bundle's statement.
     """
 

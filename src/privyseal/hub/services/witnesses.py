@@ -145,6 +145,32 @@ class Witnesses:
             self._wishes[demand.without] = max(index, self._wishes.get(demand.without, -1))
             self._wanted.set()
 
+    async def vouch(self) -> bool:
+        """Whether a witness that has a URL cosigns the newest checkpoint: then it has seen no newer one.
+
+        Raises:
+            LogIntegrityError: `log.rollback` if one has.
+        """
+        head = self._store.head
+        for asked in self.status():
+            if not asked.witness.url:
+                continue
+            try:
+                await self._line(asked, head)
+            except PrivysealError as error:
+                if asked.size > head.size:
+                    raise LogIntegrityError(
+                        "log.rollback",
+                        f"witness {asked.witness.name} has cosigned a log of {asked.size} entries; this database holds"
+                        f" {head.size}",
+                        hint="the database was restored from an old backup: bring the newer one back; if it is lost,"
+                        " privyseal log reopen",
+                    ) from error
+                asked.failed(error)
+            else:
+                return True
+        return False
+
     def somebody_came(self) -> None:
         """An agent has dialled in: perhaps the witness that was missing."""
         if self._unmet():
@@ -300,12 +326,12 @@ class Witnesses:
         link = next((one for one in self._links().values() if one.witness == asked.witness.key.vkey), None)
         if link is not None:
             if link.here:
-                raise UnavailableError("witness.here", "it runs on the hub's own host, where it does not count")
+                raise ConfigError("witness.here", "it runs on the hub's own host, where it does not count")
             return await asked.ask_agent(link, head)
         if not asked.witness.url:
             raise UnavailableError("witness.no_link", "it is an agent without a link to this hub, or has no URL")
         if await self._client.is_here(asked.witness.url):
-            raise UnavailableError("witness.here", "it runs on the hub's own host, where it does not count")
+            raise ConfigError("witness.here", "it runs on the hub's own host, where it does not count")
         return await asked.ask_url(self._client, head)
 
     async def _keep(self, one: _Cosigned) -> None:
