@@ -4,12 +4,14 @@
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from postgres_server import PostgresServer, running_postgres
 
 TESTS = Path(__file__).parent
 IN_CI = bool(os.environ.get("CI"))
@@ -50,6 +52,13 @@ def vectors() -> Path:
     if not folder:
         pytest.skip("PRIVYSEAL_VECTORS is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; each test makes its own database in it."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.hookimpl(tryfirst=True)

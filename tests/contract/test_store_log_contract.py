@@ -2,15 +2,13 @@
 """The contract of the Store port (ports/store.py): transactions and log, run on every adapter."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.ports.store import JoinCode, ReadTx, Store, Tx
-from privyseal.storage.sqlite import SqliteStore
 from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.note import VerifierKey
 from privyseal.tlog.proof import (
@@ -35,20 +33,6 @@ CODE = JoinCode(
     expires_ms=5,
     statement_sha256=b"a" * 32,
 )
-
-
-@pytest.fixture(params=["sqlite file", "sqlite memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    on_file = request.param == "sqlite file"
-    opened = await SqliteStore.open(
-        tmp_path / "hub.db" if on_file else ":memory:",
-        origin=ORIGIN,
-        log_key=KEY,
-        clock=lambda: 1_700_000_000_000,
-        head_path=tmp_path / "head.checkpoint" if on_file else None,
-    )
-    yield opened
-    await opened.close()
 
 
 def appending(*entries: bytes) -> Callable[[Tx], Awaitable[tuple[int, ...]]]:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of the Store port (ports/store.py): enrolments, profiles and queue, run on every adapter."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConflictError, LogIntegrityError
 from privyseal.ports.store import (
@@ -21,10 +19,6 @@ from privyseal.ports.store import (
     Store,
     Tx,
 )
-from privyseal.storage.sqlite import SqliteStore
-
-ORIGIN = "log.example/contract"
-KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 REQUEST = Request(
     id="ab" * 32,
@@ -67,20 +61,6 @@ PROFILE = ProfileRow(
     hardware=True,
     entry_index=4,
 )
-
-
-@pytest.fixture(params=["sqlite file", "sqlite memory"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    on_file = request.param == "sqlite file"
-    opened = await SqliteStore.open(
-        tmp_path / "hub.db" if on_file else ":memory:",
-        origin=ORIGIN,
-        log_key=KEY,
-        clock=lambda: 1_700_000_000_000,
-        head_path=tmp_path / "head.checkpoint" if on_file else None,
-    )
-    yield opened
-    await opened.close()
 
 
 def adding(*jobs: Job) -> Callable[[Tx], Awaitable[None]]:

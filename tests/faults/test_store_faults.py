@@ -70,6 +70,12 @@ def connector(steps: Steps) -> Callable[[str], sqlite3.Connection]:
             cursor: sqlite3.Cursor = steps.take(sql, lambda: super(Connection, self).execute(sql, parameters), error)
             return cursor
 
+        def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+            error = sqlite3.OperationalError("disk I/O error")
+            rows = list(parameters)
+            cursor: sqlite3.Cursor = steps.take(sql, lambda: super(Connection, self).executemany(sql, rows), error)
+            return cursor
+
     return lambda path: sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 

@@ -185,7 +185,8 @@ async def test_a_head_file_by_another_key_is_refused(tmp_path: Path) -> None:
         ("UPDATE log_head SET size = 2", "log.corrupt"),
         ("UPDATE log_head SET note = 'none'", "log.key"),
         ("UPDATE log_head SET origin = 'log.example/other'", "log.origin"),
-        ("PRAGMA user_version = 99", "store.schema"),
+        ("UPDATE privyseal_schema SET version_num = '9999'", "store.schema"),
+        ("DROP TABLE privyseal_schema", "store.foreign"),
         ("PRAGMA application_id = 99", "store.foreign"),
     ],
 )

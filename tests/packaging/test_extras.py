@@ -34,7 +34,7 @@ LIGHT = (
 )
 EXTRAS = {
     "hub": ("privyseal.storage", "privyseal.hub", "privyseal.witness"),
-    "agent": ("privyseal.tokens", "privyseal.storage", "privyseal.agent"),
+    "agent": ("privyseal.tokens", "privyseal.storage.journal", "privyseal.storage.durable_file", "privyseal.agent"),
     "demo": ("distlib",),
     "usb": tuple(
         f"privyseal.{name}" for name in ("usbip", "usb") if (ROOT / "src/privyseal" / name / "__init__.py").exists()
@@ -167,7 +167,7 @@ def test_the_bare_install_stays_light(environment: Environments) -> None:
     )
 
     assert {"privyseal", "cryptography", "msgspec", "urllib3"} <= set(json.loads(found))
-    assert {"aiohttp", "structlog", "sqlalchemy", "jinja2", "setuptools"} & set(json.loads(found)) == set()
+    assert {"aiohttp", "structlog", "sqlalchemy", "asyncpg", "jinja2", "setuptools"} & set(json.loads(found)) == set()
 
 
 def test_the_bare_command_line_explains_itself(environment: Environments) -> None:
@@ -203,6 +203,7 @@ def test_the_licence_and_the_type_marker_are_in_the_wheel(environment: Environme
     )
 
     assert "privyseal/py.typed" in names
+    assert "privyseal/storage/migrations/versions/r0001_hub.py" in names
     assert ".dist-info/licenses/LICENSE" in names
     assert "tests/" not in names
 

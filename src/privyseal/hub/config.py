@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from privyseal.errors import ConfigError
+from privyseal.storage.postgres_url import check_database_url
 from privyseal.wire.tsa import check_tsa_url
 
 __all__ = ["HubConfig", "HubFiles", "TsaTable", "check_hub_name", "load_hub_config", "split_address"]
@@ -43,7 +44,7 @@ class HubFiles(msgspec.Struct, frozen=True):
 
     @property
     def database(self) -> Path:
-        """Queue, enrolments and log."""
+        """Queue, enrolments and log, if hub.toml names no other database."""
         return self.directory / "hub.db"
 
     @property
@@ -81,6 +82,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         name: The hub's name, which is also the log's origin; lower-case letters, digits, `-`, `.` and `/`.
         listen_mtls, listen_web: HOST:PORT to bind.
         mtls_url, web_url: How clients and agents reach the two listeners.
+        database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
         tsa: Whom POST /v1/timestamps asks, in the order of preference.
     """
 
@@ -89,6 +91,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen_web: str
     mtls_url: str
     web_url: str
+    database: str = ""
     tsa: tuple[TsaTable, ...] = ()
 
 
@@ -118,7 +121,7 @@ def load_hub_config(directory: Path) -> HubConfig:
     """Read hub.toml.
 
     Raises:
-        ConfigError: `config.missing`, `config.malformed`, `config.address`, `timestamp.url`.
+        ConfigError: `config.missing`, `config.malformed`, `config.address`, `config.database`, `timestamp.url`.
     """
     path = HubFiles(directory).config
     try:
@@ -132,6 +135,8 @@ def load_hub_config(directory: Path) -> HubConfig:
     check_hub_name(config.name)
     split_address(config.listen_mtls)
     split_address(config.listen_web)
+    if config.database:
+        check_database_url(config.database)
     for url, count in Counter(table.url for table in config.tsa).items():
         check_tsa_url(url)
         if count > 1:

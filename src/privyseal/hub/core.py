@@ -242,5 +242,6 @@ class Hub:
         if self._witnessing is not None:
             self._witnessing.cancel()
             await asyncio.gather(self._witnessing, return_exceptions=True)
+        await self.witnesses.close()
         await self._tsa_client.close()
         await self.store.close()

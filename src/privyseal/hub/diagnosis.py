@@ -4,28 +4,21 @@
 import errno
 import shutil
 import socket
-import sqlite3
 import ssl
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 
-from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
-from privyseal.hub.config import HubConfig, HubFiles, load_hub_config, split_address
+from privyseal.errors import ConfigError, PrivysealError, UnavailableError
+from privyseal.hub.config import HubFiles, load_hub_config, split_address
+from privyseal.hub.diagnosis_database import database_rows
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.diagnosis import check_account, check_files, days_left, moment
 from privyseal.identity.keyfile import load_ed25519, load_tls_key
 from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
-from privyseal.ports.store import LogHead
-from privyseal.storage.durable_file import PosixFileSystem
-from privyseal.storage.head import LogSeal
-from privyseal.storage.head_file import HeadFile
-from privyseal.storage.log_tables import LogTables
-from privyseal.tlog.note import NoteSigner
 
 __all__ = ["check_space", "hub_rows"]
 
@@ -33,10 +26,6 @@ _DAYS_BEFORE_CA_EXPIRY: Final = 365
 _WARN_BELOW_BYTES: Final = 1024**3
 _FAIL_BELOW_BYTES: Final = 64 * 1024**2
 _CONNECT_SECONDS: Final = 2.0
-_BUSY_SECONDS: Final = 5.0
-_LOOKS: Final = 5
-_DATABASE: Final = "database"
-_RESTORE: Final = "stop the hub, keep this database for inspection, and bring back an undamaged copy of the newest one"
 
 
 def hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
@@ -53,8 +42,7 @@ def hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
         check_account(directory, f"privyseal doctor --dir {directory}"),
         *check_files(directory, (files.config, files.ca_key, files.log_key, *database)),
         look("keys", lambda: _check_keys(files, bundle, clock)),
-        look(_DATABASE, lambda: _check_database(files)),
-        look("log head", lambda: _check_head(files, config, clock)),
+        *database_rows(files, config, clock),
         *(
             look(f"port {address}", partial(_check_port, address, files))
             for address in (config.listen_mtls, config.listen_web)
@@ -86,73 +74,6 @@ def _check_keys(files: HubFiles, bundle: TrustBundle, clock: Clock) -> Row:
     if left < _DAYS_BEFORE_CA_EXPIRY:
         return warned("keys", found, "plan a new CA: after that day nobody reaches this hub")
     return passed("keys", found)
-
-
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    """Beside a running hub, or one that crashed, through its WAL; else without making the files of a WAL."""
-    in_use = path.with_name(path.name + "-wal").exists()
-    place = f"{path.resolve().as_uri()}?{'mode=ro' if in_use else 'immutable=1'}"
-    return sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-
-
-def _unavailable(files: HubFiles, error: sqlite3.Error) -> UnavailableError:
-    return UnavailableError(
-        "store.unavailable",
-        f"the database {files.database} cannot be read: {error}",
-        hint="check path, permissions and free space",
-    )
-
-
-def _check_database(files: HubFiles) -> Row:
-    """PRAGMA quick_check, beside a running hub if need be: WAL lets readers in."""
-    if not files.database.exists():
-        return skipped(_DATABASE, f"{files.database} is not there: this hub was never started", "privyseal hub run")
-    try:
-        with closing(_open_read_only(files.database)) as connection:
-            problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise _unavailable(files, error) from error
-        problems = [str(error)]
-    if problems != ["ok"]:
-        raise LogIntegrityError(
-            "log.corrupt", f"the database {files.database} is damaged: {'; '.join(problems)[:300]}", hint=_RESTORE
-        )
-    return passed(_DATABASE, f"{files.database}: quick_check finds nothing")
-
-
-def _check_head(files: HubFiles, config: HubConfig, clock: Clock) -> Row:
-    """The tree, the signed head and head.checkpoint agree, as the hub itself asks at its start (DESIGN §5)."""
-    subject = "log head"
-    if not files.database.exists():
-        return skipped(subject, "there is no database yet", "privyseal hub run")
-    signer = NoteSigner(name=config.name, key=load_ed25519(files.log_key))
-    seal = LogSeal(origin=config.name, signer=signer, clock=clock)
-    head_file = HeadFile(path=files.head, files=PosixFileSystem(), origin=config.name, log_key=signer.verifier)
-    try:
-        with closing(_open_read_only(files.database)) as connection:
-            head = _agreed_head(connection, seal, head_file)
-    except sqlite3.Error as error:
-        raise _unavailable(files, error) from error
-    return passed(subject, f"{head.size} entries; tree, signed head and {files.head.name} agree")
-
-
-def _agreed_head(connection: sqlite3.Connection, seal: LogSeal, head_file: HeadFile) -> LogHead:
-    """A hub that runs meanwhile may replace the file after the database was read: then both are read again."""
-    for last in (*(False,) * (_LOOKS - 1), True):
-        connection.execute("BEGIN")
-        log = LogTables(connection)
-        head = seal.load(connection, log)
-        try:
-            head_file.check(head, log)
-        except LogIntegrityError as error:
-            if last or error.code != "log.rollback":
-                raise
-        else:
-            return head
-        finally:
-            connection.execute("ROLLBACK")
-    raise AssertionError  # the loop returns or raises
 
 
 def _check_port(address: str, files: HubFiles) -> Row:

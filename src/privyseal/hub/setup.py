@@ -31,6 +31,9 @@ listen_web = "{listen_web}"
 mtls_url = "{mtls_url}"
 web_url = "{web_url}"
 
+# A PostgreSQL database instead of hub.db beside this file; without a password (docs/postgresql.md).
+# database = "postgresql://privyseal@/privyseal?host=/run/postgresql"
+
 # TSAs (RFC 3161) that the hub asks for clients with timestamp_via = "hub".
 # [[tsa]]
 # url = "http://tsa.example.com"

@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log's head in the database: signed, moved by compare-and-swap, checked against the tree at start."""
+"""The log's head in the database: signed, moved by compare-and-swap, checked against the tree."""
 
-import sqlite3
 from typing import Final
 
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import LogHead
+from privyseal.storage.calls import Query
 from privyseal.storage.log_tables import LogTables
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from privyseal.tlog.note import NoteSigner
-from privyseal.tlog.tree import EMPTY_ROOT, Frontier
+from privyseal.tlog.tree import EMPTY_ROOT
 
-__all__ = ["LogSeal"]
+__all__ = ["LogSeal", "check_extends", "head_moved"]
 
 _CREATE: Final = "INSERT INTO log_head (id, origin, size, root, note) VALUES (1, ?, 0, ?, ?)"
 _READ: Final = "SELECT origin, size, root, note FROM log_head"
 _GUARD: Final = "SELECT 1 FROM log_head WHERE size = ? AND root = ?"
-_MOVE: Final = "UPDATE log_head SET size = ?, root = ?, note = ? WHERE size = ? AND root = ?"
+_MOVE: Final = "UPDATE log_head SET size = ?, root = ?, note = ? WHERE size = ? AND root = ? RETURNING 1"
 _LAST_MS: Final = "SELECT created_ms FROM log_checkpoint ORDER BY number DESC LIMIT 1"
-_KEEP: Final = "INSERT INTO log_checkpoint (size, root, note, created_ms) VALUES (?, ?, ?, ?)"
+# Numbered without a gap, whatever was rolled back: they are read by their place.
+_KEEP: Final = (
+    "INSERT INTO log_checkpoint (number, size, root, note, created_ms)"
+    " VALUES ((SELECT coalesce(max(number), 0) + 1 FROM log_checkpoint), ?, ?, ?, ?)"
+)
+
+_ROLLBACK_HINT: Final = (
+    "the database was restored or replaced: bring back the newest one; if it is lost, the log must be given"
+    " up and a new one begun under another origin"
+)
 
 
 class LogSeal:
@@ -36,27 +45,27 @@ class LogSeal:
         self._last_ms = max(self._clock(), self._last_ms)
         return self._last_ms
 
-    def load(self, connection: sqlite3.Connection, log: LogTables) -> LogHead:
+    async def load(self, log: LogTables) -> LogHead:
         """The head, once it is known to fit the stored tree; an empty log gets its first.
 
         Raises:
             ConfigError: `log.origin` for the database of another log, `log.key` for another key.
             LogIntegrityError: `log.corrupt` or `log.missing_hash` if head and tree do not fit.
         """
-        row = connection.execute(_READ).fetchone()
-        if row is None:
+        rows = await Query(_READ)
+        if not rows:
             note = self._sign(0, EMPTY_ROOT)
-            connection.execute(_CREATE, (self._origin, EMPTY_ROOT, note))
+            await Query(_CREATE, (self._origin, EMPTY_ROOT, note))
             return LogHead(size=0, root=EMPTY_ROOT, note=note)
-        origin, size, root, note = row
+        ((origin, size, root, note),) = rows
         if origin != self._origin:
             raise ConfigError("log.origin", f"the database holds log {origin!r}; expected {self._origin!r}")
         head = LogHead(size=size, root=root, note=note)
         self._check_note(head)
-        last = connection.execute(_LAST_MS).fetchone()
-        self._last_ms = 0 if last is None else last[0]
-        log.frontier = log.stored_frontier(size)
-        if log.stored_size() != size or log.frontier.root != root:
+        for (last_ms,) in await Query(_LAST_MS):
+            self._last_ms = max(self._last_ms, last_ms)
+        log.restart(await log.stored_frontier(size))
+        if await log.stored_size() != size or log.frontier.root != root:
             raise LogIntegrityError(
                 "log.corrupt",
                 f"the stored entries do not give the log's head at size {size}",
@@ -76,31 +85,50 @@ class LogSeal:
         if (checkpoint.size, checkpoint.root) != (head.size, head.root):
             raise LogIntegrityError("log.corrupt", "the log's head and its signed checkpoint differ")
 
-    def guard(self, connection: sqlite3.Connection, head: LogHead) -> None:
-        """Check, inside a transaction that excludes other writers, that the head is still ours.
+    async def holds(self, head: LogHead) -> bool:
+        """Whether the head is still the one that the database has."""
+        return bool(await Query(_GUARD, (head.size, head.root)))
 
-        Raises:
-            LogIntegrityError: `log.head_moved`.
-        """
-        if connection.execute(_GUARD, (head.size, head.root)).fetchone() is None:
-            raise head_moved(head)
-
-    def move(self, connection: sqlite3.Connection, head: LogHead, frontier: Frontier) -> LogHead:
+    async def move(self, head: LogHead, log: LogTables) -> LogHead:
         """Sign a checkpoint over the grown tree and move the head to it, by compare-and-swap.
 
         Raises:
             LogIntegrityError: `log.head_moved`.
         """
-        root = frontier.root
-        note = self._sign(frontier.size, root)
-        moved = connection.execute(_MOVE, (frontier.size, root, note, head.size, head.root)).rowcount
-        if moved != 1:
+        size, root = log.frontier.size, log.frontier.root
+        note = self._sign(size, root)
+        if not await Query(_MOVE, (size, root, note, head.size, head.root)):
             raise head_moved(head)
-        connection.execute(_KEEP, (frontier.size, root, note, self.now_ms()))
-        return LogHead(size=frontier.size, root=root, note=note)
+        await Query(_KEEP, (size, root, note, self.now_ms()))
+        return LogHead(size=size, root=root, note=note)
 
     def _sign(self, size: int, root: bytes) -> str:
         return sign_checkpoint(Checkpoint(origin=self._origin, size=size, root=root), self._signer)
+
+
+async def check_extends(log: LogTables, head: LogHead, *, size: int, root: bytes, seen: str) -> None:
+    """Check that the database extends a tree that was seen before.
+
+    Args:
+        log: The database's tree.
+        head: Its head, already checked against the tree.
+        size: Size of the tree that was seen.
+        root: Its root.
+        seen: Where, for messages.
+
+    Raises:
+        LogIntegrityError: `log.rollback`.
+    """
+    if size > head.size:
+        raise LogIntegrityError(
+            "log.rollback",
+            f"the log holds {head.size} entries, fewer than the {size} of {seen}",
+            hint=_ROLLBACK_HINT,
+        )
+    if (await log.stored_frontier(size)).root != root:
+        raise LogIntegrityError(
+            "log.rollback", f"the log's first {size} entries are not those of {seen}", hint=_ROLLBACK_HINT
+        )
 
 
 def head_moved(head: LogHead) -> LogIntegrityError:

@@ -4,22 +4,20 @@
 The file stays out of backup sets. A database that does not extend it is older than what was shown to others.
 """
 
+import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from privyseal.errors import LogIntegrityError, PrivysealError
 from privyseal.ports.store import LogHead
-from privyseal.storage.durable_file import FileSystem, replace_durably
+from privyseal.storage.durable_file import FileSystem, PosixFileSystem, replace_durably
+from privyseal.storage.head import check_extends
 from privyseal.storage.log_tables import LogTables
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
-from privyseal.tlog.note import MAX_NOTE_BYTES, VerifierKey
+from privyseal.tlog.note import MAX_NOTE_BYTES, NoteSigner, VerifierKey
 
-__all__ = ["HeadFile"]
+__all__ = ["HeadFile", "HeadKeeper"]
 
-_ROLLBACK_HINT: Final = (
-    "the database was restored or replaced: bring back the newest one; if it is lost, the log must be given"
-    " up and a new one begun under another origin"
-)
 _MISSING_HINT: Final = (
     "put the file back; if it is lost, make sure with an agent or a witness that this database is the newest,"
     " then write the newest checkpoint that they hold into the file"
@@ -43,7 +41,7 @@ class HeadFile:
         """
         replace_durably(self._files, self._path, head.note.encode())
 
-    def check(self, head: LogHead, log: LogTables) -> None:
+    async def check(self, head: LogHead, log: LogTables) -> None:
         """Check that the database extends what the file holds.
 
         Args:
@@ -55,25 +53,13 @@ class HeadFile:
             OSError: if the file cannot be read.
         """
         kept = self._read()
-        if kept is None:
-            if head.size:
-                raise LogIntegrityError(
-                    "log.head_missing",
-                    f"the log holds {head.size} entries, but {self._path} is missing",
-                    hint=_MISSING_HINT,
-                )
-            return
-        if kept.size > head.size:
+        if kept is not None:
+            await check_extends(log, head, size=kept.size, root=kept.root, seen=str(self._path))
+        elif head.size:
             raise LogIntegrityError(
-                "log.rollback",
-                f"the log holds {head.size} entries, fewer than the {kept.size} of {self._path}",
-                hint=_ROLLBACK_HINT,
-            )
-        if log.stored_frontier(kept.size).root != kept.root:
-            raise LogIntegrityError(
-                "log.rollback",
-                f"the log's first {kept.size} entries are not those of {self._path}",
-                hint=_ROLLBACK_HINT,
+                "log.head_missing",
+                f"the log holds {head.size} entries, but {self._path} is missing",
+                hint=_MISSING_HINT,
             )
 
     def _read(self) -> Checkpoint | None:
@@ -90,3 +76,55 @@ class HeadFile:
                 f"{self._path} is not a checkpoint of log {self._origin!r} by its key: {error.message}",
                 hint=_MISSING_HINT,
             ) from error
+
+
+class HeadKeeper:
+    """The newest head that this process knows: in `head.checkpoint` before anybody is shown it. Any thread may call.
+
+    Attributes:
+        head: The newest checkpoint whose commit is known.
+    """
+
+    def __init__(self, file: HeadFile | None) -> None:
+        self._file: Final = file
+        self._lock: Final = threading.Lock()
+        self.head: LogHead
+
+    @classmethod
+    def at(cls, path: Path | None, files: FileSystem | None, signer: NoteSigner) -> Self:
+        """The keeper of a log's head; without a file if `path` is None: only for a log that nobody relies on."""
+        if path is None:
+            return cls(None)
+        files = files or PosixFileSystem()
+        return cls(HeadFile(path=path, files=files, origin=signer.verifier.name, log_key=signer.verifier))
+
+    async def check(self, head: LogHead, log: LogTables) -> None:
+        """Hold a database's head against the file, as `HeadFile.check`."""
+        if self._file is not None:
+            await self._file.check(head, log)
+
+    def start(self, head: LogHead) -> None:
+        """Take the head that the database was opened with.
+
+        After a crash the file may be one commit behind; and it must stand there before the first entry.
+
+        Raises:
+            OSError: as `replace_durably`.
+        """
+        with self._lock:
+            self._replace(head)
+
+    def advance(self, head: LogHead) -> None:
+        """Take a head whose commit is known, unless a newer one is known already.
+
+        Raises:
+            OSError: as `replace_durably`; the head stays what it was.
+        """
+        with self._lock:
+            if head.size > self.head.size:
+                self._replace(head)
+
+    def _replace(self, head: LogHead) -> None:
+        if self._file is not None:
+            self._file.replace(head)
+        self.head = head

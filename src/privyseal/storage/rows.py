@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of a hub's database as the values of the Store port, and back."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Request
+from privyseal.storage.calls import Row
 
 __all__ = [
     "ENROLMENT_COLUMNS",
@@ -30,8 +30,6 @@ __all__ = [
     "request_from",
     "request_row",
 ]
-
-Row = Sequence[Any]
 
 JOIN_CODE_COLUMNS: Final = "secret_sha256, role, name, profiles, expires_ms, statement_sha256"
 ENROLMENT_COLUMNS: Final = "role, name, certificate_sha256, request_key, profiles, salt, entry_index, revoked_ms"
@@ -182,10 +180,10 @@ def request_from(row: Row) -> Request:
     )
 
 
-def job_row(job: Job) -> Row:
-    """In the order of JOB_COLUMNS; NULL instead of seq 0 lets SQLite give the next one."""
+def job_row(job: Job) -> tuple[Any, ...]:
+    """In the order of JOB_COLUMNS."""
     return (
-        job.seq or None,
+        job.seq,
         job.request_id,
         job.item,
         job.profile,

@@ -1,158 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of a hub's database: its log, queue and enrolments.
+"""The tables of a hub's database, by revision: which one is found, and what brings it to the newest (alembic).
 
-Lists of names are JSON text, lists of certificates JSON of base64. Times are milliseconds since the epoch.
+The revisions stand in `migrations/versions/`. They are compiled to statements of the database's dialect, which then
+run in the transaction of whoever opens the database: alembic itself never connects to anything, and is imported only
+where there is something to change.
 """
 
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
 
-from privyseal.storage.connection import Schema
+from privyseal.errors import ConfigError
+from privyseal.storage.calls import Query
 
-__all__ = ["HUB_SCHEMA"]
+__all__ = ["APPLICATION_ID", "REVISION", "Dialect", "found_revision", "prepare_hub", "upgrade_statements"]
 
-HUB_SCHEMA: Final = Schema(
-    name="hub database",
-    application_id=0x50537948,
-    version=1,
-    statements=(
-        """
-        CREATE TABLE log_head (
-            id INTEGER PRIMARY KEY CHECK (id = 1),
-            origin TEXT NOT NULL,
-            size INTEGER NOT NULL,
-            root BLOB NOT NULL,
-            note TEXT NOT NULL
-        ) STRICT
-        """,
-        # The leaf hash stands before the body: a tile is read without the overflow pages of its entries.
-        """
-        CREATE TABLE log_entry (
-            entry_index INTEGER PRIMARY KEY,
-            leaf_hash BLOB NOT NULL,
-            body BLOB NOT NULL
-        ) STRICT
-        """,
-        # Tile levels 1 and up (C2SP tlog-tiles); level 0 stands in log_entry.
-        """
-        CREATE TABLE log_node (
-            level INTEGER NOT NULL,
-            hash_index INTEGER NOT NULL,
-            hash BLOB NOT NULL,
-            PRIMARY KEY (level, hash_index)
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE log_checkpoint (
-            number INTEGER PRIMARY KEY,
-            size INTEGER NOT NULL UNIQUE,
-            root BLOB NOT NULL,
-            note TEXT NOT NULL,
-            created_ms INTEGER NOT NULL
-        ) STRICT
-        """,
-        # The same checkpoints as they were cosigned by witnesses: only those that a key profile had to wait for.
-        """
-        CREATE TABLE log_cosigned (
-            size INTEGER PRIMARY KEY,
-            note TEXT NOT NULL
-        ) STRICT
-        """,
-        """
-        CREATE TABLE join_code (
-            secret_sha256 BLOB PRIMARY KEY,
-            role TEXT NOT NULL,
-            name TEXT NOT NULL,
-            profiles TEXT NOT NULL,
-            expires_ms INTEGER NOT NULL,
-            statement_sha256 BLOB NOT NULL,
-            taken INTEGER NOT NULL DEFAULT 0
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE enrolment (
-            role TEXT NOT NULL,
-            name TEXT NOT NULL,
-            certificate_sha256 BLOB NOT NULL UNIQUE,
-            request_key BLOB NOT NULL,
-            profiles TEXT NOT NULL,
-            salt BLOB NOT NULL,
-            entry_index INTEGER NOT NULL,
-            revoked_ms INTEGER,
-            PRIMARY KEY (role, name)
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE key_grant (
-            request_key BLOB NOT NULL,
-            profile TEXT NOT NULL,
-            envelope BLOB NOT NULL,
-            entry_index INTEGER NOT NULL,
-            PRIMARY KEY (request_key, profile)
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE key_profile (
-            name TEXT PRIMARY KEY,
-            agent TEXT NOT NULL,
-            chain TEXT NOT NULL,
-            level TEXT NOT NULL,
-            opaque TEXT NOT NULL,
-            token_label TEXT NOT NULL,
-            token_serial TEXT NOT NULL,
-            hardware INTEGER NOT NULL,
-            entry_index INTEGER NOT NULL,
-            witness TEXT NOT NULL,
-            test INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE request (
-            id TEXT PRIMARY KEY,
-            client TEXT NOT NULL,
-            idempotency_key TEXT NOT NULL,
-            profile TEXT NOT NULL,
-            envelope BLOB NOT NULL,
-            created_ms INTEGER NOT NULL,
-            not_after_ms INTEGER NOT NULL,
-            UNIQUE (client, idempotency_key)
-        ) STRICT
-        """,
-        """
-        CREATE TABLE job (
-            seq INTEGER PRIMARY KEY,
-            request_id TEXT NOT NULL REFERENCES request (id),
-            item INTEGER NOT NULL,
-            profile TEXT NOT NULL,
-            state TEXT NOT NULL CHECK (state IN ('queued', 'intent', 'signed', 'failed')),
-            fence INTEGER NOT NULL,
-            attempts INTEGER NOT NULL,
-            intent_index INTEGER,
-            result_index INTEGER,
-            signature BLOB NOT NULL,
-            branch TEXT NOT NULL,
-            code TEXT NOT NULL,
-            message TEXT NOT NULL,
-            UNIQUE (request_id, item)
-        ) STRICT
-        """,
-        # What waits or runs is small beside what was ever signed.
-        "CREATE INDEX job_waiting ON job (profile, seq) WHERE state IN ('queued', 'intent')",
-        # Whether a request has anything left to wait for, however many items it had.
-        "CREATE INDEX job_open ON job (request_id, seq) WHERE state IN ('queued', 'intent')",
-        # Apart from job: up to 1 MiB that need not be written again with each change of state.
-        """
-        CREATE TABLE job_preimage (
-            seq INTEGER PRIMARY KEY REFERENCES job (seq),
-            signed BLOB NOT NULL,
-            detail BLOB NOT NULL
-        ) STRICT
-        """,
-        """
-        CREATE TABLE lease (
-            profile TEXT PRIMARY KEY,
-            holder TEXT NOT NULL,
-            fence INTEGER NOT NULL
-        ) STRICT, WITHOUT ROWID
-        """,
-    ),
-)
+Dialect = Literal["sqlite", "postgresql"]
+
+#: The newest revision: the one that this release reads.
+REVISION: Final = "0001"
+
+#: SQLite: written into the file's header (PRAGMA application_id), so that another database is not taken for ours.
+APPLICATION_ID: Final = 0x50537948
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+#: Not alembic's usual name, which many databases have.
+_VERSION_TABLE: Final = "privyseal_schema"
+_FOUND: Final = f"SELECT version_num FROM {_VERSION_TABLE}"  # noqa: S608 - a constant
+_TABLES: Final[dict[Dialect, str]] = {
+    "sqlite": "SELECT name FROM sqlite_schema",
+    "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
+}
+
+
+async def found_revision(dialect: Dialect) -> str | None:
+    """The revision that a database has; None if it is empty.
+
+    Raises:
+        ConfigError: `store.foreign` for tables that are not a hub's.
+    """
+    tables = {str(name) for (name,) in await Query(_TABLES[dialect])}
+    if dialect == "sqlite":
+        ((application_id,),) = await Query("PRAGMA application_id")
+        if application_id != (APPLICATION_ID if tables else 0):
+            raise _foreign()
+    if not tables:
+        return None
+    revisions = [str(revision) for (revision,) in await Query(_FOUND)] if _VERSION_TABLE in tables else []
+    if len(revisions) != 1:
+        raise _foreign()
+    return revisions[0]
+
+
+async def prepare_hub(dialect: Dialect) -> None:
+    """Bring an empty or older database to the newest revision. Inside a transaction that excludes others.
+
+    Raises:
+        ConfigError: `store.foreign` for tables that are not a hub's, `store.schema` for a revision of a newer release.
+    """
+    revision = await found_revision(dialect)
+    if revision != REVISION:
+        for statement in upgrade_statements(dialect, revision):
+            await Query(statement)
+
+
+def upgrade_statements(dialect: Dialect, revision: str | None) -> Iterator[str]:
+    """The statements that lead from a revision, or from nothing, to the newest.
+
+    Raises:
+        ConfigError: `store.schema` if this release does not know the revision.
+    """
+    # Imported here: 0.2 s that only a new database, or one of an older release, costs.
+    from alembic.operations import Operations  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    revisions = ScriptDirectory(str(_MIGRATIONS))
+    if revision is not None and revision not in {known.revision for known in revisions.walk_revisions()}:
+        raise ConfigError(
+            "store.schema",
+            f"the hub database has schema revision {revision!r}; this release reads {REVISION}",
+            hint="use the release that wrote it, or a newer one",
+        )
+    written = _Written()
+    context = MigrationContext.configure(
+        dialect_name=dialect,
+        opts={
+            "as_sql": True,
+            "output_buffer": written,
+            "starting_rev": revision,
+            "version_table": _VERSION_TABLE,
+            "fn": lambda found, _context: revisions._upgrade_revs(REVISION, found),  # noqa: SLF001 - as alembic.command
+        },
+    )
+    with Operations.context(context):
+        context.run_migrations()
+    return iter(written.statements)
+
+
+class _Written:
+    """Takes what alembic writes: one statement, or one comment, a time."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def write(self, text: str) -> None:
+        """Keep a statement."""
+        statement = text.strip().removesuffix(";")
+        if statement and not statement.startswith("--"):
+            self.statements.append(statement)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _foreign() -> ConfigError:
+    return ConfigError("store.foreign", "the database exists and is not a hub database")

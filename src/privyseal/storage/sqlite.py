@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.errors import UnavailableError
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import LogHead, ReadTx, Tx
-from privyseal.storage.committer import Committer
 from privyseal.storage.connection import Connect, configure, connect
-from privyseal.storage.durable_file import FileSystem, PosixFileSystem
+from privyseal.storage.durable_file import FileSystem
 from privyseal.storage.head import LogSeal
-from privyseal.storage.head_file import HeadFile
+from privyseal.storage.head_file import HeadKeeper
+from privyseal.storage.sqlite_committer import SqliteCommitter
 from privyseal.storage.worker import Worker
 from privyseal.tlog.note import NoteSigner
 
@@ -33,8 +33,8 @@ T = TypeVar("T")
 class SqliteStore:
     """One hub's database in SQLite; `Store` says what each call promises. Made by `open`."""
 
-    def __init__(self, committer: Committer) -> None:
-        self._committer: Final = committer
+    def __init__(self, committer: SqliteCommitter, keeper: HeadKeeper) -> None:
+        self._keeper: Final = keeper
         self._worker: Final = Worker(committer, name="privyseal-store")
 
     @classmethod
@@ -67,16 +67,9 @@ class SqliteStore:
             UnavailableError: `store.unavailable` if the database or the file cannot be opened.
         """
         signer = NoteSigner(name=origin, key=log_key)
-        head_file = None
-        if head_path is not None:
-            head_file = HeadFile(
-                path=head_path,
-                files=files or PosixFileSystem(),
-                origin=origin,
-                log_key=signer.verifier,
-            )
+        keeper = HeadKeeper.at(head_path, files, signer)
         seal = LogSeal(origin=origin, signer=signer, clock=clock)
-        return cls(await asyncio.to_thread(_start, str(path), connect, seal, head_file))
+        return cls(await asyncio.to_thread(_start, str(path), connect, seal, keeper), keeper)
 
     async def write(self, operation: Callable[[Tx], Awaitable[T]]) -> T:
         """Run an operation in a transaction and answer with its value once the commit is durable.
@@ -103,20 +96,20 @@ class SqliteStore:
     @property
     def head(self) -> LogHead:
         """The newest checkpoint whose commit is known."""
-        return self._committer.head
+        return self._keeper.head
 
     async def close(self) -> None:
         """Wait for what was handed in, then close the database. May be called twice."""
         await self._worker.stop()
 
 
-def _start(path: str, connect: Connect, seal: LogSeal, head_file: HeadFile | None) -> Committer:
+def _start(path: str, connect: Connect, seal: LogSeal, keeper: HeadKeeper) -> SqliteCommitter:
     try:
         with ExitStack() as undo:
             connection = connect(path)
             undo.callback(connection.close)
             configure(connection, path)
-            committer = Committer(connection, seal=seal, head_file=head_file)
+            committer = SqliteCommitter(connection, seal=seal, keeper=keeper)
             committer.start()
             undo.pop_all()
             return committer

@@ -2,19 +2,18 @@
 """The one thread that owns a database connection, and how asyncio callers hand it work.
 
 Group commit without a timer (DESIGN §5): a batch is whatever has gathered while the last one was under way,
-at most `MAX_BATCH` operations. An operation is driven to its end in one step; one that suspends awaited
-something else than its transaction, which is a bug of its author.
+at most `MAX_BATCH` operations.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from privyseal.errors import LogIntegrityError, UnavailableError
 
-__all__ = ["MAX_BATCH", "Engine", "Task", "Worker", "run_batch"]
+__all__ = ["MAX_BATCH", "Engine", "Task", "Worker"]
 
 MAX_BATCH: Final = 256
 
@@ -24,31 +23,19 @@ T = TypeVar("T")
 class Task(Generic[T]):
     """An operation, and the future of the caller that waits for it. Made on the caller's event loop."""
 
-    __slots__ = ("_failure", "_operation", "_value", "future", "loop", "writes")
+    __slots__ = ("_failure", "_value", "future", "loop", "operation", "writes")
 
     def __init__(self, operation: Callable[[Any], Awaitable[T]], *, writes: bool) -> None:
         self.loop: Final = asyncio.get_running_loop()
         self.future: Final[asyncio.Future[T]] = self.loop.create_future()
         self.writes: Final = writes
-        self._operation: Final = operation
+        self.operation: Final = operation
         self._value: list[T] = []
         self._failure: BaseException | None = None
 
-    def run(self, tx: object) -> None:
-        """Drive the operation to its end.
-
-        Raises:
-            RuntimeError: if it suspends.
-            BaseException: whatever the operation raises.
-        """
-        steps: Generator[Any, Any, T] = self._operation(tx).__await__()
-        try:
-            next(steps)
-        except StopIteration as end:
-            self._value = [end.value]
-            return
-        steps.close()
-        raise RuntimeError("a store operation awaited something else than the transaction it was given")
+    def succeed(self, value: T) -> None:
+        """Answer with what the operation gave, unless `fail` is called before `settle`."""
+        self._value = [value]
 
     def fail(self, failure: BaseException) -> None:
         """Answer with an error, whatever the operation gave; a failure of its own stays."""
@@ -66,31 +53,18 @@ class Task(Generic[T]):
 
 
 class Engine(Protocol):
-    """What the thread runs. Must answer to every task by `Task.run` or `Task.fail`, and must not raise."""
+    """What the thread runs."""
 
-    def read(self, tasks: list[Task[Any]]) -> None:
-        """Run reads on the newest committed state."""
-        ...
+    def process(self, tasks: list[Task[Any]]) -> Iterator[list[Task[Any]]]:
+        """Answer to every task by `Task.succeed` or `Task.fail`, in groups that can be told as soon as they come.
 
-    def write(self, tasks: list[Task[Any]]) -> None:
-        """Run writes, all in one transaction."""
+        Must not raise. Writes are run in their order.
+        """
         ...
 
     def close(self) -> None:
         """Let go of the database."""
         ...
-
-
-def run_batch(engine: Engine, batch: list[Task[Any]], wake: Callable[[list[Task[Any]]], None]) -> None:
-    """Run what has gathered, reads first: they need not wait for the commit. `wake` takes tasks that were answered."""
-    reads = [task for task in batch if not task.writes]
-    writes = [task for task in batch if task.writes]
-    if reads:
-        engine.read(reads)
-        wake(reads)
-    if writes:
-        engine.write(writes)
-        wake(writes)
 
 
 class Worker:
@@ -130,9 +104,9 @@ class Worker:
         batch: list[Task[Any]] = []
         try:
             while self._gather(batch):
-                run_batch(self._engine, batch, _wake)
+                self._process(batch)
                 batch.clear()
-            run_batch(self._engine, batch, _wake)
+            self._process(batch)
             batch.clear()
         finally:
             # Also after a bug in the engine: nobody may wait forever.
@@ -148,6 +122,10 @@ class Worker:
                 return True
             task = self._queue.get()
         return False
+
+    def _process(self, batch: list[Task[Any]]) -> None:
+        for answered in self._engine.process(batch):
+            _wake(answered)
 
     def _abandon(self, batch: list[Task[Any]]) -> None:
         with self._lock:

@@ -73,16 +73,27 @@ class Frontier:
         Args:
             leaf: Leaf hash, not the entry.
         """
+        return self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> "Growth":
+        """The tree with more leaves, and the tile hashes that became final by them, in that order.
+
+        Args:
+            leaves: Leaf hashes, not the entries.
+        """
         subtrees = list(self.hashes)
         nodes: list[TileNode] = []
-        node, height = leaf, 0
-        while self.size >> height & 1:
-            node = node_hash(subtrees.pop(), node)
-            height += 1
-            if height % TILE_HEIGHT == 0:
-                nodes.append(TileNode(level=height // TILE_HEIGHT, index=self.size >> height, hash=node))
-        subtrees.append(node)
-        return Growth(frontier=Frontier(size=self.size + 1, hashes=tuple(subtrees)), nodes=tuple(nodes))
+        size = self.size
+        for leaf in leaves:
+            node, height = leaf, 0
+            while size >> height & 1:
+                node = node_hash(subtrees.pop(), node)
+                height += 1
+                if height % TILE_HEIGHT == 0:
+                    nodes.append(TileNode(level=height // TILE_HEIGHT, index=size >> height, hash=node))
+            subtrees.append(node)
+            size += 1
+        return Growth(frontier=Frontier(size=size, hashes=tuple(subtrees)), nodes=tuple(nodes))
 
     @property
     def root(self) -> bytes:
@@ -92,10 +103,10 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """What appending a leaf gave.
+    """What appending leaves gave.
 
     Attributes:
-        nodes: Hashes of tile levels 1 and up that the leaf completed; empty for 255 of 256 leaves.
+        nodes: Hashes of tile levels 1 and up that the leaves completed; none for 255 of 256 leaves.
     """
 
     frontier: Frontier

@@ -266,7 +266,10 @@ class Witnesses:
         finally:
             for task in tuple(self._tasks):
                 task.cancel()
-            await self._client.close()
+
+    async def close(self) -> None:
+        """Close the connections to witnesses."""
+        await self._client.close()
 
     def _unmet(self) -> tuple[_Demand, ...]:
         """What is still to be cosigned."""
