@@ -168,7 +168,7 @@ async def open_bench(
     hub: LyingHub | None = None,
 ) -> Bench:
     """An agent over the journal in `directory`: opened a second time it is the same agent after a restart."""
-    journal = await SqliteJournal.open(directory / "journal.db")
+    journal = await SqliteJournal.open(directory / "journal.db", origin=trust.bundle.origin)
     now_ms = [NOW_MS]
     executor = Executor(
         bundle=trust.bundle, request_key=AGENT_KEY, journal=journal, clock=lambda: now_ms[0], formats=formats

@@ -23,7 +23,8 @@ ROOT = b"r" * 32
 
 @pytest.fixture(params=["sqlite file", "sqlite memory"])
 async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AgentJournal]:
-    opened = await SqliteJournal.open(tmp_path / "journal.db" if request.param == "sqlite file" else ":memory:")
+    path = tmp_path / "journal.db" if request.param == "sqlite file" else ":memory:"
+    opened = await SqliteJournal.open(path, origin="hub.example")
     yield opened
     await opened.close()
 

@@ -67,14 +67,14 @@ async def finish(journal: SqliteJournal, number: int) -> None:
 
 async def started(path: Path) -> tuple[SqliteJournal, Faults]:
     faults = Faults()
-    journal = await SqliteJournal.open(path, connect=faults.connect)
+    journal = await SqliteJournal.open(path, connect=faults.connect, origin="hub.example")
     await begin(journal, 1)
     return journal, faults
 
 
 async def stands_at(path: Path, number: int) -> None:
     """Opened again, the journal holds exactly the operations 1 to `number`."""
-    journal = await SqliteJournal.open(path)
+    journal = await SqliteJournal.open(path, origin="hub.example")
     assert (await journal.state()).size == number
     assert await journal.max_fence("demo") == number
     assert [entry.fence for entry in await journal.entries(0, 10)] == list(range(1, number + 1))
@@ -154,7 +154,7 @@ async def test_a_failing_rollback_is_made_up_for(tmp_path: Path) -> None:
             return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
     faults = TwoFaults()
-    journal = await SqliteJournal.open(tmp_path / "journal.db", connect=faults.connect)
+    journal = await SqliteJournal.open(tmp_path / "journal.db", connect=faults.connect, origin="hub.example")
     await begin(journal, 1)
     faults.fail_at = "INSERT INTO operation "
 
@@ -204,13 +204,13 @@ async def test_another_database_is_refused(tmp_path: Path) -> None:
     other.close()
 
     with pytest.raises(ConfigError) as caught:
-        await SqliteJournal.open(path)
+        await SqliteJournal.open(path, origin="hub.example")
 
     assert caught.value.code == "store.foreign"
 
 
 async def test_a_place_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
-        await SqliteJournal.open(tmp_path / "none" / "journal.db")
+        await SqliteJournal.open(tmp_path / "none" / "journal.db", origin="hub.example")
 
     assert caught.value.code == "journal.unavailable"

@@ -51,7 +51,7 @@ from pathlib import Path
 from privyseal.storage.journal import SqliteJournal
 
 async def main(folder):
-    journal = await SqliteJournal.open(folder / "journal.db")
+    journal = await SqliteJournal.open(folder / "journal.db", origin="hub.example")
     number = 0
     while True:
         number += 1
@@ -111,7 +111,7 @@ async def test_a_killed_agent_knows_what_it_began(tmp_path: Path, lines: int) ->
     acknowledged = killed_after(JOURNAL_WRITER, tmp_path, lines)
     last = int(acknowledged[-1][0])
 
-    journal = await SqliteJournal.open(tmp_path / "journal.db")
+    journal = await SqliteJournal.open(tmp_path / "journal.db", origin="hub.example")
 
     assert last <= await journal.max_fence("demo") <= last + 1
     assert last <= (await journal.state()).size <= last + 1

@@ -209,7 +209,7 @@ async def test_another_origin_or_key_is_a_matter_of_configuration(tmp_path: Path
 
 
 async def test_a_journal_is_no_hub_database(tmp_path: Path) -> None:
-    journal = await SqliteJournal.open(tmp_path / "hub.db")
+    journal = await SqliteJournal.open(tmp_path / "hub.db", origin="hub.example")
     await journal.close()
 
     assert (await refusal(tmp_path)).code == "store.foreign"

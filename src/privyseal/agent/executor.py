@@ -88,8 +88,21 @@ class Executor:
             self._held = Held(size=state.size, root=state.root)
         return self._held
 
-    def go_by(self, bundle: TrustBundle) -> None:
-        """Take another trust bundle in the place of the former one, between two links."""
+    async def go_by(self, bundle: TrustBundle) -> None:
+        """Take another trust bundle in the place of the former one, between two links.
+
+        Raises:
+            UnavailableError: `journal.closed`.
+        """
+        if bundle.origin != self._bundle.origin:
+            _LOG.critical(
+                "the log was given up, and another one begun",
+                former=self._bundle.origin,
+                size=self._held.size,
+                log=bundle.origin,
+            )
+            await self._journal.follow(bundle.origin)
+            self._held = Held(size=0, root=EMPTY_ROOT)
         self._bundle = bundle
 
     async def see(self, note: str, size: int, root: bytes) -> None:

@@ -19,7 +19,7 @@ async def remember_checkpoint(directory: Path, bundle: TrustBundle, note: str) -
         UnavailableError: `journal.unavailable`.
     """
     checkpoint = open_checkpoint(note, origin=bundle.origin, verifiers=(bundle.log_key,))
-    journal = await SqliteJournal.open(AgentFiles(directory).journal)
+    journal = await SqliteJournal.open(AgentFiles(directory).journal, origin=bundle.origin)
     try:
         await journal.see_checkpoint(note, checkpoint.size, checkpoint.root)
     finally:

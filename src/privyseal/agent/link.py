@@ -189,7 +189,7 @@ class HubLink:
             case Refused():
                 raise UnavailableError(message.code, f"the hub refuses this agent: {message.message}")
             case TrustChanged():
-                self._take_trust(message.bundle)
+                await self._take_trust(message.bundle)
             case AddCheckpoint():
                 await self._send(await self._witness.add_checkpoint(message.body, self.trust.bundle))
             case Job():
@@ -199,10 +199,10 @@ class HubLink:
             case OutcomeQuery():
                 await self._send(await self._executor.outcome(message))
 
-    def _take_trust(self, envelope: bytes) -> None:
+    async def _take_trust(self, envelope: bytes) -> None:
         """Go by the successor of the trust bundle, over a new link: what was checked by the former one ends with it."""
         bundle = self.trust.succeed(envelope)
-        self._executor.go_by(bundle)
+        await self._executor.go_by(bundle)
         _LOG.warning("trust bundle changed by its authority keys", serial=bundle.statement.serial)
         self._dial_at_once = True
 

@@ -183,5 +183,5 @@ async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
     files = AgentFiles(directory)
     config = load_agent_config(directory)
     trust = PinnedTrust.load(files.bundle)
-    journal = await SqliteJournal.open(files.journal)
+    journal = await SqliteJournal.open(files.journal, origin=trust.bundle.origin)
     return Agent(config=config, files=files, trust=trust, journal=journal, clock=clock)

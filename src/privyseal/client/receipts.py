@@ -8,8 +8,9 @@ from privyseal.client.files import open_source
 from privyseal.errors import MalformedInputError, UnsupportedInputError, VerificationError
 from privyseal.formats.model import SignatureReport
 from privyseal.identity.bundle import TrustBundle
-from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.tlog.checkpoint import Checkpoint, parse_checkpoint
 from privyseal.tlog.entry import Result, parse_entry
+from privyseal.tlog.note import parse_note
 from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, parse_receipt, verify_receipt
 
 __all__ = ["CheckedReceipt", "check_receipt", "match_receipt", "read_receipt", "receipt_path"]
@@ -42,7 +43,8 @@ def check_receipt(text: str | bytes, bundle: TrustBundle) -> CheckedReceipt:
         VerificationError: `note.signature`, `proof.inclusion`, `receipt.not_a_result`.
     """
     receipt = parse_receipt(text)
-    checkpoint = verify_receipt(receipt, entry=receipt.extra, origin=bundle.origin, verifiers=(bundle.log_key,))
+    key = bundle.check_log(parse_checkpoint(parse_note(receipt.checkpoint).text))
+    checkpoint = verify_receipt(receipt, entry=receipt.extra, origin=key.name, verifiers=(key,))
     entry = parse_entry(receipt.extra)
     if not isinstance(entry, Result) or entry.outcome != "ok":
         raise VerificationError("receipt.not_a_result", "the receipt is of an entry that records no signature")

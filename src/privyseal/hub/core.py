@@ -15,6 +15,7 @@ from privyseal.hub.services.agreement import AwaitedStore
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
+from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
@@ -209,7 +210,7 @@ class Hub:
             )
         if size == 0:
             self.store.agree()
-            await self.store.write(self._genesis)
+            await self.store.write(lambda tx: write_genesis(tx, self.bundle))
         elif confirmed_size is not None or not await self._has_others() or await self.witnesses.vouch():
             self.store.agree()
             if confirmed_size is not None:
@@ -227,14 +228,8 @@ class Hub:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
-    async def _genesis(self, tx: Tx) -> None:
-        await self._note_act(tx, "genesis")
-
     async def _confirmation(self, tx: Tx) -> None:
-        await self._note_act(tx, "confirm")
-
-    async def _note_act(self, tx: Tx, action: str) -> None:
-        await tx.append(encode_entry(Admin(ts=await tx.now_ms(), action=action, bundle=self.bundle.sha256.hex())))
+        await tx.append(encode_entry(Admin(ts=await tx.now_ms(), action="confirm", bundle=self.bundle.sha256.hex())))
 
     async def stop(self) -> None:
         """End the lanes, close the store."""

@@ -14,8 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, MalformedInputError, VerificationError
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from privyseal.tlog.entry import canonical_json
-from privyseal.tlog.note import VerifierKey, parse_vkey
+from privyseal.tlog.note import VerifierKey, parse_note, parse_vkey
 from privyseal.tlog.quorum import NO_QUORUM, QuorumPolicy, parse_policy
 from privyseal.wire.dsse import parse_envelope, seal, signers
 
@@ -23,6 +24,7 @@ __all__ = [
     "BUNDLE_TYPE",
     "AuthorityKey",
     "BundleStatement",
+    "FormerLog",
     "TrustBundle",
     "load_bundle",
     "open_bundle",
@@ -40,6 +42,18 @@ class AuthorityKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     key: bytes
 
 
+class FormerLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A log that was given up, because its newest entries were lost; its receipts stay good.
+
+    Attributes:
+        key: Its verifier key; the name is its origin.
+        heads: The newest checkpoints of it that were known then, as signed notes, in the order of their sizes.
+    """
+
+    key: str
+    heads: tuple[str, ...]
+
+
 class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the authority keys sign.
 
@@ -48,6 +62,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         hub: The hub's name.
         ca: Certificate of the hub's TLS CA, PEM.
         log_key: Verifier key of the log (C2SP signed-note `vkey`); its name is the log's origin.
+        former: Logs that the present one continues, the oldest first.
         witnesses: Which witnesses' cosignatures are enough (C2SP tlog-policy); empty if there are none to rely on.
         quorum: How many authority keys must sign a change, a grant or an invitation.
     """
@@ -60,6 +75,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     authorities: tuple[AuthorityKey, ...]
     quorum: int
     witnesses: str = ""
+    former: tuple[FormerLog, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +104,30 @@ class TrustBundle:
     def origin(self) -> str:
         """The log's origin."""
         return self.log_key.name
+
+    def check_log(self, checkpoint: Checkpoint) -> VerifierKey:
+        """The key that speaks for the log of a checkpoint: the present log, or one that was given up.
+
+        Raises:
+            VerificationError: `checkpoint.origin` for another log, `log.given_up` for a tree larger than the newest
+                that was known when the log was given up: from then on nobody watches what its key signs.
+        """
+        if checkpoint.origin == self.origin:
+            return self.log_key
+        for former in self.statement.former:
+            key = parse_vkey(former.key)
+            if key.name == checkpoint.origin:
+                newest = max(parse_checkpoint(parse_note(head).text).size for head in former.heads)
+                if checkpoint.size > newest:
+                    raise VerificationError(
+                        "log.given_up",
+                        f"log {key.name!r} was given up at {newest} entries; this checkpoint has {checkpoint.size}",
+                    )
+                return key
+        raise VerificationError(
+            "checkpoint.origin",
+            f"the checkpoint is of log {checkpoint.origin[:80]!r}; expected {self.origin!r}",
+        )
 
     @property
     def authority_keys(self) -> tuple[bytes, ...]:
@@ -121,7 +161,8 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
         x509.load_pem_x509_certificate(statement.ca.encode())
         log_key = parse_vkey(statement.log_key)
         witnesses = parse_policy(statement.witnesses.encode()) if statement.witnesses else NO_QUORUM
-    except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError) as error:
+        _check_former(statement.former)
+    except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError, VerificationError) as error:
         raise MalformedInputError("bundle.malformed", f"not a trust bundle: {error}") from error
     keys = {authority.key for authority in statement.authorities}
     if statement.v != 1 or not 1 <= statement.quorum <= len(keys) or any(len(key) != 32 for key in keys):
@@ -131,6 +172,16 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
             "bundle.quorum", f"the trust bundle is not signed by {statement.quorum} of its authority keys"
         )
     return TrustBundle(statement=statement, sha256=digest, envelope=envelope, log_key=log_key, witnesses=witnesses)
+
+
+def _check_former(former: tuple[FormerLog, ...]) -> None:
+    """Former logs are cited by checkpoints that their own keys signed."""
+    for log in former:
+        key = parse_vkey(log.key)
+        for head in log.heads:
+            open_checkpoint(head, origin=key.name, verifiers=(key,))
+        if not log.heads:
+            raise ValueError(f"log {key.name} is cited without a checkpoint")
 
 
 def open_successor(envelope: bytes, pinned: TrustBundle) -> TrustBundle:

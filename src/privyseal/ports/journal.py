@@ -71,10 +71,16 @@ class Outcome:
 class AgentJournal(Protocol):
     """One agent's journal. Calls are serialised.
 
+    Checkpoints and fences are those of the log that it follows; what was signed once is signed under any log.
+
     Every call raises UnavailableError `journal.unavailable` if the database failed and nothing was written
     (try again), `journal.closed` after `close`, and LogIntegrityError `journal.commit_unknown` if it cannot
     be known whether something was written: then every call fails so until the agent is started again.
     """
+
+    async def follow(self, origin: str) -> None:
+        """Go by the checkpoints and fences of another log from now on."""
+        ...
 
     async def state(self) -> JournalState:
         """The newest checkpoint that was accepted."""

@@ -198,6 +198,10 @@ class ReadTx(Protocol):
         """The newest grant for this request key and profile."""
         ...
 
+    async def grants(self) -> tuple[Grant, ...]:
+        """All grants."""
+        ...
+
     async def profile(self, name: str) -> ProfileRow | None:
         """The key profile of that name."""
         ...

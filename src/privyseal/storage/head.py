@@ -26,8 +26,8 @@ _KEEP: Final = (
 )
 
 _ROLLBACK_HINT: Final = (
-    "the database was restored or replaced: bring back the newest one; if it is lost, the log must be given"
-    " up and a new one begun under another origin"
+    "the database was restored or replaced: bring back the newest one; if it is lost, give the log up with"
+    " privyseal log reopen"
 )
 
 

@@ -26,26 +26,39 @@ _MAX_INTEGER: Final = 2**63 - 1
 class SqliteJournal:
     """One agent's journal. Made by `open`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, origin: str) -> None:
         self._connection: Final = connection
-        self._tables: Final = JournalTables(connection)
+        self._tables: Final = JournalTables(connection, origin)
         self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="privyseal-journal")
         self._doubt: sqlite3.Error | None = None
         self._closed = False
 
     @classmethod
-    async def open(cls, path: str | Path, *, connect: Connect = connect) -> "SqliteJournal":
+    async def open(cls, path: str | Path, *, origin: str, connect: Connect = connect) -> "SqliteJournal":
         """Open or create the journal.
 
         Args:
             path: File, or `:memory:`.
+            origin: The log that the hub keeps.
             connect: Opens the connection.
 
         Raises:
             ConfigError: `store.foreign`, `store.schema`, `store.no_wal`.
             UnavailableError: `journal.unavailable` if the file cannot be opened.
         """
-        return cls(await asyncio.to_thread(_start, str(path), connect))
+        return cls(await asyncio.to_thread(_start, str(path), connect), origin)
+
+    async def follow(self, origin: str) -> None:
+        """Go by the checkpoints and fences of another log: the hub's authority keys have put it in place of the former.
+
+        Raises:
+            UnavailableError: `journal.closed`.
+        """
+
+        def change() -> None:
+            self._tables.origin = origin
+
+        await self._run(change)
 
     async def state(self) -> JournalState:
         """The newest checkpoint that was accepted."""

@@ -28,7 +28,7 @@ JOURNAL_SCHEMA: Final = Schema(
     statements=(
         """
         CREATE TABLE held_checkpoint (
-            id INTEGER PRIMARY KEY CHECK (id = 1),
+            origin TEXT PRIMARY KEY,
             note TEXT NOT NULL,
             size INTEGER NOT NULL,
             root BLOB NOT NULL
@@ -36,8 +36,10 @@ JOURNAL_SCHEMA: Final = Schema(
         """,
         """
         CREATE TABLE profile_fence (
-            profile TEXT PRIMARY KEY,
-            fence INTEGER NOT NULL
+            origin TEXT NOT NULL,
+            profile TEXT NOT NULL,
+            fence INTEGER NOT NULL,
+            PRIMARY KEY (origin, profile)
         ) STRICT, WITHOUT ROWID
         """,
         # Each keeps the checkpoint that it was signed under: the log's own signature is what proves a fork.
@@ -65,10 +67,10 @@ JOURNAL_SCHEMA: Final = Schema(
     ),
 )
 
-_STATE: Final = "SELECT note, size, root FROM held_checkpoint"
-_HOLD: Final = "INSERT OR REPLACE INTO held_checkpoint (id, note, size, root) VALUES (1, ?, ?, ?)"
-_FENCE: Final = "SELECT fence FROM profile_fence WHERE profile = ?"
-_RAISE_FENCE: Final = "INSERT OR REPLACE INTO profile_fence (profile, fence) VALUES (?, ?)"
+_STATE: Final = "SELECT note, size, root FROM held_checkpoint WHERE origin = ?"
+_HOLD: Final = "INSERT OR REPLACE INTO held_checkpoint (origin, note, size, root) VALUES (?, ?, ?, ?)"
+_FENCE: Final = "SELECT fence FROM profile_fence WHERE origin = ? AND profile = ?"
+_RAISE_FENCE: Final = "INSERT OR REPLACE INTO profile_fence (origin, profile, fence) VALUES (?, ?, ?)"
 _FIND: Final = "SELECT number FROM operation WHERE request_id = ? AND item = ? AND fence = ?"
 _SIGNED: Final = (
     "SELECT fence FROM operation JOIN operation_end USING (number)"
@@ -95,14 +97,19 @@ class Checkpointed:
 
 
 class JournalTables:
-    """Reads and writes of the journal; the caller owns the transaction."""
+    """Reads and writes of the journal; the caller owns the transaction.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Attributes:
+        origin: The log whose checkpoints and fences count. What was signed is signed under any log.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, origin: str) -> None:
         self._connection: Final = connection
+        self.origin = origin
 
     def state(self) -> JournalState:
         """The newest checkpoint that was accepted."""
-        row = self._connection.execute(_STATE).fetchone()
+        row = self._connection.execute(_STATE, (self.origin,)).fetchone()
         if row is None:
             return JournalState(checkpoint_note=None, size=0, root=EMPTY_ROOT)
         note, size, root = row
@@ -110,7 +117,7 @@ class JournalTables:
 
     def max_fence(self, profile: str) -> int:
         """The highest fence of a profile, or 0."""
-        row = self._connection.execute(_FENCE, (profile,)).fetchone()
+        row = self._connection.execute(_FENCE, (self.origin, profile)).fetchone()
         return 0 if row is None else int(row[0])
 
     def hold(self, checkpoint: Checkpointed) -> None:
@@ -120,7 +127,7 @@ class JournalTables:
             LogIntegrityError: `journal.rewound`.
         """
         if check_held(self.state(), checkpoint.size, checkpoint.root):
-            self._connection.execute(_HOLD, (checkpoint.note, checkpoint.size, checkpoint.root))
+            self._connection.execute(_HOLD, (self.origin, checkpoint.note, checkpoint.size, checkpoint.root))
 
     def raise_fence(self, profile: str, fence: int) -> None:
         """Remember the fence as the profile's highest.
@@ -129,7 +136,7 @@ class JournalTables:
             DeniedError: `journal.stale_fence`.
         """
         if check_fence(profile, fence, self.max_fence(profile)):
-            self._connection.execute(_RAISE_FENCE, (profile, fence))
+            self._connection.execute(_RAISE_FENCE, (self.origin, profile, fence))
 
     def begin(self, checkpoint: Checkpointed, profile: str, key: Key, entry: bytes) -> None:
         """Mark a (request, item, fence) as used.

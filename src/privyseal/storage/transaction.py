@@ -43,6 +43,7 @@ _ENROLMENT: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment WHERE role 
 _ENROLMENT_BY_CERTIFICATE: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment WHERE certificate_sha256 = ?"
 _ENROLMENTS: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment ORDER BY role, name"
 _GRANT: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant WHERE request_key = ? AND profile = ?"
+_GRANTS: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant ORDER BY profile, request_key"
 _PROFILE: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile WHERE name = ?"
 _PROFILES: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile ORDER BY name"
 _REQUEST: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE id = ?"
@@ -111,6 +112,10 @@ class StoreReadTx:
     async def grant(self, request_key: bytes, profile: str) -> Grant | None:
         """The newest grant for this request key and profile."""
         return await self._one(_GRANT, (request_key, profile), rows.grant_from)
+
+    async def grants(self) -> tuple[Grant, ...]:
+        """All grants."""
+        return tuple([rows.grant_from(row) for row in await Query(_GRANTS)])
 
     async def profile(self, name: str) -> ProfileRow | None:
         """The key profile of that name."""

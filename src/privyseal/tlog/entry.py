@@ -267,10 +267,13 @@ class Admin(_Entry, frozen=True, tag="admin"):
     Attributes:
         action: `genesis`, `bundle` or `confirm`.
         bundle: SHA-256 of the trust bundle's statement.
+        former: Of a `genesis` that continues a log that was given up: the newest checkpoints of it that were known, as
+            signed notes.
     """
 
     action: str
     bundle: str
+    former: tuple[str, ...] = ()
 
 
 Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Admin

@@ -10,7 +10,7 @@ from privyseal.tlog.note import NoteVerifier, decode_base64, decode_text, encode
 from privyseal.tlog.proof import MAX_PROOF_HASHES, verify_inclusion
 from privyseal.tlog.tree import HASH_BYTES, MAX_TREE_SIZE, leaf_hash
 
-__all__ = ["MAX_RECEIPT_BYTES", "Receipt", "parse_receipt", "verify_receipt"]
+__all__ = ["HEADER", "MAX_RECEIPT_BYTES", "Receipt", "parse_receipt", "verify_receipt"]
 
 HEADER: Final = "c2sp.org/tlog-proof@v1"
 
