@@ -108,13 +108,16 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner) -> str:
     return Note(text=text, signatures=(signer.sign(text),)).encode()
 
 
-def open_checkpoint(note: str | bytes, *, origin: str, verifiers: tuple[NoteVerifier, ...]) -> Checkpoint:
+def open_checkpoint(
+    note: str | bytes, *, origin: str, verifiers: tuple[NoteVerifier, ...], also: tuple[NoteVerifier, ...] = ()
+) -> Checkpoint:
     """The checkpoint in a signed note, once a known key's signature over it holds.
 
     Args:
         note: The signed note.
         origin: The log that it must speak of.
         verifiers: The log's keys. Witnesses' keys are counted apart: a witness does not speak for the log.
+        also: Further keys of the log, as `verify_note` takes them.
 
     Raises:
         MalformedInputError: `note.malformed`, `checkpoint.malformed`.
@@ -122,7 +125,7 @@ def open_checkpoint(note: str | bytes, *, origin: str, verifiers: tuple[NoteVeri
             checkpoint.
     """
     parsed = parse_note(note)
-    verify_note(parsed, verifiers)
+    verify_note(parsed, verifiers, also=also)
     checkpoint = parse_checkpoint(parsed.text)
     if checkpoint.origin != origin:
         raise VerificationError(

@@ -2,7 +2,7 @@
 """Signed notes and verifier keys (C2SP signed-note), signed with Ed25519 (signature type 0x01).
 
 A note's text means nothing until `verify_note` has answered. Other signature types on a note are kept as they
-are; each needs a `NoteVerifier` of its own.
+are; each needs a `NoteVerifier` of its own, as `cosignature` has for those of witnesses.
 """
 
 import base64
@@ -33,6 +33,7 @@ __all__ = [
     "parse_vkey",
     "read_vkey",
     "verify_note",
+    "write_vkey",
 ]
 
 #: Signature type of a plain Ed25519 note signature.
@@ -85,6 +86,10 @@ class Note:
         """The note as text; `parse_note` gives the same note again."""
         return self.text + "\n" + "".join(signature.line for signature in self.signatures)
 
+    def signatures_by(self, name: str, key_id: bytes) -> tuple[NoteSignature, ...]:
+        """The lines that one key claims; perhaps none."""
+        return tuple(line for line in self.signatures if (line.name, line.key_id) == (name, key_id))
+
 
 class NoteVerifier(Protocol):
     """A known key: whoever implements it also says which signature algorithm the key ID stands for."""
@@ -99,8 +104,8 @@ class NoteVerifier(Protocol):
         """4 bytes."""
         ...
 
-    def verify(self, text: str, signature: bytes) -> None:
-        """Check one signature over a note's text.
+    def verify(self, text: str, signature: bytes) -> object:
+        """Check one signature over a note's text; what it answers with is between a key and those who know its type.
 
         Raises:
             VerificationError: `note.signature`.
@@ -134,7 +139,7 @@ class VerifierKey:
     @property
     def vkey(self) -> str:
         """The key as text: `<name>+<key ID in hex>+<base64(0x01 || public key)>`."""
-        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([ED25519]) + self.public_key)}"
+        return write_vkey(self.name, ED25519, self.public_key)
 
     def verify(self, text: str, signature: bytes) -> None:
         """Check one signature over a note's text.
@@ -269,38 +274,49 @@ def _parse_signature(line: str) -> NoteSignature:
     return NoteSignature(name=name, key_id=value[:_KEY_ID_BYTES], signature=value[_KEY_ID_BYTES:])
 
 
-def verify_note(note: Note, verifiers: tuple[NoteVerifier, ...]) -> tuple[NoteVerifier, ...]:
+def verify_note(
+    note: Note, verifiers: tuple[NoteVerifier, ...], *, also: tuple[NoteVerifier, ...] = ()
+) -> tuple[NoteVerifier, ...]:
     """Check the signatures of all known keys; those of others are ignored.
 
     Each line of a known key must hold, also where a key signed twice; the key counts once.
 
     Args:
         note: A parsed note.
-        verifiers: The known keys.
+        verifiers: The known keys, of which one must have signed.
+        also: Further known keys. Their lines must hold where they stand, and alone are not enough.
 
     Returns:
         The keys that signed, in the order of `verifiers`; at least one.
 
     Raises:
-        VerificationError: `note.signature` if a known key's signature does not hold, `note.unsigned` if no
-            known key signed.
+        VerificationError: `note.signature` if a known key's signature does not hold, `note.unsigned` if none of
+            `verifiers` signed.
     """
-    found: list[NoteVerifier] = []
-    for verifier in verifiers:
-        known = (verifier.name, verifier.key_id)
-        # Twice the same line says nothing new, and must not cost a second verification.
-        signatures = {line.signature for line in note.signatures if (line.name, line.key_id) == known}
-        for signature in signatures:
-            verifier.verify(note.text, signature)
-        if signatures:
-            found.append(verifier)
+    found = tuple(verifier for verifier in verifiers if _has_signed(note, verifier))
+    for verifier in also:
+        _has_signed(note, verifier)
     if not found:
         raise VerificationError(
             "note.unsigned",
             "the note is not signed by a known key",
             hint="compare the log's key with the trust bundle",
         )
-    return tuple(found)
+    return found
+
+
+def _has_signed(note: Note, verifier: NoteVerifier) -> bool:
+    # Twice the same line says nothing new, and must not cost a second verification.
+    signatures = {line.signature for line in note.signatures_by(verifier.name, verifier.key_id)}
+    for signature in signatures:
+        verifier.verify(note.text, signature)
+    return bool(signatures)
+
+
+def write_vkey(name: str, signature_type: int, public_key: bytes) -> str:
+    """A verifier key as text: `<name>+<key ID in hex>+<base64(signature type || public key)>`."""
+    identifier = key_id(name, signature_type, public_key).hex()
+    return f"{name}+{identifier}+{encode_base64(bytes([signature_type]) + public_key)}"
 
 
 def read_vkey(vkey: str) -> tuple[str, int, bytes]:

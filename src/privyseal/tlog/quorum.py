@@ -2,7 +2,8 @@
 """Which witnesses' cosignatures make a checkpoint good enough: policy files of C2SP tlog-policy, as Sigsum has them.
 
 A name can be member of one group only, and only of a group that is defined below it: a policy is a tree, and each
-witness counts at one place.
+witness counts at one place. A witness with keys of two signature types is two names to a policy; they must stand in one
+group `any`, so that it cannot count twice.
 """
 
 import re
@@ -11,8 +12,15 @@ from typing import Final
 
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.tlog.checkpoint import Checkpoint, parse_checkpoint
-from privyseal.tlog.cosignature import Cosignature, CosignerKey, cosignatures, parse_cosigner_vkey
-from privyseal.tlog.note import Note, VerifierKey, parse_note, parse_vkey, verify_note
+from privyseal.tlog.cosignature import (
+    Cosignature,
+    CosignerKey,
+    LogKey,
+    cosignatures,
+    parse_cosigner_vkey,
+    parse_log_vkey,
+)
+from privyseal.tlog.note import Note, NoteVerifier, parse_note, verify_note
 
 __all__ = [
     "NO_QUORUM",
@@ -40,7 +48,7 @@ _THRESHOLD: Final = re.compile(r"[1-9][0-9]{0,5}")
 class PolicyLog:
     """A log that the policy accepts; the name of its key is its origin."""
 
-    key: VerifierKey
+    key: LogKey
     url: str = ""
 
 
@@ -123,7 +131,7 @@ class _Reading:
     def line(self, words: list[str]) -> None:
         match words:
             case ["log", vkey, *url] if len(url) <= 1:
-                self._log(PolicyLog(key=parse_vkey(vkey), url="".join(url)))
+                self._log(PolicyLog(key=parse_log_vkey(vkey), url="".join(url)))
             case ["witness", name, vkey, *url] if len(url) <= 1:
                 self._witness(PolicyWitness(name=name, key=parse_cosigner_vkey(vkey), url="".join(url)))
             case ["group", name, threshold, *members] if members:
@@ -172,6 +180,30 @@ class _Reading:
             raise MalformedInputError(_CODE, f"the name {name[:80]!r} is taken")
         self.names.add(name)
 
+    def check_counts_once(self) -> None:
+        """The keys of two types that one witness has must not both count.
+
+        Which keys are one witness's is told by their key name, which every cosignature repeats.
+        """
+        for key_name, names in self._two_types().items():
+            either = any(group.threshold == 1 and names <= set(group.members) for group in self.groups)
+            if not either:
+                raise MalformedInputError(
+                    _CODE,
+                    f"the witness {key_name[:80]} has keys of two types and would count twice; put "
+                    f"{' and '.join(sorted(name[:80] for name in names))} into one group of their own: group NAME any",
+                )
+
+    def _two_types(self) -> dict[str, set[str]]:
+        """Names that are members of groups, by key name, where one key name has both signature types."""
+        types: dict[str, set[int]] = {}
+        names: dict[str, set[str]] = {}
+        for witness in self.witnesses:
+            if witness.name in self.members:
+                types.setdefault(witness.key.name, set()).add(witness.key.signature_type)
+                names.setdefault(witness.key.name, set()).add(witness.name)
+        return {name: names[name] for name, found in types.items() if len(found) > 1}
+
 
 def parse_policy(data: bytes) -> QuorumPolicy:
     """A policy from its file.
@@ -193,6 +225,7 @@ def parse_policy(data: bytes) -> QuorumPolicy:
             reading.line(_SPACE.split(stripped))
         except MalformedInputError as error:
             raise MalformedInputError(_CODE, f"line {number} of the quorum policy: {error.message}") from error
+    reading.check_counts_once()
     if len(reading.quorums) != 1:
         raise MalformedInputError(_CODE, f"the quorum policy has {len(reading.quorums)} quorum lines; it needs one")
     return QuorumPolicy(
@@ -213,13 +246,16 @@ def policy_of_all(keys: tuple[CosignerKey, ...]) -> QuorumPolicy:
     return QuorumPolicy(witnesses=witnesses, groups=(everyone,), quorum=everyone.name)
 
 
-def open_cosigned(data: bytes, policy: QuorumPolicy, logs: tuple[VerifierKey, ...]) -> CosignedCheckpoint:
+def open_cosigned(
+    data: bytes, policy: QuorumPolicy, logs: tuple[LogKey, ...], *, also: tuple[NoteVerifier, ...] = ()
+) -> CosignedCheckpoint:
     """The checkpoint in a note, once a known log signed it and the policy's quorum cosigned it.
 
     Args:
         data: The note.
         policy: Whose cosignatures are needed.
         logs: The logs' keys: those of the policy, or what else is known. A key speaks for the log of its name.
+        also: Further keys of that log, as `verify_note` takes them.
 
     Raises:
         MalformedInputError: `note.malformed`, `checkpoint.malformed`.
@@ -233,7 +269,7 @@ def open_cosigned(data: bytes, policy: QuorumPolicy, logs: tuple[VerifierKey, ..
         raise VerificationError(
             "checkpoint.origin", f"the checkpoint is of log {checkpoint.origin[:80]!r}; known is {known}"
         )
-    verify_note(note, keys)
+    verify_note(note, keys, also=also)
     cosigned = cosigned_by(note, policy)
     if not policy.is_met(frozenset(name for name, _ in cosigned)):
         names = ", ".join(name for name, _ in cosigned) or "no witness of the policy"

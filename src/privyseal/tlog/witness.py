@@ -11,7 +11,7 @@ from typing import Final
 
 from privyseal.errors import MalformedInputError, VerificationError
 from privyseal.tlog.checkpoint import Checkpoint, parse_checkpoint, parse_decimal
-from privyseal.tlog.note import Note, VerifierKey, decode_base64, decode_text, encode_base64, parse_note, verify_note
+from privyseal.tlog.note import Note, NoteVerifier, decode_base64, decode_text, encode_base64, parse_note, verify_note
 from privyseal.tlog.proof import verify_consistency
 from privyseal.tlog.tree import EMPTY_ROOT, HASH_BYTES
 
@@ -128,7 +128,7 @@ def parse_add_checkpoint(body: str | bytes) -> AddCheckpoint:
 
 
 def judge_checkpoint(
-    body: str | bytes, *, logs: Mapping[str, tuple[VerifierKey, ...]], seen: Mapping[str, Seen]
+    body: str | bytes, *, logs: Mapping[str, tuple[NoteVerifier, ...]], seen: Mapping[str, Seen]
 ) -> Extension | Refusal:
     """Whether a checkpoint may be cosigned.
 

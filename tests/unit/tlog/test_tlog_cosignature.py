@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cosignatures (C2SP tlog-cosignature): what is signed is computed here once more, from the specification's words."""
+"""Cosignatures with Ed25519 (C2SP tlog-cosignature): what is signed is computed here from its words."""
 
 import base64
 import hashlib
@@ -155,7 +155,13 @@ def test_no_witness_s_key_is_refused(vkey: str) -> None:
     assert caught.value.code == "vkey.malformed"
 
 
+def test_a_cosignature_of_another_length_is_told_by_its_length() -> None:
+    with pytest.raises(VerificationError) as caught:
+        WITNESS.verifier.verify(TEXT, bytes(2428))
+    assert "2428 bytes" in caught.value.message
+
+
 def test_a_key_has_a_name_and_32_bytes() -> None:
     for name, raw in (("", RAW), ("a b", RAW), ("w", RAW[:31])):
         with pytest.raises(MalformedInputError):
-            CosignerKey(name=name, public_key=raw)
+            CosignerKey(name=name, signature_type=4, public_key=raw)

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -197,3 +198,81 @@ def test_anything_else_is_refused_by_name(data: bytes) -> None:
     with pytest.raises(MalformedInputError) as caught:
         parse_policy(data)
     assert caught.value.code == "quorum.malformed"
+
+
+PQ = {
+    name: Cosigner(name=f"witness.example/{name}", key=MLDSA44PrivateKey.from_seed_bytes(name.encode() * 16))
+    for name in NAMES[:2]
+}
+BOTH = "".join(
+    f"witness {name} {VKEY[name]}\nwitness {name}-pq {PQ[name].verifier.vkey} https://{name}.example/\n" for name in PQ
+)
+
+
+def test_cosignatures_of_both_types_meet_a_policy() -> None:
+    mixed = policy(f"{BOTH}group X1-any any X1 X1-pq\ngroup X2-any any X2 X2-pq\ngroup q all X1-any X2-any\nquorum q\n")
+
+    for met, signers in (
+        (True, (WITNESSES["X1"], PQ["X2"])),
+        (True, (PQ["X1"], PQ["X2"])),
+        (False, (WITNESSES["X1"], PQ["X1"])),
+    ):
+        lines = (LOG.sign(TEXT), *(one.sign(TEXT, 5) for one in signers))
+        note = Note(text=TEXT, signatures=lines).encode().encode()
+        if met:
+            assert len(open_cosigned(note, mixed, (LOG.verifier,)).cosigned) == 2
+            continue
+        with pytest.raises(VerificationError) as caught:
+            open_cosigned(note, mixed, (LOG.verifier,))
+        assert caught.value.code == "quorum.not_met"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "group q 2 X1 X1-pq\nquorum q",
+        "group q all X1 X1-pq\nquorum q",
+        "group q 2 X1 X1-pq X2\nquorum q",
+        "group a any X1 X2\ngroup b any X1-pq X2-pq\ngroup q all a b\nquorum q",
+        "group a any X1\ngroup q 2 a X1-pq\nquorum q",
+    ],
+)
+def test_a_witness_with_two_keys_cannot_count_twice(rest: str) -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        policy(f"{BOTH}{rest}\n")
+
+    assert caught.value.code == "quorum.malformed"
+    assert "witness.example/X1 has keys of two types" in caught.value.message
+    assert "X1 and X1-pq" in caught.value.message
+
+
+@pytest.mark.parametrize("rest", ["quorum X1", "group q all X1 X2\nquorum q", "group q any X1 X1-pq X2\nquorum q"])
+def test_a_witness_with_two_keys_may_count_once(rest: str) -> None:
+    assert policy(f"{BOTH}{rest}\n").is_met(frozenset({"X1", "X2"}))
+
+
+def test_a_name_is_defined_once_also_for_two_keys() -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        policy(f"witness X1 {VKEY['X1']}\nwitness X1 {PQ['X1'].verifier.vkey}\nquorum X1\n")
+    assert "is taken" in caught.value.message
+
+
+def test_all_of_two_keys_means_both() -> None:
+    both = policy_of_all((WITNESSES["X1"].verifier, PQ["X1"].verifier))
+    names = tuple(one.name for one in both.witnesses)
+
+    assert both.is_met(frozenset(names))
+    assert not any(both.is_met(frozenset({name})) for name in names)
+
+
+def test_a_policy_s_log_may_sign_with_ml_dsa_alone() -> None:
+    log = Cosigner(name="log.example/a", key=MLDSA44PrivateKey.from_seed_bytes(b"l" * 32))
+    accepting = policy(f"log {log.verifier.vkey}\nquorum none\n")
+    keys = tuple(one.key for one in accepting.logs)
+
+    note = Note(text=TEXT, signatures=(log.sign(TEXT, 0),)).encode().encode()
+    assert open_cosigned(note, accepting, keys).checkpoint.size == 3
+    with pytest.raises(VerificationError):
+        open_cosigned(note, accepting, (LOG.verifier,))
+    with pytest.raises(MalformedInputError):
+        policy(f"log {log.verifier.vkey}\nlog {log.verifier.vkey}\nquorum none\n")
