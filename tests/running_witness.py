@@ -14,12 +14,17 @@ __all__ = ["RunningWitness", "make_witness", "running_witness"]
 
 @dataclass(kw_only=True)
 class RunningWitness:
-    """A witness's directory, its key, and where it listens."""
+    """A witness's directory, its keys (Ed25519, ML-DSA-44), and where it listens."""
 
     directory: Path
-    vkey: str
+    vkeys: tuple[str, ...]
     running: Running | None = None
     url: str = ""
+
+    @property
+    def vkey(self) -> str:
+        """Its first key."""
+        return self.vkeys[0]
 
     def know(self, *logs: VerifierKey) -> None:
         """Put logs into witness.toml."""
@@ -36,7 +41,7 @@ class RunningWitness:
 def make_witness(directory: Path, name: str = "witness.example/w1") -> RunningWitness:
     """`witness init`."""
     made = succeeded(privyseal("witness", "init", "--dir", directory, "--name", name, "--json"))
-    return RunningWitness(directory=directory, vkey=made.document["key"])
+    return RunningWitness(directory=directory, vkeys=tuple(made.document["keys"]))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 """A hub, witnesses and a client as programs: a log that grows is cosigned, one that was forked or cut is not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from lying_hub import HUB
 from lying_logs import log_of, show_log
 from lying_web import WebHub, running_hub
 from privyseal.tlog.checkpoint import open_checkpoint
-from privyseal.tlog.cosignature import Cosigner
-from privyseal.tlog.note import NoteSigner, VerifierKey, parse_vkey
+from privyseal.tlog.cosignature import Cosigner, parse_cosigner_vkey
+from privyseal.tlog.note import NoteSigner, VerifierKey, parse_note, parse_vkey
 from privyseal.tlog.witness import MAX_BODY_BYTES
 from programs import Outcome, Running, privyseal, refused, succeeded
 from running_witness import RunningWitness, make_witness, running_witness
@@ -57,6 +58,33 @@ def test_a_log_that_grows_is_cosigned_and_anybody_can_check_that(up: Up, tmp_pat
     spoiled = tmp_path / "spoiled"
     spoiled.write_text(out.read_text().replace(f"\n{told['size']}\n", f"\n{told['size'] + 1}\n"))
     refused(up.run("log", "verify", "--witness", witness.vkey, spoiled), 3, "note.signature")
+
+
+def test_a_witness_cosigns_with_both_its_keys_and_either_is_checked_alone(up: Up, tmp_path: Path) -> None:
+    with running_witness(tmp_path / "w", log_key(up)) as witness:
+        assert [parse_cosigner_vkey(vkey).algorithm for vkey in witness.vkeys] == ["Ed25519", "ML-DSA-44"]
+        shown = succeeded(privyseal("witness", "show", "--dir", witness.directory, "--json")).document
+        assert shown["keys"] == list(witness.vkeys)
+        assert all(
+            vkey in succeeded(privyseal("witness", "show", "--dir", witness.directory)).out for vkey in witness.vkeys
+        )
+        both, out = tuple(f"--witness={vkey}" for vkey in witness.vkeys), tmp_path / "cosigned"
+        told = succeeded(up.run("log", "witness", "--to", witness.url, *both, "--out", out, "--json")).document
+        assert len({one["time"] for one in told["cosigned"]}) == 1
+        names = [(line.name, len(line.signature)) for line in parse_note(out.read_text()).signatures]
+        assert names[-2:] == [("witness.example/w1", 72), ("witness.example/w1", 2428)]
+        single = succeeded(asked(up, replace(witness, vkeys=witness.vkeys[1:]), "--json")).document
+        assert len(single["cosigned"]) == 1
+
+    for named in (both, both[:1], both[1:]):
+        checked = succeeded(up.run("log", "verify", *named, out, "--json")).document
+        assert len(checked["cosigned"]) == len(named)
+    policy = tmp_path / "policy"
+    lines = (f"witness ed {witness.vkeys[0]}", f"witness pq {witness.vkeys[1]}", "group w 1 ed pq", "quorum w")
+    policy.write_text("\n".join(lines) + "\n")
+    succeeded(up.run("log", "verify", "--policy", policy, out))
+    policy.write_text("\n".join(lines).replace("w 1", "w 2") + "\n")
+    refused(up.run("log", "verify", "--policy", policy, out), 1, "quorum.malformed")
 
 
 def test_the_note_is_printed_where_it_is_written_nowhere(up: Up, tmp_path: Path) -> None:

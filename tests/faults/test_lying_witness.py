@@ -4,11 +4,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from lying_logs import log_of, show_log
 from lying_web import WebHub, running_hub
@@ -16,11 +18,12 @@ from privyseal.client.witness_http import check_witness_url
 from privyseal.client.witnessing import HubLog, witness_newest
 from privyseal.errors import ConfigError, PrivysealError
 from privyseal.tlog.cosignature import Cosigner
-from privyseal.tlog.note import parse_note
-from privyseal.tlog.quorum import PolicyWitness, QuorumPolicy
+from privyseal.tlog.note import NoteSignature, parse_note
+from privyseal.tlog.quorum import Group, PolicyWitness, QuorumPolicy
 from privyseal.tlog.witness import parse_add_checkpoint
 
 WITNESS = Cosigner(name="w", key=Ed25519PrivateKey.from_private_bytes(b"w" * 32))
+PQ = Cosigner(name="w", key=MLDSA44PrivateKey.from_seed_bytes(b"w" * 32))
 OTHER = Cosigner(name="o", key=Ed25519PrivateKey.from_private_bytes(b"o" * 32))
 
 #: Status, content type, body.
@@ -83,6 +86,55 @@ def test_an_honest_witness_first_and_lines_of_strangers_are_left_out(hub: WebHub
 
     assert [(name, one.seconds) for name, one in witnessed.opened.cosigned] == [("w", 7)]
     assert [line.name for line in parse_note(witnessed.note).signatures] == [hub.trust.bundle.hub, "w"]
+
+
+def two_keys(url: str) -> QuorumPolicy:
+    """A policy that is met by either key of one witness."""
+    witnesses = tuple(
+        PolicyWitness(name=name, key=one.verifier, url=url) for name, one in (("ed", WITNESS), ("pq", PQ))
+    )
+    return QuorumPolicy(witnesses=witnesses, groups=(Group(name="w", threshold=1, members=("ed", "pq")),), quorum="w")
+
+
+def test_a_witness_with_two_keys_is_asked_once_and_both_lines_are_taken(hub: WebHub) -> None:
+    bodies: list[bytes] = []
+
+    def answer(body: bytes) -> Reply:
+        bodies.append(body)
+        return 200, "text/plain", cosigned(body, PQ, OTHER, WITNESS)
+
+    with answering(answer) as url:
+        witnessed = witness_newest(HubLog(hub.config), two_keys(url))
+
+    assert len(bodies) == 1
+    assert [name for name, _ in witnessed.opened.cosigned] == ["ed", "pq"]
+    assert witnessed.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda line: replace(line, signature=line.signature[:-1]), "note.signature"),
+        (lambda line: replace(line, signature=line.signature + b"\0"), "note.signature"),
+        (lambda line: replace(line, signature=bytes(2428)), "note.signature"),
+        (lambda line: replace(line, signature=bytes(72)), "note.signature"),
+        (lambda line: replace(line, key_id=bytes(4)), "witness.other_key"),
+        (lambda line: replace(line, name="v"), "witness.other_key"),
+    ],
+    ids=["short", "long", "zeroes", "length of the other type", "another key ID", "another name"],
+)
+def test_a_bad_line_of_one_key_is_told_and_the_other_key_s_is_taken(
+    hub: WebHub, spoil: Callable[[NoteSignature], NoteSignature], code: str
+) -> None:
+    def answer(body: bytes) -> Reply:
+        bad = spoil(PQ.sign(parse_add_checkpoint(body).note.text, 7))
+        return 200, "text/plain", bad.line.encode() + cosigned(body, WITNESS)
+
+    with answering(answer) as url:
+        witnessed = witness_newest(HubLog(hub.config), two_keys(url))
+
+    assert [name for name, _ in witnessed.opened.cosigned] == ["ed"]
+    assert [(name, error.code) for name, error in witnessed.missing] == [("pq", code)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,8 +15,15 @@ __all__ = ["init", "run", "show"]
 Directory = Annotated[Path, Parameter(name="--dir")]
 
 
-def init(*, directory: Directory, name: str, listen: str = "127.0.0.1:8450", as_json: AsJson = False) -> None:
-    """Make a new witness: its key, its configuration, and a memory in which nothing stands yet.
+def init(
+    *,
+    directory: Directory,
+    name: str,
+    listen: str = "127.0.0.1:8450",
+    keys: Literal["both", "ed25519", "ml-dsa-44"] = "both",
+    as_json: AsJson = False,
+) -> None:
+    """Make a new witness: its keys, its configuration, and a memory in which nothing stands yet.
 
     Parameters
     ----------
@@ -26,17 +33,20 @@ def init(*, directory: Directory, name: str, listen: str = "127.0.0.1:8450", as_
         The witness's name, such as witness.example/w1; it cannot be changed later.
     listen
         HOST:PORT to bind.
+    keys
+        What it cosigns with; a policy may name either key. With both, each answer has two lines.
     as_json
         Print one JSON document.
     """
     from privyseal.hub.config import split_address  # noqa: PLC0415 - needs the extra `hub`
-    from privyseal.witness.config import init_witness  # noqa: PLC0415
+    from privyseal.witness.config import BOTH_KEYS, init_witness  # noqa: PLC0415
 
     split_address(listen)
-    key = init_witness(directory, name=name, listen=listen).verifier
+    chosen = BOTH_KEYS if keys == "both" else (keys,)
+    vkeys = [one.verifier.vkey for one in init_witness(directory, name=name, listen=listen, keys=chosen)]
     emit(
-        {"directory": str(directory), "name": name, "key": key.vkey},
-        (f"made witness {name} in {directory}", f"key  {key.vkey}"),
+        {"directory": str(directory), "name": name, "keys": vkeys},
+        (f"made witness {name} in {directory}", *(f"key  {vkey}" for vkey in vkeys)),
         as_json=as_json,
     )
     if not as_json:
@@ -74,7 +84,7 @@ def run(*, directory: Directory, listen: str = "") -> None:
 
 
 def show(*, directory: Directory, as_json: AsJson = False) -> None:
-    """The witness's key, the logs it knows, and what it cosigned last of each.
+    """The witness's keys, the logs it knows, and what it cosigned last of each.
 
     Parameters
     ----------
@@ -83,21 +93,21 @@ def show(*, directory: Directory, as_json: AsJson = False) -> None:
     as_json
         Print one JSON document.
     """
-    from privyseal.witness.config import load_cosigner, load_witness_config  # noqa: PLC0415 - needs the extra `hub`
+    from privyseal.witness.config import load_cosigners, load_witness_config  # noqa: PLC0415 - needs the extra `hub`
     from privyseal.witness.memory import read_memory  # noqa: PLC0415
 
     config = load_witness_config(directory)
-    key = load_cosigner(directory, config)
-    seen = read_memory(config.place(directory, key))
+    cosigners = load_cosigners(directory, config)
+    seen = read_memory(config.place(directory, cosigners))
     logs = {
         origin: {"size": seen[origin].size, "root": seen[origin].root.hex()} if origin in seen else None
-        for origin in sorted({*config.keys, *seen})
+        for origin in sorted({*config.log_keys, *seen})
     }
     emit(
-        {"name": config.name, "key": key.verifier.vkey, "logs": logs},
+        {"name": config.name, "keys": [one.verifier.vkey for one in cosigners], "logs": logs},
         (
             f"witness {config.name}",
-            f"key     {key.verifier.vkey}",
+            *(f"key     {one.verifier.vkey}" for one in cosigners),
             *(
                 f"log     {origin}: " + (f"size {last['size']}, root {last['root']}" if last else "nothing cosigned")
                 for origin, last in logs.items()

@@ -34,7 +34,7 @@ Policy = Annotated[Path | None, Parameter(name="--policy")]
 def witness(
     *,
     to: str = "",
-    key: Annotated[str, Parameter(name="--witness")] = "",
+    keys: Annotated[tuple[str, ...], Parameter(name="--witness")] = (),
     policy: Policy = None,
     out: Path | None = None,
     as_json: AsJson = False,
@@ -46,8 +46,8 @@ def witness(
     ----------
     to
         URL of the witness.
-    key
-        The witness's verifier key, as `privyseal witness show` prints it.
+    keys
+        The witness's verifier key, as `privyseal witness show` prints it; if named twice, each key must cosign.
     policy
         Quorum policy (c2sp.org/tlog-policy); all its witnesses with a URL are asked, and the quorum must be met.
     out
@@ -57,9 +57,9 @@ def witness(
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    if (policy is None) != bool(to and key) or (policy is not None and (to or key)):
+    if (policy is None) != bool(to and keys) or (policy is not None and (to or keys)):
         raise ConfigError("usage.witness", "give either --to URL and --witness VKEY, or --policy FILE")
-    asked = _read_policy(policy) if policy is not None else _single(to, key)
+    asked = _read_policy(policy) if policy is not None else _single(to, keys)
     hub = HubLog(load_client_config(config))
     try:
         witnessed = witness_newest(hub, asked)
@@ -100,15 +100,15 @@ def verify_cosigned(checkpoint: str, *, keys: tuple[str, ...], policy: Path | No
     emit(document, lines, as_json=as_json)
 
 
-def _single(url: str, vkey: str) -> QuorumPolicy:
+def _single(url: str, vkeys: tuple[str, ...]) -> QuorumPolicy:
     check_witness_url(url)
-    policy = policy_of_all((parse_cosigner_vkey(vkey),))
+    policy = policy_of_all(tuple(parse_cosigner_vkey(vkey) for vkey in vkeys))
     return replace(policy, witnesses=tuple(replace(one, url=url) for one in policy.witnesses))
 
 
 def _told(opened: CosignedCheckpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
     checkpoint = opened.checkpoint
-    times = [(name, _time(one.seconds)) for name, one in opened.cosigned]
+    times = [(name, _time(one.seconds) if one.seconds else None) for name, one in opened.cosigned]
     document = {
         "verified": True,
         "origin": checkpoint.origin,
@@ -118,7 +118,7 @@ def _told(opened: CosignedCheckpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
     }
     return document, (
         f"verified  log {checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}",
-        *(f"cosigned  {moment} by {name}" for name, moment in times),
+        *(f"cosigned  {moment or 'without a time'} by {name}" for name, moment in times),
     )
 
 

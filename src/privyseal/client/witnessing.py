@@ -17,7 +17,7 @@ from privyseal.errors import (
 )
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
 from privyseal.tlog.cosignature import cosignatures
-from privyseal.tlog.note import Note, VerifierKey, parse_note
+from privyseal.tlog.note import Note, NoteSignature, VerifierKey, parse_note
 from privyseal.tlog.proof import consistency_proof, consistency_tiles
 from privyseal.tlog.quorum import CosignedCheckpoint, PolicyWitness, QuorumPolicy, open_cosigned
 from privyseal.tlog.witness import AddCheckpoint
@@ -125,15 +125,21 @@ def witness_newest(hub: HubLog, policy: QuorumPolicy) -> Witnessed:
 def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
     note = newest.note
     missing: list[tuple[str, PrivysealError]] = []
-    for witness in policy.witnesses:
-        if not witness.url:
-            continue
+    for url in dict.fromkeys(witness.url for witness in policy.witnesses if witness.url):
+        # One answer holds the cosignatures of all keys that a witness has.
+        answering = tuple(witness for witness in policy.witnesses if witness.url == url)
         try:
-            note = _cosigned(hub, newest, note, witness)
+            answered = _answered(hub, newest, answering)
         except LogIntegrityError:
             raise
         except PrivysealError as error:
-            missing.append((witness.name, error))
+            missing.extend((witness.name, error) for witness in answering)
+            continue
+        for witness in answering:
+            try:
+                note = _with(note, _own(answered, witness))
+            except PrivysealError as error:
+                missing.append((witness.name, error))
     logs = tuple(log.key for log in policy.logs) or (hub.key,)
     try:
         opened = open_cosigned(note.encode().encode(), policy, logs)
@@ -144,59 +150,71 @@ def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
     return Witnessed(note=note.encode(), opened=opened, missing=tuple(missing))
 
 
-def _cosigned(hub: HubLog, newest: _Newest, note: Note, witness: PolicyWitness) -> Note:
-    old_size = 0
+def _answered(hub: HubLog, newest: _Newest, answering: tuple[PolicyWitness, ...]) -> Note:
+    """The checkpoint with the lines that a witness answers with; whose they are is not looked at yet."""
+    url, old_size = answering[0].url, 0
+    # Others' cosignatures are nothing to this witness, and many would be more than it takes.
+    log_lines = tuple(line for line in newest.note.signatures if line.name == newest.checkpoint.origin)
     for _ in range(_ATTEMPTS):
         asked = AddCheckpoint(
             old_size=old_size,
             proof=hub.consistency(old_size, newest.checkpoint.size),
-            note=newest.note,
+            note=replace(newest.note, signatures=log_lines),
             checkpoint=newest.checkpoint,
         )
-        answer = add_checkpoint(witness.url, asked.encode())
+        answer = add_checkpoint(url, asked.encode())
         if answer.status != 409 or answer.content_type != _SIZE_TYPE:
-            return _take(answer, note, witness, hub.key)
-        old_size = _size(answer, witness)
+            return _note_of(answer, newest.note.text, url, hub.key)
+        old_size = _size(answer, url)
         if old_size > newest.checkpoint.size:
             raise _AheadError(old_size)
-    raise UnavailableError("witness.busy", f"the witness {witness.name} is asked by others all the time")
+    raise UnavailableError("witness.busy", f"the witness {answering[0].name} is asked by others all the time")
 
 
-def _size(answer: WitnessAnswer, witness: PolicyWitness) -> int:
+def _size(answer: WitnessAnswer, url: str) -> int:
     try:
         return parse_decimal(answer.body.decode("ascii").removesuffix("\n"), "witness.answer", "the size")
     except (MalformedInputError, UnicodeDecodeError) as error:
-        raise UnavailableError("witness.answer", f"the witness at {witness.url} answers with no size") from error
+        raise UnavailableError("witness.answer", f"the witness at {url} answers with no size") from error
 
 
-def _take(answer: WitnessAnswer, note: Note, witness: PolicyWitness, log_key: VerifierKey) -> Note:
-    """The note with the witness's own cosignature; whatever else it answers is left out."""
+def _note_of(answer: WitnessAnswer, text: str, url: str, log_key: VerifierKey) -> Note:
     if answer.status != 200:
-        raise _refusal(answer, witness, log_key)
+        raise _refusal(answer, url, log_key)
     try:
-        answered = parse_note(f"{note.text}\n".encode() + answer.body)
+        return parse_note(f"{text}\n".encode() + answer.body)
     except MalformedInputError as error:
-        raise UnavailableError("witness.answer", f"the witness at {witness.url} answers with no cosignature") from error
-    own = tuple(one for one in answered.signatures if (one.name, one.key_id) == (witness.key.name, witness.key.key_id))
-    if not cosignatures(replace(answered, signatures=own), (witness.key,)):
-        names = ", ".join(sorted({one.name for one in answered.signatures}))
+        raise UnavailableError("witness.answer", f"the witness at {url} answers with no cosignature") from error
+
+
+def _own(answered: Note, witness: PolicyWitness) -> NoteSignature:
+    """The cosignature of just this key; whatever else was answered is left out."""
+    if not cosignatures(answered, (witness.key,)):
+        names = ", ".join(sorted({f"{one.name}+{one.key_id.hex()}" for one in answered.signatures}))
         raise VerificationError(
             "witness.other_key",
-            f"the witness at {witness.url} answers with a cosignature by another key: {names}",
+            f"the witness at {witness.url} answers with no cosignature of the key "
+            f"{witness.key.name}+{witness.key.key_id.hex()}; it has those of {names}",
             hint="compare its verifier key with what `privyseal witness show` prints there",
         )
-    return replace(note, signatures=(*note.signatures, *own[:1]))
+    return answered.signatures_by(witness.key.name, witness.key.key_id)[0]
 
 
-def _refusal(answer: WitnessAnswer, witness: PolicyWitness, log_key: VerifierKey) -> PrivysealError:
-    says = f"the witness at {witness.url} refuses (HTTP {answer.status}): {answer.words}"
+def _with(note: Note, line: NoteSignature) -> Note:
+    """The note with this line, in the place of others of its key: the hub may have shown older ones already."""
+    others = tuple(one for one in note.signatures if (one.name, one.key_id) != (line.name, line.key_id))
+    return replace(note, signatures=(*others, line))
+
+
+def _refusal(answer: WitnessAnswer, url: str, log_key: VerifierKey) -> PrivysealError:
+    says = f"the witness at {url} refuses (HTTP {answer.status}): {answer.words}"
     if answer.status in {403, 404}:
         table = f'[[log]] origin = "{log_key.name}" key = "{log_key.vkey}"'
         return ConfigError("witness.unknown_log", says, hint=f"its witness.toml needs: {table}")
     if answer.status in {409, 422}:
         return LogIntegrityError(
             "log.fork",
-            f"the hub's log does not extend the one that the witness at {witness.url} has cosigned: {answer.words}",
+            f"the hub's log does not extend the one that the witness at {url} has cosigned: {answer.words}",
             hint="keep the hub's checkpoint and the last cosigned one: two that contradict each other are the proof",
         )
     return UnavailableError("witness.refused", says, hint="look into the witness's own log")

@@ -12,13 +12,16 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from privyseal.errors import ConfigError
 from privyseal.identity.windows_acl import protect, refuse_if_open
 
 __all__ = [
     "load_ed25519",
+    "load_ml_dsa_44",
     "load_tls_key",
+    "new_ml_dsa_44",
     "parse_public_key",
     "public_key_text",
     "read_private",
@@ -88,8 +91,8 @@ def read_private(path: Path) -> bytes:
     return data
 
 
-def save_private_key(path: Path, key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> None:
-    """Store a key as unencrypted PKCS#8 PEM, mode 0600."""
+def save_private_key(path: Path, key: Ed25519PrivateKey | MLDSA44PrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    """Store a key as unencrypted PKCS#8 PEM, mode 0600; of ML-DSA-44 that is its seed (RFC 9881)."""
     write_private(
         path,
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
@@ -112,6 +115,34 @@ def load_ed25519(path: Path) -> Ed25519PrivateKey:
     key = _load(path)
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError("file.not_a_key", f"{path} is not an Ed25519 key")
+    return key
+
+
+def new_ml_dsa_44() -> MLDSA44PrivateKey:
+    """A new ML-DSA-44 key.
+
+    Raises:
+        ConfigError: `mldsa.unsupported`.
+    """
+    try:
+        return MLDSA44PrivateKey.generate()
+    except UnsupportedAlgorithm as error:
+        raise ConfigError(
+            "mldsa.unsupported",
+            "no ML-DSA-44 key can be made: there is no ML-DSA-44 in this installation",
+            hint="install the package `cryptography` from PyPI's wheels, or build it with OpenSSL 3.5 or newer",
+        ) from error
+
+
+def load_ml_dsa_44(path: Path) -> MLDSA44PrivateKey:
+    """Load an ML-DSA-44 key (of a log or a witness).
+
+    Raises:
+        ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
+    """
+    key = _load(path)
+    if not isinstance(key, MLDSA44PrivateKey):
+        raise ConfigError("file.not_a_key", f"{path} is not an ML-DSA-44 key")
     return key
 
 

@@ -3,24 +3,50 @@
 
 import tomllib
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from privyseal.errors import ConfigError, MalformedInputError
-from privyseal.identity.keyfile import load_ed25519, save_private_key, write_private
+from privyseal.identity.keyfile import (
+    load_ed25519,
+    load_ml_dsa_44,
+    new_ml_dsa_44,
+    save_private_key,
+    write_private,
+)
 from privyseal.storage.durable_file import PosixFileSystem
-from privyseal.tlog.cosignature import Cosigner
-from privyseal.tlog.note import VerifierKey, parse_vkey
+from privyseal.tlog.cosignature import Cosigner, LogKey, parse_log_vkey
 from privyseal.witness.memory import MemoryPlace, WitnessMemory
 
-__all__ = ["LogTable", "WitnessConfig", "WitnessFiles", "init_witness", "load_cosigner", "load_witness_config"]
+__all__ = [
+    "BOTH_KEYS",
+    "KeyType",
+    "LogTable",
+    "WitnessConfig",
+    "WitnessFiles",
+    "init_witness",
+    "load_cosigners",
+    "load_witness_config",
+]
+
+#: What a witness cosigns with; each type has a file of its own.
+KeyType = Literal["ed25519", "ml-dsa-44"]
+BOTH_KEYS: Final[tuple[KeyType, ...]] = ("ed25519", "ml-dsa-44")
+
+#: An ML-DSA-44 cosignature has no room for more.
+_MAX_ORIGIN_BYTES: Final = 255
 
 _CONFIG_TEXT = """\
-# A Privyseal witness. Its key and what it remembers lie beside this file.
+# A Privyseal witness. Its keys and what it remembers lie beside this file.
 
 # The witness's name; it stands in every cosignature and cannot be changed later.
 name = "{name}"
+
+# What it cosigns with; a cosignature of each leaves with every answer. Cannot be changed later either.
+keys = [{keys}]
 
 # HTTP: POST /add-checkpoint (C2SP tlog-witness).
 listen = "{listen}"
@@ -46,10 +72,9 @@ class WitnessFiles(msgspec.Struct, frozen=True):
         """Configuration."""
         return self.directory / "witness.toml"
 
-    @property
-    def key(self) -> Path:
+    def key(self, kind: KeyType) -> Path:
         """Key that cosigns."""
-        return self.directory / "witness.key"
+        return self.directory / f"witness-{kind}.key"
 
     @property
     def state(self) -> Path:
@@ -79,27 +104,41 @@ class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         name: The witness's key name.
+        keys: Which keys it cosigns with, each once.
         listen: HOST:PORT to bind.
         guard: Path of the second copy of what it remembers, relative to the directory.
     """
 
     name: str
+    keys: tuple[KeyType, ...] = BOTH_KEYS
     listen: str
     guard: str = "guard.json"
     log: tuple[LogTable, ...] = ()
 
-    @property
-    def keys(self) -> dict[str, tuple[VerifierKey, ...]]:
-        """The keys of each known log, by origin."""
-        keys: dict[str, tuple[VerifierKey, ...]] = {}
+    def __post_init__(self) -> None:
+        if not self.keys or len(set(self.keys)) != len(self.keys):
+            raise ValueError("`keys` names at least one type of key, each once")
         for table in self.log:
-            keys[table.origin] = (*keys.get(table.origin, ()), parse_vkey(table.key))
+            if len(table.origin.encode()) > _MAX_ORIGIN_BYTES:
+                raise ValueError(f"the origin {table.origin[:80]!r} has more than {_MAX_ORIGIN_BYTES} bytes")
+
+    @property
+    def log_keys(self) -> dict[str, tuple[LogKey, ...]]:
+        """The keys of each known log, by origin."""
+        keys: dict[str, tuple[LogKey, ...]] = {}
+        for table in self.log:
+            keys[table.origin] = (*keys.get(table.origin, ()), parse_log_vkey(table.key))
         return keys
 
-    def place(self, directory: Path, key: Cosigner) -> MemoryPlace:
+    def place(self, directory: Path, cosigners: tuple[Cosigner, ...]) -> MemoryPlace:
         """Where what it remembers is kept."""
         files = WitnessFiles(directory)
-        return MemoryPlace(state=files.state, guard=directory / self.guard, lock=files.lock, witness=key.verifier.vkey)
+        return MemoryPlace(
+            state=files.state,
+            guard=directory / self.guard,
+            lock=files.lock,
+            witness=tuple(one.verifier.vkey for one in cosigners),
+        )
 
 
 def load_witness_config(directory: Path) -> WitnessConfig:
@@ -111,7 +150,7 @@ def load_witness_config(directory: Path) -> WitnessConfig:
     path = WitnessFiles(directory).config
     try:
         config = msgspec.convert(tomllib.loads(path.read_text("utf-8")), WitnessConfig)
-        _ = config.keys
+        _ = config.log_keys
     except OSError as error:
         raise ConfigError(
             "config.missing",
@@ -125,27 +164,33 @@ def load_witness_config(directory: Path) -> WitnessConfig:
     return config
 
 
-def load_cosigner(directory: Path, config: WitnessConfig) -> Cosigner:
-    """The witness's key under its name.
+def load_cosigners(directory: Path, config: WitnessConfig) -> tuple[Cosigner, ...]:
+    """The witness's keys under its name, in the order of the configuration.
 
     Raises:
         ConfigError: `config.name`, `file.missing`, `file.too_open`, `file.not_a_key`.
     """
-    return _cosigner(config.name, load_ed25519(WitnessFiles(directory).key))
+    return tuple(_cosigner(config.name, _load(WitnessFiles(directory), kind)) for kind in config.keys)
 
 
-def _cosigner(name: str, key: Ed25519PrivateKey) -> Cosigner:
+def _load(files: WitnessFiles, kind: KeyType) -> Ed25519PrivateKey | MLDSA44PrivateKey:
+    return load_ed25519(files.key(kind)) if kind == "ed25519" else load_ml_dsa_44(files.key(kind))
+
+
+def _cosigner(name: str, key: Ed25519PrivateKey | MLDSA44PrivateKey) -> Cosigner:
     try:
         return Cosigner(name=name, key=key)
     except MalformedInputError as error:
         raise ConfigError("config.name", f"{name!r} cannot be a witness's name: {error.message}") from error
 
 
-def init_witness(directory: Path, *, name: str, listen: str) -> Cosigner:
-    """Make a witness in a new directory: key, configuration, and an empty memory.
+def init_witness(
+    directory: Path, *, name: str, listen: str, keys: tuple[KeyType, ...] = BOTH_KEYS
+) -> tuple[Cosigner, ...]:
+    """Make a witness in a new directory: keys, configuration, and an empty memory.
 
     Raises:
-        ConfigError: `witness.exists`, `config.name`.
+        ConfigError: `witness.exists`, `config.name`, `mldsa.unsupported`.
         OSError: if a file cannot be written.
     """
     files = WitnessFiles(directory)
@@ -155,14 +200,15 @@ def init_witness(directory: Path, *, name: str, listen: str) -> Cosigner:
             f"{directory} is not empty",
             hint="give a new directory with --dir: a witness's key and what it remembers are never overwritten",
         )
-    cosigner = _cosigner(name, key := Ed25519PrivateKey.generate())
+    made = {kind: Ed25519PrivateKey.generate() if kind == "ed25519" else new_ml_dsa_44() for kind in keys}
+    cosigners = tuple(_cosigner(name, key) for key in made.values())
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    save_private_key(files.key, key)
-    quoted = {"name": name, "listen": listen}
-    text = _CONFIG_TEXT.format(**{field: _toml(value) for field, value in quoted.items()})
+    for kind, key in made.items():
+        save_private_key(files.key(kind), key)
+    text = _CONFIG_TEXT.format(name=_toml(name), listen=_toml(listen), keys=", ".join(f'"{kind}"' for kind in keys))
     write_private(files.config, text.encode())
-    WitnessMemory.create(load_witness_config(directory).place(directory, cosigner), PosixFileSystem())
-    return cosigner
+    WitnessMemory.create(load_witness_config(directory).place(directory, cosigners), PosixFileSystem())
+    return cosigners
 
 
 def _toml(value: str) -> str:

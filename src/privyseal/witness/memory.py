@@ -35,13 +35,13 @@ class MemoryPlace:
     """Where it is kept.
 
     Attributes:
-        witness: Verifier key of the witness whose memory it is.
+        witness: Verifier keys of the witness whose memory it is, in their order.
     """
 
     state: Path
     guard: Path
     lock: Path
-    witness: str
+    witness: tuple[str, ...]
 
 
 class _SeenRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One of the two files; `serial` grows with each attempt to write."""
 
     v: int = 1
-    witness: str
+    witness: tuple[str, ...]
     serial: Annotated[int, msgspec.Meta(ge=0)]
     seen: tuple[_SeenRow, ...] = ()
 
@@ -168,7 +168,7 @@ def _checked(place: MemoryPlace, files: FileSystem) -> _Document:
     return state
 
 
-def _read(path: Path, witness: str) -> _Document:
+def _read(path: Path, witness: tuple[str, ...]) -> _Document:
     try:
         with path.open("rb") as file:
             document = msgspec.json.decode(file.read(_MAX_BYTES), type=_Document)
@@ -183,7 +183,7 @@ def _read(path: Path, witness: str) -> _Document:
     if document.v != 1 or document.witness != witness:
         raise LogIntegrityError(
             "witness.state_unreadable",
-            f"{path} is what another witness remembers: {document.witness[:80]!r}",
+            f"{path} is what a witness with other keys remembers: {[vkey[:60] for vkey in document.witness[:2]]}",
             hint=_LOST_HINT,
         )
     return document

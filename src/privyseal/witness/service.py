@@ -16,10 +16,10 @@ from aiohttp import web
 from privyseal.errors import ConfigError
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.storage.durable_file import FileSystem, PosixFileSystem
-from privyseal.tlog.cosignature import Cosigner
-from privyseal.tlog.note import NoteSignature, VerifierKey
+from privyseal.tlog.cosignature import Cosigner, LogKey
+from privyseal.tlog.note import NoteSignature
 from privyseal.tlog.witness import MAX_BODY_BYTES, Refusal, judge_checkpoint
-from privyseal.witness.config import load_cosigner, load_witness_config
+from privyseal.witness.config import load_cosigners, load_witness_config
 from privyseal.witness.memory import WitnessMemory
 
 __all__ = ["Witness", "WitnessProcess", "open_witness"]
@@ -37,16 +37,21 @@ class Witness:
     """Cosigns for the logs it knows. Its calls may come from any thread."""
 
     def __init__(
-        self, *, cosigner: Cosigner, logs: Mapping[str, tuple[VerifierKey, ...]], memory: WitnessMemory, clock: Clock
+        self,
+        *,
+        cosigners: tuple[Cosigner, ...],
+        logs: Mapping[str, tuple[LogKey, ...]],
+        memory: WitnessMemory,
+        clock: Clock,
     ) -> None:
-        self._cosigner: Final = cosigner
+        self._cosigners: Final = cosigners
         self._logs: Final = logs
         self._memory: Final = memory
         self._clock: Final = clock
         self._one_at_a_time: Final = threading.Lock()
 
-    def add_checkpoint(self, body: bytes) -> NoteSignature | Refusal:
-        """The cosignature on a checkpoint, or why there is none.
+    def add_checkpoint(self, body: bytes) -> tuple[NoteSignature, ...] | Refusal:
+        """The cosignatures on a checkpoint, one of each key and all of one time, or why there are none.
 
         Raises:
             OSError: if the decision could not be made durable; nothing was cosigned.
@@ -56,7 +61,8 @@ class Witness:
             if isinstance(verdict, Refusal):
                 return verdict
             self._memory.remember(verdict.origin, verdict.seen)
-            return self._cosigner.sign(verdict.text, self._clock() // 1000)
+            now = self._clock() // 1000
+            return tuple(cosigner.sign(verdict.text, now) for cosigner in self._cosigners)
 
     def close(self) -> None:
         """End; a call that runs comes to its end first."""
@@ -128,8 +134,8 @@ class WitnessProcess:
         except OSError as error:
             _LOG.warning("not stored", reason=error.strerror)
             return web.Response(status=503, text="the witness cannot store its decision\n")
-        if isinstance(verdict, NoteSignature):
-            return web.Response(text=verdict.line)
+        if not isinstance(verdict, Refusal):
+            return web.Response(text="".join(signature.line for signature in verdict))
         if verdict.size is not None:
             return web.Response(status=verdict.status, body=f"{verdict.size}\n".encode(), content_type=_SIZE_TYPE)
         if verdict.status in _CONTRADICTIONS:
@@ -145,6 +151,6 @@ def open_witness(directory: Path, *, files: FileSystem | None = None, clock: Clo
         LogIntegrityError: `witness.state_missing` and its like.
     """
     config = load_witness_config(directory)
-    cosigner = load_cosigner(directory, config)
-    memory = WitnessMemory.open(config.place(directory, cosigner), files or PosixFileSystem())
-    return Witness(cosigner=cosigner, logs=config.keys, memory=memory, clock=clock)
+    cosigners = load_cosigners(directory, config)
+    memory = WitnessMemory.open(config.place(directory, cosigners), files or PosixFileSystem())
+    return Witness(cosigners=cosigners, logs=config.log_keys, memory=memory, clock=clock)
