@@ -16,6 +16,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
@@ -27,6 +28,7 @@ from privyseal.identity.bundle import AuthorityKey, BundleStatement, TrustBundle
 from privyseal.identity.ca import make_ca
 from privyseal.pki.mechanism import mechanism_for
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import (
     Admin,
     ArtifactDigest,
@@ -96,6 +98,7 @@ class Trust:
     ca: x509.Certificate
     ca_key: ec.EllipticCurvePrivateKey
     log_key: Ed25519PrivateKey
+    log_mldsa_key: MLDSA44PrivateKey
     authority: tuple[Ed25519PrivateKey, ...]
 
     def grant(self, member: "Member", *, by: tuple[Ed25519PrivateKey, ...] | None = None, **changes: Any) -> bytes:
@@ -114,6 +117,7 @@ class Trust:
 def make_trust(*, authorities: int = 1, quorum: int = 1, now: datetime = NOW) -> Trust:
     """A new hub's keys, and the bundle that names them."""
     ca_key, log_key = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
+    log_mldsa_key = MLDSA44PrivateKey.generate()
     keys = tuple(Ed25519PrivateKey.generate() for _ in range(authorities))
     ca = make_ca(HUB, ca_key, now - timedelta(days=1))
     statement = BundleStatement(
@@ -121,11 +125,12 @@ def make_trust(*, authorities: int = 1, quorum: int = 1, now: datetime = NOW) ->
         hub=HUB,
         ca=ca.public_bytes(Encoding.PEM).decode(),
         log_key=NoteSigner(name=HUB, key=log_key).verifier.vkey,
+        log_mldsa_key=Cosigner(name=HUB, key=log_mldsa_key).verifier.vkey,
         authorities=tuple(AuthorityKey(name=f"key {place}", key=raw_key(key)) for place, key in enumerate(keys)),
         quorum=quorum,
     )
     bundle = seal_bundle(statement, keys)
-    return Trust(bundle=bundle, ca=ca, ca_key=ca_key, log_key=log_key, authority=keys)
+    return Trust(bundle=bundle, ca=ca, ca_key=ca_key, log_key=log_key, log_mldsa_key=log_mldsa_key, authority=keys)
 
 
 class MemoryLog:

@@ -4,7 +4,7 @@
 from lying_hub import HUB, MemoryLog
 from lying_web import Answer, WebHub
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
-from privyseal.tlog.note import NoteSigner
+from privyseal.tlog.note import NoteSignature, NoteSigner
 from privyseal.tlog.tile import Tile, parse_path
 from privyseal.tlog.tree import leaf_hash
 
@@ -19,10 +19,11 @@ def log_of(*entries: str) -> MemoryLog:
     return log
 
 
-def show_log(hub: WebHub, log: MemoryLog) -> None:
-    """From now on the hub signs this log's checkpoint, and serves its tiles."""
+def show_log(hub: WebHub, log: MemoryLog, further: tuple[NoteSignature, ...] = ()) -> None:
+    """From now on the hub signs this log's checkpoint, adds further lines, and serves its tiles."""
     signer = NoteSigner(name=HUB, key=hub.trust.log_key)
     note = sign_checkpoint(Checkpoint(origin=HUB, size=log.size, root=log.root()), signer)
+    note += "".join(signature.line for signature in further)
 
     def answer(line: str) -> Answer:
         path = line.split()[1].removeprefix("/log/")

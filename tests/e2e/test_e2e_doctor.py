@@ -313,8 +313,9 @@ def test_a_head_that_is_missing(stopped: Path) -> None:
     fails(row(rows(diagnose(stopped, ""), "hub"), "log head"), "log.head_missing", "log")
 
 
-def test_a_log_key_of_another_hub(stopped: Path, up: Up) -> None:
-    shutil.copy(up.directory / "hub" / "log.key", stopped / "hub" / "log.key")
+@pytest.mark.parametrize("name", ["log.key", "log-ml-dsa-44.key"])
+def test_a_log_key_of_another_hub(stopped: Path, up: Up, name: str) -> None:
+    shutil.copy(up.directory / "hub" / name, stopped / "hub" / name)
 
     fails(row(rows(diagnose(stopped, ""), "hub"), "keys"), "file.not_a_key", "config")
 

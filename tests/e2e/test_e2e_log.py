@@ -8,10 +8,12 @@ import pytest
 from api_client import Api, api_of, ask, web_of
 from installation import Up
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
-from privyseal.tlog.note import parse_vkey
+from privyseal.tlog.cosignature import Cosignature, cosignatures
+from privyseal.tlog.note import Note, parse_note, parse_vkey, verify_note
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
 from privyseal.tlog.tile import EntryBundle, Tile, decode_bundle
 from privyseal.tlog.tree import HASH_BYTES, Frontier, leaf_hash
+from programs import until
 
 ENTRIES = 2 * 140
 
@@ -29,6 +31,16 @@ def newest(up: Up, web: Api) -> Checkpoint:
     bundle = up.client().load_bundle()
     note = web("GET", "/log/checkpoint").body.decode()
     return open_checkpoint(note, origin=bundle.hub, verifiers=(parse_vkey(bundle.statement.log_key),))
+
+
+def doubly_signed(web: Api) -> Note:
+    """The newest checkpoint with two lines: the log's second line on an older one may be less than a second old."""
+
+    def look() -> Note | None:
+        note = parse_note(web("GET", "/log/checkpoint").body)
+        return note if len(note.signatures) > 1 else None
+
+    return until(look, "a checkpoint with two lines")
 
 
 def read(web: Api, place: Tile | EntryBundle) -> bytes:
@@ -119,6 +131,24 @@ def test_tiles_may_be_kept_for_ever_and_the_checkpoint_not(up: Up, web: Api) -> 
     assert web("GET", "/log/checkpoint").kind.startswith("text/plain")
     assert web("GET", "/log/tile/0/000").caching == "public, max-age=31536000, immutable"
     assert web("GET", "/log/checkpoint").caching == "no-cache"
+
+
+def test_a_published_checkpoint_has_the_log_s_two_lines_and_a_stored_one_has_one(up: Up, web: Api) -> None:
+    bundle = up.client().load_bundle()
+    ed25519, mldsa = parse_vkey(bundle.statement.log_key), bundle.log_mldsa_key
+
+    published = doubly_signed(web)
+
+    lines = [(line.name, line.key_id) for line in published.signatures]
+    assert lines == [(bundle.hub, ed25519.key_id), (bundle.hub, mldsa.key_id)]
+    assert verify_note(published, (ed25519,), also=(mldsa,)) == (ed25519,)
+    assert cosignatures(published, (mldsa,)) == (Cosignature(key=mldsa, seconds=0),)
+    stored = web("GET", "/log/checkpoints/0").body.decode().split("\n")[:-1]
+    assert {len(parse_note(json.loads(note)).signatures) for note in stored} == {1}
+
+
+def test_a_hub_without_witnesses_has_no_cosigned_checkpoint(web: Api) -> None:
+    assert web("GET", "/log/cosigned").status == 404
 
 
 def test_stored_checkpoints_are_served_256_at_a_time(up: Up, web: Api) -> None:

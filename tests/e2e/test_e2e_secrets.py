@@ -9,7 +9,7 @@ from canaries import finds, processes, shapes, shown
 from installation import Site
 from lab.fault_shim import FaultyToken
 from privyseal.identity.joining import parse_join_code
-from privyseal.identity.keyfile import load_ed25519, load_tls_key
+from privyseal.identity.keyfile import load_ed25519, load_ml_dsa_44, load_tls_key
 from programs import Outcome, privyseal, refused, succeeded
 from softhsm import PIN
 
@@ -61,3 +61,5 @@ def test_private_keys_stay_where_they_were_made(site: Site) -> None:
 
     assert finds(load_ed25519(request_key).private_bytes_raw(), site, but=(request_key,)) == []
     assert finds(scalar, site, but=(tls_key,)) == []
+    log_key = site.hub_directory / "log-ml-dsa-44.key"
+    assert finds(load_ml_dsa_44(log_key).private_bytes_raw(), site, but=(log_key,)) == []

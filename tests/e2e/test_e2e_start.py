@@ -127,7 +127,7 @@ def test_a_hub_is_made_once(site: Site, tmp_path: Path) -> None:
     assert not key.exists()
 
 
-@pytest.mark.parametrize("name", ["", "Hub", "hub name", "hub\n", "hüb"])
+@pytest.mark.parametrize("name", ["", "Hub", "hub name", "hub\n", "hüb", "h" * 256])
 def test_a_hub_whose_name_cannot_be_an_origin(tmp_path: Path, name: str) -> None:
     place = ("--dir", tmp_path / "hub", "--authority", tmp_path / "authority.key", "--name", name)
 

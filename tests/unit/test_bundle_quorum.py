@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,18 +19,21 @@ from msgspec.structs import replace
 from privyseal.errors import ConfigError, PrivysealError
 from privyseal.identity.bundle import BUNDLE_TYPE, AuthorityKey, BundleStatement, load_bundle, open_bundle, seal_bundle
 from privyseal.identity.ca import make_ca
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import canonical_json
 from privyseal.tlog.note import NoteSigner
 from privyseal.wire.dsse import seal
 from wire_samples import key, mutated
 
 KEYS = (key(1), key(2), key(3))
+LOG_MLDSA_KEY = MLDSA44PrivateKey.from_seed_bytes(bytes([9]) * 32)
 CA = make_ca("hub.example", ec.generate_private_key(ec.SECP256R1()), dt.datetime(2026, 6, 1, tzinfo=dt.UTC))
 STATEMENT = BundleStatement(
     serial=1,
     hub="hub.example",
     ca=CA.public_bytes(Encoding.PEM).decode(),
     log_key=NoteSigner(name="hub.example", key=key(9)).verifier.vkey,
+    log_mldsa_key=Cosigner(name="hub.example", key=LOG_MLDSA_KEY).verifier.vkey,
     authorities=tuple(
         AuthorityKey(name=f"key {place}", key=one.public_key().public_bytes_raw()) for place, one in enumerate(KEYS)
     ),
@@ -106,6 +110,26 @@ def test_a_bundle_that_makes_no_sense_is_malformed(changes: dict[str, Any]) -> N
 
 def test_a_log_key_that_is_none_is_refused_when_the_bundle_is_opened() -> None:
     refused(sealed(*KEYS, log_key="hub.example+00000000+AAAA"), "bundle.malformed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log_mldsa_key": "hub.example+00000000+AAAA"},
+        {"log_mldsa_key": Cosigner(name="hub.example", key=key(9)).verifier.vkey},
+        {"log_mldsa_key": Cosigner(name="other.example", key=LOG_MLDSA_KEY).verifier.vkey},
+        {"log_key": Cosigner(name="hub.example", key=LOG_MLDSA_KEY).verifier.vkey},
+        {"log_key": NoteSigner(name="other.example", key=key(9)).verifier.vkey},
+        {"hub": "other.example"},
+    ],
+    ids=["none", "Ed25519", "another name", "ML-DSA as the first", "the first of another name", "another hub"],
+)
+def test_the_log_has_a_key_of_each_type_under_the_hub_s_name(changes: dict[str, str]) -> None:
+    refused(sealed(*KEYS, **changes), "bundle.malformed")
+
+
+def test_the_log_s_ml_dsa_key_is_told() -> None:
+    assert BUNDLE.log_mldsa_key.public_key == LOG_MLDSA_KEY.public_key().public_bytes_raw()
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[" * 100_000, b"\xff", b"null", b'{"v":NaN}'])

@@ -51,7 +51,7 @@ def join(*, directory: Annotated[Path | None, Parameter(name="--dir")] = None, a
 
 
 def show(*, as_json: AsJson = False, config: str = "") -> None:
-    """This client's name, hub, the request key that an administrator needs for `client grant`, and the log's key.
+    """This client's name, hub, the request key that an administrator needs for `client grant`, and the log's keys.
 
     Parameters
     ----------
@@ -70,6 +70,7 @@ def show(*, as_json: AsJson = False, config: str = "") -> None:
         "request_key": public_key_text(public),
         "request_key_sha256": key_id(public),
         "log_key": bundle.statement.log_key,
+        "log_mldsa_key": bundle.statement.log_mldsa_key,
     }
     emit(data, (f"{name:<18}  {value}" for name, value in data.items()), as_json=as_json)
 

@@ -15,7 +15,7 @@ from privyseal.client.witness_http import check_witness_url
 from privyseal.client.witnessing import HubLog, witness_newest
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.identity.keyfile import write_public
-from privyseal.tlog.cosignature import parse_cosigner_vkey
+from privyseal.tlog.cosignature import LogKey, parse_cosigner_vkey
 from privyseal.tlog.note import MAX_NOTE_BYTES
 from privyseal.tlog.quorum import (
     MAX_POLICY_BYTES,
@@ -93,10 +93,12 @@ def verify_cosigned(checkpoint: str, *, keys: tuple[str, ...], policy: Path | No
         raise ConfigError("usage.witness", "give a checkpoint's file, and either --witness VKEY or --policy FILE")
     data = _read(Path(checkpoint), MAX_NOTE_BYTES)
     asked = policy_of_all(tuple(parse_cosigner_vkey(key) for key in keys)) if policy is None else _read_policy(policy)
-    logs = tuple(log.key for log in asked.logs)
+    logs: tuple[LogKey, ...] = tuple(log.key for log in asked.logs)
+    also: tuple[LogKey, ...] = ()
     if not logs:
-        logs = (load_client_config(config).load_bundle().log_key,)
-    document, lines = _told(open_cosigned(data, asked, logs))
+        bundle = load_client_config(config).load_bundle()
+        logs, also = (bundle.log_key,), (bundle.log_mldsa_key,)
+    document, lines = _told(open_cosigned(data, asked, logs, also=also))
     emit(document, lines, as_json=as_json)
 
 

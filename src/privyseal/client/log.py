@@ -12,7 +12,7 @@ from privyseal.errors import LogIntegrityError, MalformedInputError, Verificatio
 from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Entry
-from privyseal.tlog.note import VerifierKey
+from privyseal.tlog.note import NoteVerifier, VerifierKey
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
@@ -34,11 +34,15 @@ class PublicLog:
 
     Attributes:
         place: Where it is read, for people.
+        also: Further keys of the log, whose lines on a checkpoint must hold where they stand.
     """
 
-    def __init__(self, source: LogSource, *, key: VerifierKey, origin: str) -> None:
+    def __init__(
+        self, source: LogSource, *, key: VerifierKey, origin: str, also: tuple[NoteVerifier, ...] = ()
+    ) -> None:
         self.source: Final = source
         self.key: Final = key
+        self.also: Final = also
         self.origin: Final = origin
         self.place: Final = source.place
 
@@ -46,10 +50,10 @@ class PublicLog:
         """The checkpoint in a note of this log.
 
         Raises:
-            LogIntegrityError: `log.checkpoint` if the log's key did not sign it.
+            LogIntegrityError: `log.checkpoint` if the log's key did not sign it, or a further key's line is wrong.
         """
         try:
-            return open_checkpoint(note, origin=self.origin, verifiers=(self.key,))
+            return open_checkpoint(note, origin=self.origin, verifiers=(self.key,), also=self.also)
         except (MalformedInputError, VerificationError) as error:
             raise LogIntegrityError(
                 "log.checkpoint",
@@ -212,4 +216,4 @@ class LogReader(PublicLog):
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
         web = WebTransport(config.web_url, web_context(bundle.statement.ca))
-        super().__init__(HubSource(web), key=bundle.log_key, origin=bundle.origin)
+        super().__init__(HubSource(web), key=bundle.log_key, origin=bundle.origin, also=(bundle.log_mldsa_key,))

@@ -41,4 +41,4 @@ def open_log(place: str, *, bundle: Path | None, vkey: str, config: str) -> Publ
         key = parse_vkey(vkey)
         return PublicLog(source, key=key, origin=key.name)
     trusted = load_client_config(config).load_bundle() if bundle is None else load_bundle(bundle)
-    return PublicLog(source, key=trusted.log_key, origin=trusted.origin)
+    return PublicLog(source, key=trusted.log_key, origin=trusted.origin, also=(trusted.log_mldsa_key,))

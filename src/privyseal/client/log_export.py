@@ -99,7 +99,7 @@ def export_log(reader: PublicLog, folder: Path) -> Exported:
             what is there is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    there = PublicLog(FolderSource(folder), key=reader.key, origin=reader.origin)
+    there = PublicLog(FolderSource(folder), key=reader.key, origin=reader.origin, also=reader.also)
     old = _published(there, folder)
     note = reader.checkpoint_note()
     new = reader.open(note)

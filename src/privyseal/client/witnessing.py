@@ -62,13 +62,14 @@ class HubLog:
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
         self.key: Final[VerifierKey] = bundle.log_key
+        self.also: Final = (bundle.log_mldsa_key,)
         #: The newest checkpoint that it has shown here, as it came.
         self.shown = b""
         self._origin: Final = bundle.origin
         self._web: Final = WebTransport(config.web_url, web_context(bundle.statement.ca))
 
     def newest(self) -> _Newest:
-        """The newest checkpoint, signed by the pinned log key.
+        """The newest checkpoint, signed by the pinned log key; a line of its pinned ML-DSA-44 key holds, too.
 
         Raises:
             LogIntegrityError: `log.checkpoint` if it is not.
@@ -76,7 +77,7 @@ class HubLog:
         """
         data = self.shown = self._web.request("GET", "/log/checkpoint")
         try:
-            checkpoint = open_checkpoint(data, origin=self._origin, verifiers=(self.key,))
+            checkpoint = open_checkpoint(data, origin=self._origin, verifiers=(self.key,), also=self.also)
         except (MalformedInputError, VerificationError) as error:
             raise LogIntegrityError(
                 "log.checkpoint",
@@ -142,7 +143,7 @@ def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
                 missing.append((witness.name, error))
     logs = tuple(log.key for log in policy.logs) or (hub.key,)
     try:
-        opened = open_cosigned(note.encode().encode(), policy, logs)
+        opened = open_cosigned(note.encode().encode(), policy, logs, also=hub.also)
     except VerificationError as error:
         if note is newest.note and missing:
             raise missing[0][1] from error

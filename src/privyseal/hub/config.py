@@ -14,6 +14,8 @@ from privyseal.wire.tsa import check_tsa_url
 
 __all__ = ["HubConfig", "HubFiles", "TsaTable", "check_hub_name", "load_hub_config", "split_address"]
 
+#: An ML-DSA-44 cosignature has no room for a longer origin.
+_MAX_NAME_BYTES: Final = 255
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-./")
 
 
@@ -36,6 +38,11 @@ class HubFiles(msgspec.Struct, frozen=True):
     def log_key(self) -> Path:
         """Key that signs checkpoints."""
         return self.directory / "log.key"
+
+    @property
+    def log_mldsa_key(self) -> Path:
+        """ML-DSA-44 key that signs published checkpoints once more."""
+        return self.directory / "log-ml-dsa-44.key"
 
     @property
     def bundle(self) -> Path:
@@ -115,6 +122,8 @@ def check_hub_name(name: str) -> None:
     """
     if not name or set(name) - _NAME_CHARACTERS:
         raise ConfigError("config.malformed", f"hub name {name!r} may hold a-z, 0-9, '-', '.' and '/' only")
+    if len(name) > _MAX_NAME_BYTES:
+        raise ConfigError("config.malformed", f"a hub's name has at most {_MAX_NAME_BYTES} characters")
 
 
 def load_hub_config(directory: Path) -> HubConfig:

@@ -17,6 +17,7 @@ from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.services.lane import LaneServices
+from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.hub.services.witnesses import Witnesses
@@ -26,6 +27,7 @@ from privyseal.identity.bundle import TrustBundle, open_successor
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Store, Tx
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import Admin, encode_entry
 from privyseal.tlog.proof import verify_consistency
 from privyseal.wire.link import TrustChanged
@@ -45,6 +47,7 @@ class Hub:
         trust: PinnedTrust,
         store: Store,
         authority: TlsAuthority,
+        log_cosigner: Cosigner,
         clock: Clock,
         is_here: SameHost = same_host,
     ) -> None:
@@ -54,6 +57,7 @@ class Hub:
         self._trust = trust
         self._broken: PrivysealError | None = None
         self._witnessing: asyncio.Task[None] | None = None
+        self.publication = Publication(store=self.store, cosigner=log_cosigner)
         self._make_services(self.store, authority, clock)
 
     def _make_services(self, store: Store, authority: TlsAuthority, clock: Clock) -> None:
@@ -85,6 +89,7 @@ class Hub:
             trust=trust,
             clock=clock,
         )
+        self.witnesses.published = self.publication.add
         self.witnesses.stored = self.requests.changed_all
         self._tsa_client = TsaClient()
         self.timestamps = Timestamps(store=store, tables=self.config.tsa, ask=self._tsa_client.ask, clock=clock)
@@ -103,11 +108,8 @@ class Hub:
             ConfigError: `witness.here`.
         """
         bundle = open_successor(envelope, self.bundle)
-        if (bundle.statement.ca, bundle.statement.log_key) != (
-            self.bundle.statement.ca,
-            self.bundle.statement.log_key,
-        ):
-            raise ConflictError("bundle.offline", "the CA and the log's key are not changed while the hub runs")
+        if _fixed(bundle) != _fixed(self.bundle):
+            raise ConflictError("bundle.offline", "the CA and the log's keys are not changed while the hub runs")
         await self.witnesses.refuse_here(bundle.witnesses)
 
         async def write(tx: Tx) -> None:
@@ -240,3 +242,8 @@ class Hub:
         await self.witnesses.close()
         await self._tsa_client.close()
         await self.store.close()
+
+
+def _fixed(bundle: TrustBundle) -> tuple[str, str, str]:
+    """What a bundle cannot change while the hub runs."""
+    return bundle.statement.ca, bundle.statement.log_key, bundle.statement.log_mldsa_key

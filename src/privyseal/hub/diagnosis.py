@@ -16,7 +16,7 @@ from privyseal.hub.config import HubFiles, load_hub_config, split_address
 from privyseal.hub.diagnosis_database import database_rows
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.diagnosis import check_account, check_files, days_left, moment
-from privyseal.identity.keyfile import load_ed25519, load_tls_key
+from privyseal.identity.keyfile import load_ed25519, load_ml_dsa_44, load_tls_key
 from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
 
@@ -40,7 +40,7 @@ def hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
     return (
         passed(subject, f"{files.config}: hub {config.name}, {len(bundle.authority_keys)} authority keys"),
         check_account(directory, f"privyseal doctor --dir {directory}"),
-        *check_files(directory, (files.config, files.ca_key, files.log_key, *database)),
+        *check_files(directory, (files.config, files.ca_key, files.log_key, files.log_mldsa_key, *database)),
         look("keys", lambda: _check_keys(files, bundle, clock)),
         *database_rows(files, config, clock),
         *(
@@ -52,13 +52,17 @@ def hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
 
 
 def _check_keys(files: HubFiles, bundle: TrustBundle, clock: Clock) -> Row:
-    """CA key and log key are those that the trust bundle promises."""
+    """CA key and log keys are those that the trust bundle promises."""
     ca = x509.load_pem_x509_certificate(bundle.statement.ca.encode())
     pairs = (
         (files.ca_key, load_tls_key(files.ca_key).public_key() == ca.public_key()),
         (
             files.log_key,
             load_ed25519(files.log_key).public_key().public_bytes_raw() == bundle.log_key.public_key,
+        ),
+        (
+            files.log_mldsa_key,
+            load_ml_dsa_44(files.log_mldsa_key).public_key().public_bytes_raw() == bundle.log_mldsa_key.public_key,
         ),
     )
     for path, fits in pairs:
@@ -70,7 +74,7 @@ def _check_keys(files: HubFiles, bundle: TrustBundle, clock: Clock) -> Row:
             )
     ends, now = ca.not_valid_after_utc, moment(clock)
     left = days_left(ends, now)
-    found = f"CA and log key are those of the trust bundle; the CA is valid until {ends:%Y-%m-%d}, {left} days"
+    found = f"CA and log keys are those of the trust bundle; the CA is valid until {ends:%Y-%m-%d}, {left} days"
     if left < _DAYS_BEFORE_CA_EXPIRY:
         return warned("keys", found, "plan a new CA: after that day nobody reaches this hub")
     return passed("keys", found)

@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubFiles, load_hub_config
 from privyseal.identity.bundle import FormerLog, TrustBundle, load_bundle, open_bundle, open_successor, seal_bundle
-from privyseal.identity.keyfile import save_private_key, write_public
+from privyseal.identity.keyfile import load_ml_dsa_44, save_private_key, write_public
 from privyseal.storage.connection import configure, connect
 from privyseal.storage.giving_up import empty_log, stored_head
 from privyseal.storage.sqlite_committer import ask_sqlite
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSigner
 from privyseal.tlog.tree import EMPTY_ROOT
 
@@ -131,10 +132,16 @@ def _write_new(
     statement = pinned.statement
     serial = statement.serial + 1
     signer = NoteSigner(name=f"{pinned.hub}/log/{serial}", key=key)
+    # An ML-DSA-44 cosignature names its log: one key may speak for several.
+    cosigner = Cosigner(name=signer.verifier.name, key=load_ml_dsa_44(files.log_mldsa_key))
     former = FormerLog(key=statement.log_key, heads=tuple(note for _, note in heads))
     successor = seal_bundle(
         msgspec.structs.replace(
-            statement, serial=serial, log_key=signer.verifier.vkey, former=(*statement.former, former)
+            statement,
+            serial=serial,
+            log_key=signer.verifier.vkey,
+            log_mldsa_key=cosigner.verifier.vkey,
+            former=(*statement.former, former),
         ),
         authorities,
     )

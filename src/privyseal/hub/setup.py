@@ -12,7 +12,8 @@ from privyseal.errors import ConfigError
 from privyseal.hub.config import HubConfig, HubFiles, check_hub_name, load_hub_config
 from privyseal.identity.bundle import AuthorityKey, BundleStatement, seal_bundle
 from privyseal.identity.ca import make_ca, new_tls_key
-from privyseal.identity.keyfile import save_private_key, write_private, write_public
+from privyseal.identity.keyfile import new_ml_dsa_44, save_private_key, write_private, write_public
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import VerifierKey
 
 __all__ = ["NewHub", "init_hub"]
@@ -50,10 +51,10 @@ class NewHub:
 
 
 def init_hub(new: NewHub, now: dt.datetime) -> None:
-    """Make CA, log key, trust bundle and configuration; write the authority key where the operator wants it.
+    """Make CA, log keys, trust bundle and configuration; write the authority key where the operator wants it.
 
     Raises:
-        ConfigError: `config.malformed`, `hub.exists`, `authority.exists`.
+        ConfigError: `config.malformed`, `hub.exists`, `authority.exists`, `mldsa.unsupported`.
     """
     check_hub_name(new.config.name)
     files = HubFiles(new.directory)
@@ -61,14 +62,16 @@ def init_hub(new: NewHub, now: dt.datetime) -> None:
         raise ConfigError("hub.exists", f"{new.directory} is not empty", hint="give a new directory with --dir")
     if new.authority_path.exists():
         raise ConfigError("authority.exists", f"{new.authority_path} exists; an authority key is never overwritten")
-    new.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_key, log_key, authority_key = new_tls_key(), Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    log_mldsa_key = new_ml_dsa_44()
+    new.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca = make_ca(new.config.name, ca_key, now)
     statement = BundleStatement(
         serial=1,
         hub=new.config.name,
         ca=ca.public_bytes(Encoding.PEM).decode(),
         log_key=VerifierKey(name=new.config.name, public_key=log_key.public_key().public_bytes_raw()).vkey,
+        log_mldsa_key=Cosigner(name=new.config.name, key=log_mldsa_key).verifier.vkey,
         authorities=(AuthorityKey(name="operator", key=authority_key.public_key().public_bytes_raw()),),
         quorum=1,
     )
@@ -76,6 +79,7 @@ def init_hub(new: NewHub, now: dt.datetime) -> None:
     save_private_key(new.authority_path, authority_key)
     save_private_key(files.ca_key, ca_key)
     save_private_key(files.log_key, log_key)
+    save_private_key(files.log_mldsa_key, log_mldsa_key)
     write_public(files.bundle, bundle.envelope)
     config = new.config
     text = _CONFIG_TEXT.format(**{name: getattr(config, name) for name in config.__struct_fields__})

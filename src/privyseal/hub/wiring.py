@@ -20,12 +20,13 @@ from privyseal.hub.http import link, log, membership, signatures, timestamps
 from privyseal.hub.http.routes import Listener, Route, application
 from privyseal.hub.services.enrol import TlsAuthority
 from privyseal.identity.ca import issue_server, new_tls_key
-from privyseal.identity.keyfile import load_ed25519, load_tls_key, save_private_key, write_public
+from privyseal.identity.keyfile import load_ed25519, load_ml_dsa_44, load_tls_key, save_private_key, write_public
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.store import Store
 from privyseal.storage.postgres import PostgresStore
 from privyseal.storage.sqlite import SqliteStore
+from privyseal.tlog.cosignature import Cosigner
 
 __all__ = ["HubProcess", "all_routes", "open_hub"]
 
@@ -124,8 +125,17 @@ async def open_hub(directory: Path, clock: Clock = system_clock, *, is_here: Sam
     authority = TlsAuthority(
         certificate=x509.load_pem_x509_certificate(bundle.statement.ca.encode()), key=load_tls_key(files.ca_key)
     )
-    store = await _open_store(config, trust.bundle.origin, files, clock)
-    hub = Hub(config=config, trust=trust, store=store, authority=authority, clock=clock, is_here=is_here)
+    log_cosigner = Cosigner(name=bundle.origin, key=load_ml_dsa_44(files.log_mldsa_key))
+    store = await _open_store(config, bundle.origin, files, clock)
+    hub = Hub(
+        config=config,
+        trust=trust,
+        store=store,
+        authority=authority,
+        log_cosigner=log_cosigner,
+        clock=clock,
+        is_here=is_here,
+    )
     return HubProcess(hub=hub, files=files, authority=authority, clock=clock)
 
 

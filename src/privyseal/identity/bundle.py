@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, MalformedInputError, VerificationError
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from privyseal.tlog.cosignature import ML_DSA_44_COSIGNATURE, CosignerKey, parse_cosigner_vkey
 from privyseal.tlog.entry import canonical_json
 from privyseal.tlog.note import VerifierKey, parse_note, parse_vkey
 from privyseal.tlog.quorum import NO_QUORUM, QuorumPolicy, parse_policy
@@ -61,7 +62,9 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         serial: Grows with every change.
         hub: The hub's name.
         ca: Certificate of the hub's TLS CA, PEM.
-        log_key: Verifier key of the log (C2SP signed-note `vkey`); its name is the log's origin.
+        log_key: Verifier key of the log (C2SP signed-note `vkey`), Ed25519; its signature is on every checkpoint. Its
+            name is the log's origin.
+        log_mldsa_key: Its ML-DSA-44 key, likewise; a published checkpoint may bear a signature of it, too.
         former: Logs that the present one continues, the oldest first.
         witnesses: Which witnesses' cosignatures are enough (C2SP tlog-policy); empty if there are none to rely on.
         quorum: How many authority keys must sign a change, a grant or an invitation.
@@ -72,6 +75,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     hub: str
     ca: str
     log_key: str
+    log_mldsa_key: str
     authorities: tuple[AuthorityKey, ...]
     quorum: int
     witnesses: str = ""
@@ -130,6 +134,11 @@ class TrustBundle:
         )
 
     @property
+    def log_mldsa_key(self) -> CosignerKey:
+        """The log's ML-DSA-44 key."""
+        return parse_cosigner_vkey(self.statement.log_mldsa_key)
+
+    @property
     def authority_keys(self) -> tuple[bytes, ...]:
         """Raw public keys."""
         return tuple(authority.key for authority in self.statement.authorities)
@@ -159,7 +168,7 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
     try:
         statement = msgspec.json.decode(parsed.payload, type=BundleStatement)
         x509.load_pem_x509_certificate(statement.ca.encode())
-        log_key = parse_vkey(statement.log_key)
+        log_key = _check_log_keys(statement)
         witnesses = parse_policy(statement.witnesses.encode()) if statement.witnesses else NO_QUORUM
         _check_former(statement.former)
     except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError, VerificationError) as error:
@@ -207,6 +216,16 @@ def open_successor(envelope: bytes, pinned: TrustBundle) -> TrustBundle:
         f"the trust bundle does not follow the one that was pinned: {reason}",
         hint="ask an administrator of the hub; a hub alone cannot change what is trusted",
     )
+
+
+def _check_log_keys(statement: BundleStatement) -> VerifierKey:
+    """The log's key, once both of its keys bear one name."""
+    key, mldsa_key = parse_vkey(statement.log_key), parse_cosigner_vkey(statement.log_mldsa_key)
+    if mldsa_key.signature_type != ML_DSA_44_COSIGNATURE or mldsa_key.name != key.name:
+        raise MalformedInputError(
+            "bundle.malformed", f"the log's keys are one Ed25519 and one ML-DSA-44 key under one name, {key.name!r}"
+        )
+    return key
 
 
 def load_bundle(path: Path) -> TrustBundle:

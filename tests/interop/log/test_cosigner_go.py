@@ -2,6 +2,7 @@
 """ML-DSA-44 cosignatures between us and Go: its crypto/mldsa, in notes as its sumdb/note reads and writes them."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from go_programs import build_go
+from installation import Up, running_up
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.cosignature import Cosigner, cosignatures, parse_cosigner_vkey
-from privyseal.tlog.note import Note, NoteSigner, parse_note, verify_note
+from privyseal.tlog.note import Note, NoteSigner, parse_note, parse_vkey, verify_note
+from programs import succeeded, until
+from running_witness import running_witness
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
 
@@ -25,6 +29,12 @@ TIMES = (0, 1, 1679315147, 2**63 - 1)
 @pytest.fixture(scope="module")
 def cosigner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_go(Path(__file__).with_name("cosigner.go"), tmp_path_factory.mktemp("cosigner"))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running_up(tmp_path_factory.mktemp("judged") / "home") as running:
+        yield running
 
 
 def run(program: Path, note: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,6 +76,24 @@ def test_go_refuses_ours_over_another_tree(cosigner: Path) -> None:
 
     assert done.returncode == 1
     assert "invalid signature" in done.stderr
+
+
+def test_go_verifies_what_a_hub_exports_and_a_witness_cosigns(cosigner: Path, up: Up, tmp_path: Path) -> None:
+    bundle, folder, out = up.client().load_bundle(), tmp_path / "log", tmp_path / "cosigned"
+
+    def look() -> str | None:
+        succeeded(up.run("log", "export", folder))
+        note = (folder / "checkpoint").read_text("utf-8")
+        return note if len(parse_note(note).signatures) == 2 else None
+
+    note = until(look, "a checkpoint with both of the log's lines")
+    assert run(cosigner, note, "verify", bundle.statement.log_mldsa_key).stdout == "0\n"
+
+    with running_witness(tmp_path / "w", parse_vkey(bundle.statement.log_key)) as witness:
+        succeeded(up.run("log", "witness", "--to", witness.url, "--witness", witness.vkeys[1], "--out", out))
+    done = run(cosigner, out.read_text("utf-8"), "verify", witness.vkeys[1])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 1_700_000_000
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -20,9 +20,19 @@ _TILE_WIDTH: Final = 256
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 
 
-async def _checkpoint(call: Call) -> web.Response:
-    note = call.hub.store.head.note
+def _note(note: str) -> web.Response:
     return web.Response(text=note, content_type="text/plain", headers={"Cache-Control": "no-cache"})
+
+
+async def _checkpoint(call: Call) -> web.Response:
+    return _note(call.hub.publication.newest())
+
+
+async def _cosigned(call: Call) -> web.Response:
+    note = call.hub.publication.cosigned()
+    if note is None:
+        raise web.HTTPNotFound(text="no witness has cosigned a checkpoint since this hub started\n")
+    return _note(note)
 
 
 async def _tile(call: Call) -> web.Response:
@@ -86,6 +96,7 @@ def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
 
     own = (
         public("/log/checkpoint", "The newest checkpoint, a C2SP signed note", _checkpoint),
+        public("/log/cosigned", "The newest checkpoint that witnesses have cosigned, with their lines", _cosigned),
         public("/log/tile/{path:.+}", "Tiles and entry bundles (C2SP tlog-tiles)", _tile),
         public("/log/checkpoints/{start}", "256 stored checkpoints from the start-th on", _checkpoints),
         public("/livez", "The process answers", _livez, Health),
