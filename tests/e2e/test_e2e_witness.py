@@ -10,13 +10,14 @@ import urllib3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api_client import api_of, ask
-from installation import Up
+from installation import Up, copy_of_program
 from lying_hub import HUB
 from lying_logs import log_of, show_log
 from lying_web import WebHub, running_hub
-from privyseal.tlog.checkpoint import open_checkpoint
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from privyseal.tlog.cosignature import Cosigner, parse_cosigner_vkey
 from privyseal.tlog.note import NoteSigner, VerifierKey, parse_note, parse_vkey
+from privyseal.tlog.receipt import Receipt
 from privyseal.tlog.witness import MAX_BODY_BYTES
 from programs import Outcome, Running, privyseal, refused, succeeded
 from running_witness import RunningWitness, make_witness, running_witness
@@ -123,6 +124,46 @@ def test_a_quorum_of_witnesses_is_asked_and_checked_without_the_hub(up: Up, tmp_
     refused(privyseal("log", "verify", "--policy", policy, out, cwd=nowhere), 3, "quorum.not_met")
 
 
+def test_a_receipt_is_renewed_and_then_verifies_by_a_policy_without_any_network(up: Up, tmp_path: Path) -> None:
+    app, key = copy_of_program(tmp_path, "app.exe"), log_key(up)
+    succeeded(up.run("sign", "--key", "demo", app))
+    receipt = tmp_path / "app.exe.tlog-proof"
+    policy = tmp_path / "policy"
+    asked = ("verify", "--offline", "--trust", up.directory / "test-root.pem", "--policy", policy, app)
+    with running_witness(tmp_path / "w", key) as witness:
+        policy.write_text(f"log {key.vkey}\nwitness A {witness.vkey} {witness.url}\nquorum A\n")
+        assert "log cosign" in refused(privyseal(*asked, cwd=tmp_path), 3, "quorum.not_met").err
+        grow(up)
+        before = receipt.read_bytes()
+        told = succeeded(up.run("log", "cosign", "--policy", policy, receipt, "--json")).document
+        assert told["cosigned"] == ["A"]
+        (tmp_path / "before").write_bytes(before.replace(b"index ", b"index 1"))
+        refused(up.run("log", "cosign", "--policy", policy, tmp_path / "before"), 3, "proof.inclusion")
+
+    found = succeeded(privyseal(*asked, "--json", cwd=tmp_path)).document["receipt"]
+    assert (found["cosigned"], found["size"], found["index"]) == (["A"], told["size"], told["index"])
+    assert "cosigned by A" in succeeded(privyseal(*asked, cwd=tmp_path)).out
+    succeeded(up.run("verify", app, "--trust", up.directory / "test-root.pem"))
+    receipt.unlink()
+    refused(privyseal(*asked, cwd=tmp_path), 3, "receipt.missing")
+    receipt.write_bytes(before)
+    refused(privyseal(*asked, cwd=tmp_path), 3, "quorum.not_met")
+
+
+def test_a_hub_whose_log_lost_a_receipt_s_entry_is_told(hub: WebHub, tmp_path: Path) -> None:
+    honest = log_of(*"abcde")
+    signer = NoteSigner(name=HUB, key=hub.trust.log_key)
+    note = sign_checkpoint(Checkpoint(origin=HUB, size=5, root=honest.root()), signer)
+    receipt = Receipt(index=3, proof=honest.inclusion(3), checkpoint=note, extra=honest.entries[3])
+    place = tmp_path / "a.tlog-proof"
+    place.write_text(receipt.encode())
+    show_log(hub, log_of(*"abcXefg"))
+    with running_witness(tmp_path / "w", hub_key(hub)) as witness:
+        asked = ("log", "cosign", "--to", witness.url, "--witness", witness.vkey, place)
+        refused(privyseal(*asked, config=hub.config.path), 10, "log.fork")
+    assert place.read_text() == receipt.encode()
+
+
 def test_a_witness_that_does_not_know_the_log_tells_what_it_needs(up: Up, tmp_path: Path) -> None:
     with running_witness(tmp_path / "w") as witness:
         outcome = refused(asked(up, witness), 2, "witness.unknown_log")
@@ -141,6 +182,8 @@ def test_a_cosignature_by_another_key_is_not_taken(up: Up, tmp_path: Path) -> No
         (("witness",), "usage.witness"),
         (("witness", "--to", "http://127.0.0.1:1"), "usage.witness"),
         (("witness", "--to", "ftp://127.0.0.1", "--witness", STRANGER), "witness.url"),
+        (("cosign", "--to", "http://127.0.0.1:1", "--witness", STRANGER), "usage.arguments"),
+        (("cosign", "file"), "usage.witness"),
         (("verify", "missing"), "log.place"),
         (("verify", "file"), "usage.witness"),
         (("verify", "--vkey", STRANGER, "file"), "log.key"),

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from lying_logs import log_of, show_log
 from lying_web import WebHub, running_hub
+from privyseal.client.log import LogReader
 from privyseal.client.witness_http import check_witness_url
-from privyseal.client.witnessing import HubLog, witness_newest
+from privyseal.client.witnessing import witness_newest
 from privyseal.errors import ConfigError, PrivysealError
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSignature, parse_note
@@ -71,7 +72,7 @@ def policy(url: str) -> QuorumPolicy:
 
 def code_of(hub: WebHub, reply: Reply) -> str:
     with answering(lambda _: reply) as url, pytest.raises(PrivysealError) as caught:
-        witness_newest(HubLog(hub.config), policy(url))
+        witness_newest(LogReader(hub.config), policy(url))
     return caught.value.code
 
 
@@ -82,7 +83,7 @@ def cosigned(body: bytes, *cosigners: Cosigner) -> bytes:
 
 def test_an_honest_witness_first_and_lines_of_strangers_are_left_out(hub: WebHub) -> None:
     with answering(lambda body: (200, "text/plain", cosigned(body, OTHER, WITNESS))) as url:
-        witnessed = witness_newest(HubLog(hub.config), policy(url))
+        witnessed = witness_newest(LogReader(hub.config), policy(url))
 
     assert [(name, one.seconds) for name, one in witnessed.opened.cosigned] == [("w", 7)]
     assert [line.name for line in parse_note(witnessed.note).signatures] == [hub.trust.bundle.hub, "w"]
@@ -104,7 +105,7 @@ def test_a_witness_with_two_keys_is_asked_once_and_both_lines_are_taken(hub: Web
         return 200, "text/plain", cosigned(body, PQ, OTHER, WITNESS)
 
     with answering(answer) as url:
-        witnessed = witness_newest(HubLog(hub.config), two_keys(url))
+        witnessed = witness_newest(LogReader(hub.config), two_keys(url))
 
     assert len(bodies) == 1
     assert [name for name, _ in witnessed.opened.cosigned] == ["ed", "pq"]
@@ -131,7 +132,7 @@ def test_a_bad_line_of_one_key_is_told_and_the_other_key_s_is_taken(
         return 200, "text/plain", bad.line.encode() + cosigned(body, WITNESS)
 
     with answering(answer) as url:
-        witnessed = witness_newest(HubLog(hub.config), two_keys(url))
+        witnessed = witness_newest(LogReader(hub.config), two_keys(url))
 
     assert [name for name, _ in witnessed.opened.cosigned] == ["ed"]
     assert [(name, error.code) for name, error in witnessed.missing] == [("pq", code)]
@@ -175,7 +176,7 @@ def test_the_newest_checkpoint_is_fetched_again_if_the_witness_has_seen_it_alrea
         return 409, SIZE, b"7\n"
 
     with answering(ahead) as url:
-        assert witness_newest(HubLog(hub.config), policy(url)).opened.checkpoint.size == 7
+        assert witness_newest(LogReader(hub.config), policy(url)).opened.checkpoint.size == 7
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,13 @@ from lying_hub import HUB, MemoryLog, make_trust
 from privyseal.client.receipts import check_receipt, match_receipt, read_receipt, receipt_path
 from privyseal.errors import PrivysealError
 from privyseal.formats.model import Artifact, SignatureReport
+from privyseal.identity.bundle import TrustBundle
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import Admin, ArtifactDigest, Deny, Entry, Result, encode_entry
-from privyseal.tlog.note import NoteSigner
-from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, Receipt
+from privyseal.tlog.note import NoteSigner, VerifierKey, parse_note
+from privyseal.tlog.quorum import PolicyLog, QuorumPolicy, policy_of_all
+from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, Receipt, parse_receipt
 from wire_samples import key, mutated
 
 TRUST = make_trust()
@@ -165,3 +168,52 @@ def test_where_a_receipt_lies(tmp_path: Path) -> None:
     path.write_text(TEXT)
 
     assert check_receipt(read_receipt(path), TRUST.bundle).entry == RESULT
+
+
+WITNESS = Cosigner(name="w", key=key(5))
+
+
+def cosigned_receipt(*witnesses: Cosigner) -> str:
+    receipt = parse_receipt(TEXT)
+    note = parse_note(receipt.checkpoint)
+    signatures = (*note.signatures, *(one.sign(note.text, 7) for one in witnesses))
+    return dataclasses.replace(receipt, checkpoint=dataclasses.replace(note, signatures=signatures).encode()).encode()
+
+
+def policy_of(*logs: VerifierKey) -> QuorumPolicy:
+    return dataclasses.replace(policy_of_all((WITNESS.verifier,)), logs=tuple(PolicyLog(key=one) for one in logs))
+
+
+LOG = NoteSigner(name=HUB, key=TRUST.log_key).verifier
+OTHER_LOG = NoteSigner(name=HUB, key=key(6)).verifier
+
+
+def test_a_quorum_policy_wants_its_witnesses_cosignatures() -> None:
+    text = cosigned_receipt(WITNESS)
+
+    for bundle, policy in ((TRUST.bundle, policy_of()), (TRUST.bundle, policy_of(LOG)), (None, policy_of(LOG))):
+        checked = check_receipt(text, bundle, policy)
+        assert (checked.entry, checked.cosigned) == (RESULT, (f"w+{WITNESS.verifier.key_id.hex()}",))
+    assert check_receipt(text, TRUST.bundle).cosigned == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "bundle", "policy", "code"),
+    [
+        (TEXT, TRUST.bundle, policy_of(), "quorum.not_met"),
+        (cosigned_receipt(Cosigner(name="w", key=key(4))), TRUST.bundle, policy_of(), "quorum.not_met"),
+        (cosigned_receipt(WITNESS), TRUST.bundle, policy_of(OTHER_LOG), "note.unsigned"),
+        (cosigned_receipt(WITNESS), None, policy_of(OTHER_LOG), "note.unsigned"),
+        (cosigned_receipt(WITNESS), None, policy_of(), "checkpoint.origin"),
+        (cosigned_receipt(WITNESS), make_trust().bundle, policy_of(LOG), "note.unsigned"),
+    ],
+    ids=["none", "another witness", "another log", "another log, no bundle", "no log", "another bundle"],
+)
+def test_what_a_quorum_policy_does_not_take(
+    text: str, bundle: TrustBundle | None, policy: QuorumPolicy, code: str
+) -> None:
+    with pytest.raises(PrivysealError) as caught:
+        check_receipt(text, bundle, policy)
+
+    assert caught.value.code == code
+    assert "log cosign" in caught.value.hint or code != "quorum.not_met"

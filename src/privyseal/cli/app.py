@@ -126,6 +126,7 @@ _noun(
         ("report", "Everything that a key was used for in an interval."),
         ("export", "Write the log as files for any web server."),
         ("witness", "Have the newest checkpoint cosigned by witnesses."),
+        ("cosign", "Prove receipts under a checkpoint that witnesses have cosigned."),
         ("reopen", "Give up a log whose newest entries are lost, and begin another that cites it."),
     ),
 )

@@ -13,7 +13,7 @@ from privyseal.cli.moments import moment_text, parse_moment
 from privyseal.cli.render import emit, say
 from privyseal.cli.reopening import reopen
 from privyseal.cli.searching import find, report
-from privyseal.cli.witnessing import Policy, verify_cosigned, witness
+from privyseal.cli.witnessing import Policy, cosign, verify_cosigned, witness
 from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader, VerifiedLog
 from privyseal.client.log_access import open_log
@@ -24,7 +24,7 @@ from privyseal.client.log_tail import follow as follow_log
 from privyseal.errors import ConfigError
 from privyseal.tlog.entry import Entry
 
-__all__ = ["export", "find", "reopen", "report", "show", "verify", "witness"]
+__all__ = ["cosign", "export", "find", "reopen", "report", "show", "verify", "witness"]
 
 _NEWEST: Final = 20
 

@@ -37,7 +37,12 @@ def verdict_data(report: VerifyReport) -> dict[str, Any]:
         "windows": report.signatures[0].windows if report.signatures else "",
         "receipt": None
         if receipt is None
-        else {"log": receipt.checkpoint.origin, "index": receipt.index, "size": receipt.checkpoint.size},
+        else {
+            "log": receipt.checkpoint.origin,
+            "index": receipt.index,
+            "size": receipt.checkpoint.size,
+            "cosigned": list(receipt.cosigned),
+        },
         "unjudged_receipt": None if report.unjudged_receipt is None else str(report.unjudged_receipt),
         "log_size": report.log_size,
         "error": None
@@ -123,7 +128,8 @@ def detailed_lines(report: VerifyReport) -> Iterator[str]:
             if report.log_size is None
             else f"the hub's log of {report.log_size} entries extends it"
         )
-        yield f"receipt   {place}; {today}"
+        cosigned = f", cosigned by {', '.join(report.receipt.cosigned)}" if report.receipt.cosigned else ""
+        yield f"receipt   {place}{cosigned}; {today}"
     elif report.unjudged_receipt is None:
         yield "receipt   none"
     elif report.error is None:

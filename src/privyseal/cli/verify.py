@@ -35,7 +35,7 @@ class _Count:
     without_receipt: int = 0
 
 
-def verify(
+def verify(  # noqa: PLR0913 - a command's options
     *files: Path,
     trust: tuple[Path, ...] = (),
     receipt: Path | None = None,
@@ -43,6 +43,7 @@ def verify(
     offline: Annotated[bool, Parameter(negative="")] = False,
     require_timestamp: Annotated[bool, Parameter(negative="")] = False,
     require_receipt: Annotated[bool, Parameter(negative="")] = False,
+    policy: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> int:
@@ -68,6 +69,8 @@ def verify(
         Refuse a signature without a timestamp that holds.
     require_receipt
         Refuse a file without a receipt that holds.
+    policy
+        Quorum policy (c2sp.org/tlog-policy) that each receipt's checkpoint must meet by its witnesses' cosignatures.
     as_json
         Print one JSON document for each file, one a line.
     config
@@ -87,6 +90,7 @@ def verify(
         offline=offline,
         require_timestamp=require_timestamp,
         require_receipt=require_receipt,
+        policy=policy,
     )
     verifier = Verifier(options, optional_client_config(config))
     return _one(verifier, files[0], as_json=as_json) if is_single else _many(verifier, files, as_json=as_json)

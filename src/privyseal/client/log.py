@@ -2,6 +2,7 @@
 """Reading a whole log (C2SP tlog-tiles) and checking it: a hub's, or what was exported of one."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,13 @@ from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Entry
 from privyseal.tlog.note import NoteVerifier, VerifierKey
-from privyseal.tlog.proof import consistency_proof, consistency_tiles, verify_consistency
+from privyseal.tlog.proof import (
+    consistency_proof,
+    consistency_tiles,
+    inclusion_proof,
+    inclusion_tiles,
+    verify_consistency,
+)
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, tile_at
@@ -35,6 +42,7 @@ class PublicLog:
     Attributes:
         place: Where it is read, for people.
         also: Further keys of the log, whose lines on a checkpoint must hold where they stand.
+        shown: The newest checkpoint that was shown here, as it came: a proof, should it contradict another.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class PublicLog:
         self.also: Final = also
         self.origin: Final = origin
         self.place: Final = source.place
+        self.shown = b""
 
     def open(self, note: str | bytes) -> Checkpoint:
         """The checkpoint in a note of this log.
@@ -63,7 +72,8 @@ class PublicLog:
 
     def checkpoint_note(self) -> bytes:
         """The newest checkpoint as it is shown; `open` judges it."""
-        return self.required("checkpoint")
+        self.shown = self.required("checkpoint")
+        return self.shown
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, signed by the log key.
@@ -83,16 +93,10 @@ class PublicLog:
         new = self.checkpoint()
         if new.size < old.size:
             raise rewound(self.place, old.size, new.size)
-        tiles = {tile: self.tile(tile) for tile in consistency_tiles(old.size, new.size)}
+        proof = self.consistency(old.size, new.size)
         try:
-            verify_consistency(
-                old_size=old.size,
-                new_size=new.size,
-                old_root=old.root,
-                new_root=new.root,
-                proof=consistency_proof(old.size, new.size, tiles),
-            )
-        except (MalformedInputError, VerificationError) as error:
+            verify_consistency(old_size=old.size, new_size=new.size, old_root=old.root, new_root=new.root, proof=proof)
+        except VerificationError as error:
             raise LogIntegrityError(
                 "log.fork",
                 f"the log of {new.size} entries at {self.place} does not extend the one of {old.size} that was signed "
@@ -100,6 +104,29 @@ class PublicLog:
                 hint="the log was rewritten: keep the receipt or checkpoint, it proves that",
             ) from error
         return new
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The proof that one tree extends another, from the tiles as they are; whoever gets it checks it.
+
+        Raises:
+            LogIntegrityError: `log.tile` for a tile of another length, `log.file_missing`.
+        """
+        tiles = {tile: self.tile(tile) for tile in consistency_tiles(old, new)}
+        with self._tiles_named():
+            return consistency_proof(old, new, tiles)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """The proof that an entry stands in a tree; as `consistency`."""
+        tiles = {tile: self.tile(tile) for tile in inclusion_tiles(index, size)}
+        with self._tiles_named():
+            return inclusion_proof(index, size, tiles)
+
+    @contextmanager
+    def _tiles_named(self) -> Iterator[None]:
+        try:
+            yield
+        except MalformedInputError as error:
+            raise LogIntegrityError("log.tile", f"{self.place}: {error}") from error
 
     def required(self, path: str) -> bytes:
         """A file that the log must have.
@@ -162,10 +189,8 @@ class PublicLog:
         for tile in frontier_tiles(size):
             wider = tile_at(level=tile.level, hash_index=tile.index * TILE_WIDTH, tree_size=within)
             tiles[tile] = self.tile(wider)[: tile.size_bytes]
-        try:
+        with self._tiles_named():
             return TileRows.at(size, tiles)
-        except MalformedInputError as error:
-            raise LogIntegrityError("log.tile", f"{self.place}: {error}") from error
 
     def checked_entries(self, check: LogCheck, checkpoint: Checkpoint) -> Iterator[tuple[int, Entry]]:
         """All entries of the log in their order; where this ends, they were exactly what the checkpoint signs.

@@ -15,6 +15,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.files import open_source
+from privyseal.client.quorum_file import load_policy
 from privyseal.client.receipts import CheckedReceipt, check_receipt, match_receipt, read_receipt, receipt_path
 from privyseal.errors import (
     ConfigError,
@@ -30,6 +31,7 @@ from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.system_roots import system_roots
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.tlog.quorum import QuorumPolicy
 
 __all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
 
@@ -46,6 +48,7 @@ class VerifyOptions:
         offline: Ask no hub; otherwise the hub's log today is asked whether it still holds the entry.
         require_timestamp: A signature without a timestamp that holds does not hold either.
         require_receipt: A file without a receipt that holds does not verify.
+        policy: Quorum policy that the receipt's checkpoint must meet by its cosignatures; then a receipt is required.
     """
 
     trust: tuple[Path, ...] = ()
@@ -54,6 +57,7 @@ class VerifyOptions:
     offline: bool = False
     require_timestamp: bool = False
     require_receipt: bool = False
+    policy: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,7 @@ class Verifier:
             LogIntegrityError: the log does not hold the receipt's entry any more.
             ConfigError: `file.missing`, `trust.malformed`; `receipt.no_bundle` if a receipt was asked for and there
                 is no trust bundle to judge it with.
-            MalformedInputError, VerificationError: the trust bundle itself.
+            MalformedInputError, VerificationError: the trust bundle or the quorum policy itself.
             UnavailableError, IdentityError: the hub cannot be asked.
         """
         report = VerifyReport(path=path)
@@ -148,6 +152,10 @@ class Verifier:
         return None if self._config is None else self._config.load_bundle()
 
     @cached_property
+    def _policy(self) -> QuorumPolicy | None:
+        return None if self._options.policy is None else load_policy(self._options.policy)
+
+    @cached_property
     def _check_extends(self) -> Callable[[Checkpoint], Checkpoint] | None:
         """The log to ask; a bundle that was given by hand may be of another hub than the configured one."""
         if self._options.offline or self._options.bundle is not None or self._config is None:
@@ -157,26 +165,29 @@ class Verifier:
         return LogReader(self._config).check_extends
 
     def _with_receipt(self, report: VerifyReport) -> VerifyReport:
-        options = self._options
+        options, policy = self._options, self._policy
         place = options.receipt or receipt_path(report.path)
+        is_required = options.require_receipt or policy is not None
         if options.receipt is None and not place.is_file():
-            if options.require_receipt and report.error is None:
+            if is_required and report.error is None:
                 missing = f"{report.path} has no receipt at {place}"
                 report = replace(report, error=VerificationError("receipt.missing", missing))
             return report
         if report.error is not None:
             return replace(report, unjudged_receipt=place)
         bundle = self._bundle
-        if bundle is None:
-            if options.receipt is None and not options.require_receipt:
+        if bundle is None and (policy is None or not policy.logs):
+            if options.receipt is None and not is_required:
                 return replace(report, unjudged_receipt=place)
             raise ConfigError(
                 "receipt.no_bundle",
                 f"the receipt {place} can only be judged with the trust bundle of its hub",
-                hint="name it with --bundle, or set PRIVYSEAL_CONFIG to a client.toml that has joined that hub",
+                hint="name it with --bundle, or set PRIVYSEAL_CONFIG to a client.toml that has joined that hub"
+                if policy is None
+                else "name it with --bundle, or name the log in the quorum policy",
             )
         try:
-            receipt = check_receipt(read_receipt(place), bundle)
+            receipt = check_receipt(read_receipt(place), bundle, policy)
             _match_one(receipt, report)
         except (MalformedInputError, VerificationError) as error:
             return replace(report, unjudged_receipt=place, error=error)

@@ -2,10 +2,9 @@
 """Having a hub's newest checkpoint cosigned by witnesses (C2SP tlog-witness), as anybody may who can read the log."""
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
-from privyseal.client.config import ClientConfig
-from privyseal.client.transport import WebTransport, web_context
+from privyseal.client.log import PublicLog
 from privyseal.client.witness_http import WitnessAnswer, add_checkpoint
 from privyseal.errors import (
     ConfigError,
@@ -15,14 +14,13 @@ from privyseal.errors import (
     UnavailableError,
     VerificationError,
 )
-from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
+from privyseal.tlog.checkpoint import Checkpoint, parse_decimal
 from privyseal.tlog.cosignature import cosignatures
 from privyseal.tlog.note import Note, NoteSignature, VerifierKey, parse_note
-from privyseal.tlog.proof import consistency_proof, consistency_tiles
 from privyseal.tlog.quorum import CosignedCheckpoint, PolicyWitness, QuorumPolicy, open_cosigned
 from privyseal.tlog.witness import AddCheckpoint
 
-__all__ = ["HubLog", "Witnessed", "witness_newest"]
+__all__ = ["Witnessed", "witness_newest"]
 
 _SIZE_TYPE: Final = "text/x.tlog.size"
 _ATTEMPTS: Final = 3
@@ -32,6 +30,13 @@ _ATTEMPTS: Final = 3
 class _Newest:
     note: Note
     checkpoint: Checkpoint
+
+    @classmethod
+    def of(cls, log: PublicLog) -> Self:
+        """The newest checkpoint of a log, signed by its key, and the note in which it came."""
+        data = log.checkpoint_note()
+        checkpoint = log.open(data)
+        return cls(note=parse_note(data), checkpoint=checkpoint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,64 +61,21 @@ class _AheadError(Exception):
         self.size = size
 
 
-class HubLog:
-    """What a witness needs of one hub's log."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        bundle = config.load_bundle()
-        self.key: Final[VerifierKey] = bundle.log_key
-        self.also: Final = (bundle.log_mldsa_key,)
-        #: The newest checkpoint that it has shown here, as it came.
-        self.shown = b""
-        self._origin: Final = bundle.origin
-        self._web: Final = WebTransport(config.web_url, web_context(bundle.statement.ca))
-
-    def newest(self) -> _Newest:
-        """The newest checkpoint, signed by the pinned log key; a line of its pinned ML-DSA-44 key holds, too.
-
-        Raises:
-            LogIntegrityError: `log.checkpoint` if it is not.
-            UnavailableError, IdentityError: the hub cannot be reached, or is another.
-        """
-        data = self.shown = self._web.request("GET", "/log/checkpoint")
-        try:
-            checkpoint = open_checkpoint(data, origin=self._origin, verifiers=(self.key,), also=self.also)
-        except (MalformedInputError, VerificationError) as error:
-            raise LogIntegrityError(
-                "log.checkpoint",
-                f"the hub's checkpoint does not hold: {error}",
-                hint="the hub shows another log than the one this client pinned when it joined",
-            ) from error
-        return _Newest(note=parse_note(data), checkpoint=checkpoint)
-
-    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
-        """The proof that one tree extends another, from the hub's tiles; whoever gets it checks it.
-
-        Raises:
-            LogIntegrityError: `log.tile` if what the hub serves is no tile.
-        """
-        tiles = {tile: self._web.request("GET", f"/log/{tile.path}") for tile in consistency_tiles(old, new)}
-        try:
-            return consistency_proof(old, new, tiles)
-        except MalformedInputError as error:
-            raise LogIntegrityError("log.tile", f"the hub's log has a tile that is none: {error}") from error
-
-
-def witness_newest(hub: HubLog, policy: QuorumPolicy) -> Witnessed:
-    """Put the hub's newest checkpoint before each of a policy's witnesses that has a URL.
+def witness_newest(hub: PublicLog, policy: QuorumPolicy) -> Witnessed:
+    """Put a log's newest checkpoint before each of a policy's witnesses that has a URL.
 
     Raises:
         LogIntegrityError: `log.rewound`, `log.fork` if a witness has seen another log than the hub shows.
         VerificationError: `quorum.not_met`.
         PrivysealError: what stood in the way of the first witness, if none cosigned.
     """
-    newest = hub.newest()
+    newest = _Newest.of(hub)
     for _ in range(_ATTEMPTS):
         try:
             return _gather(hub, newest, policy)
         except _AheadError as ahead:
             # Somebody else may have shown it a newer checkpoint in the meantime.
-            newest = hub.newest()
+            newest = _Newest.of(hub)
             if newest.checkpoint.size < ahead.size:
                 raise LogIntegrityError(
                     "log.rewound",
@@ -123,7 +85,7 @@ def witness_newest(hub: HubLog, policy: QuorumPolicy) -> Witnessed:
     raise UnavailableError("witness.busy", "the log grows faster than the witnesses are asked", hint="try again")
 
 
-def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
+def _gather(hub: PublicLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
     note = newest.note
     missing: list[tuple[str, PrivysealError]] = []
     for url in dict.fromkeys(witness.url for witness in policy.witnesses if witness.url):
@@ -151,7 +113,7 @@ def _gather(hub: HubLog, newest: _Newest, policy: QuorumPolicy) -> Witnessed:
     return Witnessed(note=note.encode(), opened=opened, missing=tuple(missing))
 
 
-def _answered(hub: HubLog, newest: _Newest, answering: tuple[PolicyWitness, ...]) -> Note:
+def _answered(hub: PublicLog, newest: _Newest, answering: tuple[PolicyWitness, ...]) -> Note:
     """The checkpoint with the lines that a witness answers with; whose they are is not looked at yet."""
     url, old_size = answering[0].url, 0
     # Others' cosignatures are nothing to this witness, and many would be more than it takes.
