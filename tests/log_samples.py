@@ -14,7 +14,7 @@ from privyseal.tlog.rows import TileRows
 from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
 from privyseal.tlog.tree import leaf_hash
 
-__all__ = ["ORIGIN", "SIGNER", "GrownLog", "genesis", "intent_at", "result_of"]
+__all__ = ["ORIGIN", "SIGNER", "GrownLog", "genesis", "intent_at", "result_of", "sha"]
 
 ORIGIN = "hub.example/log"
 SIGNER = NoteSigner(name=ORIGIN, key=Ed25519PrivateKey.from_private_bytes(b"l" * 32))
@@ -71,6 +71,8 @@ class GrownLog:
     """A log with a checkpoint after each commit; it is its own source, and counts what was read of it."""
 
     place: str = "the hub"
+    origin: str = ORIGIN
+    signer: NoteSigner = SIGNER
     entries: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
@@ -81,7 +83,7 @@ class GrownLog:
             data = entry if isinstance(entry, bytes) else encode_entry(entry)
             self._rows.append(leaf_hash(data))
             self.entries.append(data)
-        self.notes.append(sign_checkpoint(self.newest, SIGNER))
+        self.notes.append(sign_checkpoint(self.newest, self.signer))
 
     def grow_to(self, size: int, *, commit: int = 7) -> "GrownLog":
         """Entries of the shortest form."""
@@ -97,10 +99,10 @@ class GrownLog:
 
     @property
     def newest(self) -> Checkpoint:
-        return Checkpoint(origin=ORIGIN, size=len(self.entries), root=self._rows.root)
+        return Checkpoint(origin=self.origin, size=len(self.entries), root=self._rows.root)
 
     def public(self) -> PublicLog:
-        return PublicLog(self, key=SIGNER.verifier, origin=ORIGIN)
+        return PublicLog(self, key=self.signer.verifier, origin=self.origin)
 
     def read(self, path: str) -> bytes | None:
         self.reads.append(path)

@@ -13,7 +13,7 @@ from privyseal.cli.render import emit
 from privyseal.client.joining import join as join_hub
 from privyseal.identity.keyfile import write_private
 
-__all__ = ["join", "run"]
+__all__ = ["export", "join", "run"]
 
 _CONFIG_TEXT = """\
 # A Privyseal agent. Paths are relative to this file.
@@ -92,3 +92,25 @@ def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
 
     configure_logging()
     asyncio.run(serve())
+
+
+def export(file: Path, /, *, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
+    """Write out what this agent signed under, for `privyseal log verify --agent`. The agent may be running.
+
+    Parameters
+    ----------
+    file
+        Where to; replaced if it is there. Holds intents, checkpoints and hashes of signatures, and no secret.
+    directory
+        Where `agent join` put the agent.
+    as_json
+        Print one JSON document.
+    """
+    from privyseal.agent.record import export_record  # noqa: PLC0415 - needs the extra `agent`
+
+    head = export_record(directory, file)
+    emit(
+        {"file": str(file), "agent": head.agent, "origin": head.origin, "operations": head.operations},
+        (f"exported  {head.operations} operations of agent {head.agent} under log {head.origin}, to {file}",),
+        as_json=as_json,
+    )

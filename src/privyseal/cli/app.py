@@ -75,7 +75,11 @@ _noun(
 _noun(
     "agent",
     "The agent beside the token.",
-    (("join", "Join a hub with a join code."), ("run", "Run an agent in the foreground.")),
+    (
+        ("join", "Join a hub with a join code."),
+        ("run", "Run an agent in the foreground."),
+        ("export", "Write out what this agent signed under, for `log verify --agent`."),
+    ),
 )
 _noun(
     "client",

@@ -9,6 +9,7 @@ from typing import Annotated, Final, get_args
 
 from cyclopts import Parameter
 
+from privyseal.cli.agent_records import comparing, verdict_data, verdict_lines
 from privyseal.cli.moments import moment_text, parse_moment
 from privyseal.cli.render import emit, say
 from privyseal.cli.reopening import reopen
@@ -17,6 +18,7 @@ from privyseal.cli.witnessing import Policy, cosign, verify_cosigned, witness
 from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader, VerifiedLog
 from privyseal.client.log_access import open_log
+from privyseal.client.log_agents import AgentVerdict
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedFiles, verify_files
 from privyseal.client.log_tail import Chosen, LogTail, Shown
@@ -37,6 +39,7 @@ def verify(
     vkey: str = "",
     witnesses: Annotated[tuple[str, ...], Parameter(name="--witness", negative="")] = (),
     policy: Policy = None,
+    agents: Annotated[tuple[Path, ...], Parameter(name="--agent", negative="")] = (),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> None:
@@ -58,21 +61,28 @@ def verify(
         Verifier key of a witness that must have cosigned the checkpoint; may be repeated.
     policy
         Quorum policy (c2sp.org/tlog-policy) that the checkpoint's cosignatures must meet.
+    agents
+        What an agent signed under, as `privyseal agent export` wrote it: must stand in the log. May be repeated.
     as_json
         Print one JSON document.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
     if witnesses or policy is not None or (log and Path(log).is_file()):
-        if bundle is not None or vkey:
-            raise ConfigError("log.key", "--bundle and --vkey are for a whole log, not for a checkpoint's file")
+        if bundle is not None or vkey or agents:
+            raise ConfigError(
+                "log.key", "--bundle, --vkey and --agent are for a whole log, not for a checkpoint's file"
+            )
         verify_cosigned(log, keys=witnesses, policy=policy, as_json=as_json, config=config)
         return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
-    _print_verified(verify_files(opened) if log else opened.verify(), as_json=as_json)
+    with comparing(agents, opened) as comparisons:
+        verified = verify_files(opened, comparisons) if log else opened.verify(comparisons)
+        verdicts = tuple(comparison.verdict() for comparison in comparisons)
+    _print_verified(verified, verdicts, as_json=as_json)
 
 
-def _print_verified(verified: VerifiedLog, *, as_json: bool) -> None:
+def _print_verified(verified: VerifiedLog, verdicts: tuple[AgentVerdict, ...], *, as_json: bool) -> None:
     summary = verified.summary
     data = {
         "verified": True,
@@ -93,6 +103,9 @@ def _print_verified(verified: VerifiedLog, *, as_json: bool) -> None:
         lines.append(f"files     {verified.tiles} tiles, {verified.checkpoints} stored checkpoints")
         if verified.beyond:
             lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
+    if verdicts:
+        data["agents"] = [verdict_data(verdict) for verdict in verdicts]
+        lines += [line for verdict in verdicts for line in verdict_lines(verdict)]
     emit(data, lines, as_json=as_json)
 
 

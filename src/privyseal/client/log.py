@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.log_source import HubSource, LogSource
@@ -25,7 +25,7 @@ from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, tile_at
 
-__all__ = ["LogReader", "PublicLog", "VerifiedLog", "check_root", "rewound"]
+__all__ = ["Follower", "LogReader", "PublicLog", "VerifiedLog", "check_root", "rewound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,18 @@ class VerifiedLog:
 
     origin: str
     summary: LogSummary
+
+
+class Follower(Protocol):
+    """Goes through a log beside the check."""
+
+    def follow(self, check: LogCheck, index: int, entry: Entry) -> None:
+        """Take the entry that the check has just taken; whatever this raises ends the check."""
+        ...
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """All entries were taken, and this checkpoint signs them."""
+        ...
 
 
 class PublicLog:
@@ -202,15 +214,18 @@ class PublicLog:
             yield index, check.feed(data)
         check.check_checkpoint(checkpoint)
 
-    def verify(self) -> VerifiedLog:
+    def verify(self, followers: tuple[Follower, ...] = ()) -> VerifiedLog:
         """Recompute everything up to the newest checkpoint, from the entries alone.
 
         Raises:
             LogIntegrityError: naming the place.
         """
         checkpoint, check = self.checkpoint(), LogCheck()
-        for _ in self.checked_entries(check, checkpoint):
-            pass
+        for index, entry in self.checked_entries(check, checkpoint):
+            for follower in followers:
+                follower.follow(check, index, entry)
+        for follower in followers:
+            follower.finish(checkpoint)
         return VerifiedLog(origin=checkpoint.origin, summary=check.summary())
 
 

@@ -14,14 +14,14 @@ from itertools import count
 from pathlib import Path
 from typing import Final, NoReturn
 
-from privyseal.client.log import PublicLog, VerifiedLog, rewound
+from privyseal.client.log import Follower, PublicLog, VerifiedLog, rewound
 from privyseal.client.log_source import FolderSource
 from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, parse_path
-from privyseal.tlog.tree import TILE_HEIGHT, leaf_hash
+from privyseal.tlog.tree import TILE_HEIGHT
 
 __all__ = [
     "CHECKPOINTS_PER_FILE",
@@ -158,7 +158,7 @@ class _Comparison:
             )
 
 
-def verify_files(log: PublicLog) -> VerifiedFiles:
+def verify_files(log: PublicLog, followers: tuple[Follower, ...] = ()) -> VerifiedFiles:
     """Recompute a log from its entries and hold everything else that lies there against it.
 
     Raises:
@@ -171,12 +171,16 @@ def verify_files(log: PublicLog) -> VerifiedFiles:
     checkpoint = log.checkpoint()
     comparison, rows = _Comparison(log), TileRows()
     comparison.pass_checkpoints()
-    for _, data in log.entries(0, checkpoint.size):
-        comparison.check.feed(data)
-        comparison.compare(rows.append(leaf_hash(data)))
+    for index, data in log.entries(0, checkpoint.size):
+        entry = comparison.check.feed(data)
+        comparison.compare(rows.append(comparison.check.leaf))
         comparison.pass_checkpoints()
+        for follower in followers:
+            follower.follow(comparison.check, index, entry)
     comparison.compare(rows.unfinished())
     comparison.end(checkpoint, is_export=vkey is not None)
+    for follower in followers:
+        follower.finish(checkpoint)
     beyond = _check_others(log, log.source.folder, checkpoint.size) if isinstance(log.source, FolderSource) else 0
     return VerifiedFiles(
         origin=checkpoint.origin,

@@ -36,9 +36,14 @@ class LogSummary:
 
 
 class LogCheck:
-    """A check that is under way."""
+    """A check that is under way.
+
+    Attributes:
+        leaf: Leaf hash of the entry that was fed last.
+    """
 
     def __init__(self) -> None:
+        self.leaf = b""
         self._frontier = Frontier()
         self._size = 0
         self._last_ms = 0
@@ -53,6 +58,11 @@ class LogCheck:
         """How many entries were fed."""
         return self._size
 
+    @property
+    def root(self) -> bytes:
+        """The Merkle Tree Hash over what was fed."""
+        return self._frontier.root
+
     def feed(self, data: bytes) -> Entry:
         """Take the next entry.
 
@@ -64,7 +74,8 @@ class LogCheck:
             entry = parse_entry(data)
         except MalformedInputError as error:
             raise self._broken(index, str(error)) from error
-        self._frontier = self._frontier.append(leaf_hash(data)).frontier
+        self.leaf = leaf_hash(data)
+        self._frontier = self._frontier.append(self.leaf).frontier
         self._size += 1
         kind = str(entry.__struct_config__.tag)
         self._counts[kind] = self._counts.get(kind, 0) + 1
