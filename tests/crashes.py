@@ -15,6 +15,7 @@ import urllib3
 from api_client import Asked, Reply, api_of
 from installation import Site, add_to_agent, make_site, software_token
 from privyseal.client.log import LogReader
+from privyseal.client.log_files import verify_log
 from privyseal.client.receipts import check_receipt
 from privyseal.tlog.entry import Entry, Intent, Result, Unknown, parse_entry
 from programs import until
@@ -124,7 +125,7 @@ class Lab:
     def entries(self) -> list[Entry]:
         """The entries since the test began, once the whole log has been found sound."""
         reader = LogReader(self.site.client())
-        assert reader.verify().summary.open_intents == ()
+        assert verify_log(reader).summary.open_intents == ()
         return [parse_entry(entry) for _, entry in reader.entries(self._first_entry, reader.checkpoint().size)]
 
     def story(self) -> list[str]:

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.client.log import PublicLog
 from privyseal.client.log_files import encode_notes
+from privyseal.client.log_source import StoredNotes
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.entry import Admin, ArtifactDigest, Claimed, Deny, Entry, Intent, Result, encode_entry
 from privyseal.tlog.note import NoteSigner
@@ -97,6 +98,12 @@ class GrownLog:
             )
         return self
 
+    def beginning(self, size: int) -> "GrownLog":
+        """The log as it was, committed at once."""
+        log = GrownLog(origin=self.origin, signer=self.signer)
+        log.commit(*self.entries[:size])
+        return log
+
     @property
     def newest(self) -> Checkpoint:
         return Checkpoint(origin=self.origin, size=len(self.entries), root=self._rows.root)
@@ -117,6 +124,13 @@ class GrownLog:
             found = tuple(self.entries[first : first + place.width])
             return encode_bundle(found) if len(found) == place.width else None
         return self._tiles().get(place)
+
+    def read_vkey(self) -> None:
+        """As a hub: it says nothing of that."""
+
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        path = f"checkpoints/{number * 256}"
+        return StoredNotes(path=path, data=self.read(path) or b"")
 
     def _tiles(self) -> dict[Tile, bytes]:
         rows = TileRows()

@@ -19,6 +19,7 @@ from privyseal.client.administration import Administration
 from privyseal.client.config import ClientConfig, client_config_text, load_client_config
 from privyseal.client.joining import join
 from privyseal.client.log import LogReader
+from privyseal.client.log_files import verify_log
 from privyseal.hub.config import HubConfig
 from privyseal.hub.setup import NewHub, init_hub
 from privyseal.hub.wiring import HubProcess, open_hub
@@ -117,7 +118,7 @@ class WitnessedSite:
 
         def read() -> list[Entry]:
             reader = LogReader(self.client)
-            reader.verify()
+            verify_log(reader)
             return [parse_entry(entry) for _, entry in reader.entries(0, reader.checkpoint().size)]
 
         return await asyncio.to_thread(read)

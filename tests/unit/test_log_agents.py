@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from log_samples import ORIGIN, GrownLog, genesis, intent_at, result_of, sha
 from privyseal.client.log import PublicLog
 from privyseal.client.log_agents import AgentComparison, AgentVerdict, Difference
+from privyseal.client.log_files import verify_log
 from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError
 from privyseal.tlog.agent_record import (
     MAX_LINE_BYTES,
@@ -63,7 +64,7 @@ def grown(count: int = 5, *, fork_at: int | None = None) -> tuple[GrownLog, list
 
 def compared(data: bytes, log: PublicLog) -> AgentVerdict:
     comparison = AgentComparison(PATH, io.BytesIO(data), log)
-    log.verify((comparison,))
+    verify_log(log, (comparison,))
     return comparison.verdict()
 
 
@@ -71,7 +72,7 @@ def contradicted(data: bytes, log: PublicLog) -> tuple[str, str]:
     """The code with which the log is refused, and the checkpoint that is the proof."""
     comparison = AgentComparison(PATH, io.BytesIO(data), log)
     with pytest.raises(LogIntegrityError) as caught:
-        log.verify((comparison,))
+        verify_log(log, (comparison,))
     return caught.value.code, comparison.contradicted
 
 

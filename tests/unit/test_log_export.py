@@ -11,7 +11,7 @@ import pytest
 from log_samples import ORIGIN, SIGNER, GrownLog, genesis, intent_at, result_of
 from privyseal.client.log import PublicLog
 from privyseal.client.log_export import export_log
-from privyseal.client.log_files import VerifiedFiles, verify_files
+from privyseal.client.log_files import VerifiedLog, verify_log
 from privyseal.client.log_source import FolderSource
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -25,8 +25,8 @@ def folder_log(folder: Path) -> PublicLog:
     return PublicLog(FolderSource(folder), key=SIGNER.verifier, origin=ORIGIN)
 
 
-def verified(folder: Path) -> VerifiedFiles:
-    return verify_files(folder_log(folder))
+def verified(folder: Path) -> VerifiedLog:
+    return verify_log(folder_log(folder))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -159,12 +159,13 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
 def test_a_partial_tile_that_was_removed_is_read_from_the_full_one(tmp_path: Path) -> None:
     log = GrownLog().grow_to(200)
     export_log(log.public(), tmp_path)
-    note = (tmp_path / "checkpoint").read_bytes()
+    published = {name: (tmp_path / name).read_bytes() for name in ("checkpoint", "checkpoints/tail")}
     export_log(log.grow_to(256).public(), tmp_path)
-    (tmp_path / "checkpoint").write_bytes(note)
+    for name, data in published.items():
+        (tmp_path / name).write_bytes(data)
     assert not (tmp_path / "tile/0/000.p").exists()
 
-    assert folder_log(tmp_path).verify().summary.size == 200
+    assert verified(tmp_path).summary.size == 200
 
 
 def test_an_older_checkpoint_under_newer_ones_is_a_log_that_was_cut(tmp_path: Path) -> None:

@@ -25,18 +25,18 @@ def export_record(directory: Path, target: Path) -> RecordHead:
         OSError: the file cannot be written.
     """
     files = AgentFiles(directory)
-    origin = load_bundle(files.bundle).hub
+    origin = load_bundle(files.bundle).origin
     agent = hashlib.sha256(load_ed25519(files.request_key).public_key().public_bytes_raw()).hexdigest()
     with reading_journal(files.journal) as journal:
-        head = RecordHead(agent=agent, origin=origin, operations=journal.count)
+        head = RecordHead(agent=agent, origin=origin, operations=journal.count(origin))
         _write(target, (encode_line(line) for line in _lines(head, journal)))
     return head
 
 
 def _lines(head: RecordHead, journal: JournalSnapshot) -> Iterator[RecordLine]:
     yield head
-    yield from map(_operation, journal.operations())
-    held = journal.held
+    yield from map(_operation, journal.operations(head.origin))
+    held = journal.held(head.origin)
     if held is not None:
         yield Held(checkpoint=held)
 

@@ -16,11 +16,11 @@ from privyseal.cli.reopening import reopen
 from privyseal.cli.searching import find, report
 from privyseal.cli.witnessing import Policy, cosign, verify_cosigned, witness
 from privyseal.client.config import load_client_config
-from privyseal.client.log import LogReader, VerifiedLog
+from privyseal.client.log import LogReader
 from privyseal.client.log_access import open_log
 from privyseal.client.log_agents import AgentVerdict
 from privyseal.client.log_export import export_log
-from privyseal.client.log_files import VerifiedFiles, verify_files
+from privyseal.client.log_files import VerifiedLog, verify_log
 from privyseal.client.log_tail import Chosen, LogTail, Shown
 from privyseal.client.log_tail import follow as follow_log
 from privyseal.errors import ConfigError
@@ -45,7 +45,7 @@ def verify(
 ) -> None:
     """Recompute the whole log from its first entry: form, order, pairs of intent and result, fences, times, root.
 
-    Of an export also every tile and every stored checkpoint is compared. Its key is that of the pinned trust bundle,
+    Every tile and every stored checkpoint is compared as well. The key is that of the pinned trust bundle,
     unless --bundle or --vkey names another. With --witness or --policy, check a cosigned checkpoint instead.
 
     Parameters
@@ -77,7 +77,7 @@ def verify(
         return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
     with comparing(agents, opened) as comparisons:
-        verified = verify_files(opened, comparisons) if log else opened.verify(comparisons)
+        verified = verify_log(opened, comparisons)
         verdicts = tuple(comparison.verdict() for comparison in comparisons)
     _print_verified(verified, verdicts, as_json=as_json)
 
@@ -92,17 +92,18 @@ def _print_verified(verified: VerifiedLog, verdicts: tuple[AgentVerdict, ...], *
         "signatures": summary.signatures,
         "open_intents": list(summary.open_intents),
         "entries": dict(summary.counts),
+        "tiles": verified.tiles,
+        "checkpoints": verified.checkpoints,
+        "beyond": verified.beyond,
     }
     lines = [
         f"verified  log {verified.origin}: {summary.size} entries, root {summary.root.hex()}",
         "entries   " + ", ".join(f"{count} {kind}" for kind, count in summary.counts),
         f"          {summary.signatures} signatures, {len(summary.open_intents)} open intents",
+        f"          {verified.tiles} tiles, {verified.checkpoints} stored checkpoints",
     ]
-    if isinstance(verified, VerifiedFiles):
-        data |= {"tiles": verified.tiles, "checkpoints": verified.checkpoints, "beyond": verified.beyond}
-        lines.append(f"files     {verified.tiles} tiles, {verified.checkpoints} stored checkpoints")
-        if verified.beyond:
-            lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
+    if verified.beyond:
+        lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
     if verdicts:
         data["agents"] = [verdict_data(verdict) for verdict in verdicts]
         lines += [line for verdict in verdicts for line in verdict_lines(verdict)]

@@ -3,14 +3,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.log_source import HubSource, LogSource
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
-from privyseal.tlog.audit import LogCheck, LogSummary
+from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Entry
 from privyseal.tlog.note import NoteVerifier, VerifierKey
@@ -25,15 +24,7 @@ from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, tile_at
 
-__all__ = ["Follower", "LogReader", "PublicLog", "VerifiedLog", "check_root", "rewound"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedLog:
-    """A log that was recomputed from its first entry to a signed checkpoint."""
-
-    origin: str
-    summary: LogSummary
+__all__ = ["Follower", "LogReader", "PublicLog", "check_root", "rewound"]
 
 
 class Follower(Protocol):
@@ -67,8 +58,12 @@ class PublicLog:
         self.place: Final = source.place
         self.shown = b""
 
-    def open(self, note: str | bytes) -> Checkpoint:
+    def open(self, note: str | bytes, path: str = "a checkpoint") -> Checkpoint:
         """The checkpoint in a note of this log.
+
+        Args:
+            note: The note.
+            path: Where it stood, for messages.
 
         Raises:
             LogIntegrityError: `log.checkpoint` if the log's key did not sign it, or a further key's line is wrong.
@@ -78,7 +73,7 @@ class PublicLog:
         except (MalformedInputError, VerificationError) as error:
             raise LogIntegrityError(
                 "log.checkpoint",
-                f"a checkpoint of {self.place} does not hold: {error}",
+                f"{self.place}, {path}, does not hold: {error}",
                 hint="this is another log than the one whose key is pinned, or it is damaged",
             ) from error
 
@@ -94,7 +89,7 @@ class PublicLog:
             LogIntegrityError: `log.checkpoint` if it is not; `log.file_missing` if there is none.
             UnavailableError, IdentityError: the hub cannot be reached, or is another.
         """
-        return self.open(self.checkpoint_note())
+        return self.open(self.checkpoint_note(), "checkpoint")
 
     def check_extends(self, old: Checkpoint) -> Checkpoint:
         """The newest checkpoint, once it is shown to extend an older one.
@@ -213,20 +208,6 @@ class PublicLog:
         for index, data in self.entries(0, checkpoint.size):
             yield index, check.feed(data)
         check.check_checkpoint(checkpoint)
-
-    def verify(self, followers: tuple[Follower, ...] = ()) -> VerifiedLog:
-        """Recompute everything up to the newest checkpoint, from the entries alone.
-
-        Raises:
-            LogIntegrityError: naming the place.
-        """
-        checkpoint, check = self.checkpoint(), LogCheck()
-        for index, entry in self.checked_entries(check, checkpoint):
-            for follower in followers:
-                follower.follow(check, index, entry)
-        for follower in followers:
-            follower.finish(checkpoint)
-        return VerifiedLog(origin=checkpoint.origin, summary=check.summary())
 
 
 def rewound(place: str, old_size: int, new_size: int) -> LogIntegrityError:

@@ -13,15 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from privyseal.client.log import PublicLog, check_root, rewound
-from privyseal.client.log_files import (
-    CHECKPOINTS_PER_FILE,
-    TAIL,
-    VKEY,
-    checkpoints_path,
-    encode_notes,
-    parse_notes,
-)
-from privyseal.client.log_source import FolderSource
+from privyseal.client.log_files import encode_notes, parse_notes
+from privyseal.client.log_source import CHECKPOINTS_PER_FILE, TAIL, VKEY, FolderSource, checkpoints_path
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.rows import TileRows
@@ -164,8 +157,8 @@ def _put_checkpoints(reader: PublicLog, writer: _Folder, new: Checkpoint) -> int
     while writer.has(checkpoints_path(number)):
         number += 1
     while True:
-        first = number * CHECKPOINTS_PER_FILE
-        told = parse_notes(reader.required(f"checkpoints/{first}"), f"{reader.place}, checkpoints from {first} on")
+        first, stored = number * CHECKPOINTS_PER_FILE, reader.source.read_checkpoints(number)
+        told = parse_notes(stored.data, f"{reader.place}, {stored.path}")
         notes = tuple(takewhile(lambda note: reader.open(note).size <= new.size, told))
         if len(notes) < CHECKPOINTS_PER_FILE:
             writer.put(TAIL, encode_notes(notes))

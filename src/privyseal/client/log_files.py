@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checking a log as files: entries, every tile, and every checkpoint that lies there.
+"""Checking a whole log: entries, every tile, and every checkpoint that was signed on the way.
 
 Beside what C2SP tlog-tiles lays out, an export holds `vkey` (the log's verifier key) and the checkpoints that were
 signed on the way, up to the newest: `checkpoints/<N>` holds 256 of them in the order of their size (<N> as in tile
@@ -12,36 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
-from privyseal.client.log import Follower, PublicLog, VerifiedLog, rewound
-from privyseal.client.log_source import FolderSource
+from privyseal.client.log import Follower, PublicLog, rewound
+from privyseal.client.log_source import CHECKPOINTS_PER_FILE, VKEY, FolderSource, HubSource
 from privyseal.errors import LogIntegrityError, MalformedInputError
-from privyseal.tlog.audit import LogCheck
+from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.rows import TileRows
-from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, parse_path
-from privyseal.tlog.tree import TILE_HEIGHT
+from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, parse_path, tile_at
+from privyseal.tlog.tree import HASH_BYTES, TILE_HEIGHT
 
-__all__ = [
-    "CHECKPOINTS_PER_FILE",
-    "TAIL",
-    "VKEY",
-    "VerifiedFiles",
-    "checkpoints_path",
-    "encode_notes",
-    "parse_notes",
-    "verify_files",
-]
-
-CHECKPOINTS_PER_FILE: Final = 256
-TAIL: Final = "checkpoints/tail"
-VKEY: Final = "vkey"
+__all__ = ["VerifiedLog", "encode_notes", "parse_notes", "verify_log"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedFiles(VerifiedLog):
-    """A log whose files agree with each other.
+class VerifiedLog:
+    """A log that was recomputed from its first entry to a signed checkpoint, and whose files agree with each other.
 
     Attributes:
         tiles: How many tiles of hashes were compared.
@@ -50,14 +37,11 @@ class VerifiedFiles(VerifiedLog):
             was cut off leaves such.
     """
 
+    origin: str
+    summary: LogSummary
     tiles: int
     checkpoints: int
     beyond: int = 0
-
-
-def checkpoints_path(number: int) -> str:
-    """Where the `number`-th 256 stored checkpoints lie."""
-    return EntryBundle(index=number).path.replace("tile/entries", "checkpoints", 1)
 
 
 def encode_notes(notes: tuple[str, ...]) -> bytes:
@@ -89,23 +73,18 @@ def stored_checkpoints(log: PublicLog) -> Iterator[Checkpoint]:
     """
     last = -1
     for number in count():
-        path = checkpoints_path(number)
-        data = log.source.read(path)
-        is_tail = data is None
-        if data is None:
-            path, data = TAIL, log.source.read(TAIL) or b""
-        notes = parse_notes(data, f"{log.place}, {path}")
-        if not is_tail and len(notes) != CHECKPOINTS_PER_FILE:
-            raise LogIntegrityError("log.checkpoint", f"{log.place}, {path}: {len(notes)} checkpoints; expected 256")
+        stored = log.source.read_checkpoints(number)
+        place = f"{log.place}, {stored.path}"
+        notes = parse_notes(stored.data, place)
+        if len(notes) < CHECKPOINTS_PER_FILE and not stored.may_be_fewer:
+            raise LogIntegrityError("log.checkpoint", f"{place}: {len(notes)} checkpoints; expected 256")
         for note in notes:
-            checkpoint = log.open(note)
+            checkpoint = log.open(note, stored.path)
             if checkpoint.size <= last:
-                raise LogIntegrityError(
-                    "log.checkpoint", f"{log.place}, {path}: checkpoints are not in the order of their sizes"
-                )
+                raise LogIntegrityError("log.checkpoint", f"{place}: checkpoints are not in the order of their sizes")
             last = checkpoint.size
             yield checkpoint
-        if is_tail:
+        if len(notes) < CHECKPOINTS_PER_FILE:
             return
 
 
@@ -120,15 +99,31 @@ class _Comparison:
         self._stored = stored_checkpoints(log)
         self._next = next(self._stored, None)
         self._last_size = -1
+        self._leaves = Tile(level=0, index=0)
+        self._hashes = b""
 
-    def compare(self, tiles: tuple[tuple[Tile, bytes], ...]) -> None:
+    def begin_leaves(self, tile: Tile) -> None:
+        """Take the tile over the entries that come next."""
+        self._leaves, self._hashes = tile, self._log.tile(tile)
+        if len(self._hashes) != tile.size_bytes:
+            raise self._wrong(tile, f"{len(self._hashes)} bytes; expected {tile.size_bytes}")
+
+    def compare(self, index: int, grown: tuple[tuple[Tile, bytes], ...]) -> None:
+        """Hold the entry that was fed last, and the tiles that it filled, against the tiles that lie there."""
+        first = index % TILE_WIDTH * HASH_BYTES
+        if self._hashes[first : first + HASH_BYTES] != self.check.leaf:
+            raise self._wrong(self._leaves, f"its hash of entry {index} is not that of the entry")
+        self.compare_tiles(grown)
+
+    def compare_tiles(self, grown: tuple[tuple[Tile, bytes], ...]) -> None:
         """Hold tiles that were recomputed against those that lie there."""
-        for tile, content in tiles:
-            if self._log.tile(tile) != content:
-                raise LogIntegrityError(
-                    "log.tile", f"{self._log.place}, {tile.path}: other hashes than its entries give"
-                )
+        for tile, content in grown:
+            if tile.level and self._log.tile(tile) != content:
+                raise self._wrong(tile, "other hashes than its entries give")
             self.tiles += 1
+
+    def _wrong(self, tile: Tile, why: str) -> LogIntegrityError:
+        return LogIntegrityError("log.tile", f"{self._log.place}, {tile.path}: {why}")
 
     def pass_checkpoints(self) -> None:
         """Hold the stored checkpoint of just this size against the entries so far, if there is one."""
@@ -142,7 +137,7 @@ class _Comparison:
             self._last_size = self._next.size
             self._next = next(self._stored, None)
 
-    def end(self, checkpoint: Checkpoint, *, is_export: bool) -> None:
+    def end(self, checkpoint: Checkpoint, *, is_complete: bool) -> None:
         """Hold the newest checkpoint, and the size of the last one that is stored, against the entries.
 
         What is stored beyond the newest checkpoint must have been signed since that was read.
@@ -152,37 +147,43 @@ class _Comparison:
             self._advance()
         if self._last_size > checkpoint.size and (newest := self._log.checkpoint()).size < self._last_size:
             raise rewound(self._log.place, self._last_size, newest.size)
-        if is_export and self._last_size < checkpoint.size:
+        if is_complete and self._last_size < checkpoint.size:
             raise LogIntegrityError(
                 "log.checkpoint", f"{self._log.place}: the stored checkpoints end before the newest one"
             )
 
 
-def verify_files(log: PublicLog, followers: tuple[Follower, ...] = ()) -> VerifiedFiles:
-    """Recompute a log from its entries and hold everything else that lies there against it.
+def verify_log(log: PublicLog, followers: tuple[Follower, ...] = ()) -> VerifiedLog:
+    """Recompute a log from its entries and hold everything else that is shown of it against it.
+
+    Args:
+        log: The log.
+        followers: Go through it beside.
 
     Raises:
         LogIntegrityError: naming the file or entry.
         UnavailableError: it cannot be read.
     """
-    vkey = log.source.read(VKEY)
+    vkey = log.source.read_vkey()
     if vkey is not None and vkey != (log.key.vkey + "\n").encode():
         raise LogIntegrityError("log.vkey", f"{log.place}, {VKEY}: another key than the one that was given")
     checkpoint = log.checkpoint()
     comparison, rows = _Comparison(log), TileRows()
     comparison.pass_checkpoints()
     for index, data in log.entries(0, checkpoint.size):
+        if index % TILE_WIDTH == 0:
+            comparison.begin_leaves(tile_at(level=0, hash_index=index, tree_size=checkpoint.size))
         entry = comparison.check.feed(data)
-        comparison.compare(rows.append(comparison.check.leaf))
+        comparison.compare(index, rows.append(comparison.check.leaf))
         comparison.pass_checkpoints()
         for follower in followers:
             follower.follow(comparison.check, index, entry)
-    comparison.compare(rows.unfinished())
-    comparison.end(checkpoint, is_export=vkey is not None)
+    comparison.compare_tiles(rows.unfinished())
+    comparison.end(checkpoint, is_complete=vkey is not None or isinstance(log.source, HubSource))
     for follower in followers:
         follower.finish(checkpoint)
     beyond = _check_others(log, log.source.folder, checkpoint.size) if isinstance(log.source, FolderSource) else 0
-    return VerifiedFiles(
+    return VerifiedLog(
         origin=checkpoint.origin,
         summary=comparison.check.summary(),
         tiles=comparison.tiles,

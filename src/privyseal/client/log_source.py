@@ -3,6 +3,7 @@
 
 import time
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -11,14 +12,50 @@ from urllib3.exceptions import HTTPError
 
 from privyseal.client.transport import WebTransport
 from privyseal.errors import ConfigError, LogIntegrityError, UnavailableError
+from privyseal.tlog.tile import EntryBundle
 
-__all__ = ["FolderSource", "HubSource", "LogSource", "WebSource", "log_source"]
+__all__ = [
+    "CHECKPOINTS_PER_FILE",
+    "TAIL",
+    "VKEY",
+    "FolderSource",
+    "HubSource",
+    "LogSource",
+    "StoredNotes",
+    "WebSource",
+    "checkpoints_path",
+    "log_source",
+]
+
+CHECKPOINTS_PER_FILE: Final = 256
+TAIL: Final = "checkpoints/tail"
+VKEY: Final = "vkey"
 
 #: A full entry bundle of the longest entries; nothing else of a log is longer.
 _MAX_FILE_BYTES: Final = 256 * (2 + 0xFFFF)
 _TIMEOUT: Final = urllib3.Timeout(connect=10.0, read=30.0)
 _ANSWER_SECONDS: Final = 300.0
 _PIECE_BYTES: Final = 64 * 1024
+
+
+def checkpoints_path(number: int) -> str:
+    """Where the `number`-th 256 stored checkpoints lie in an export."""
+    return EntryBundle(index=number).path.replace("tile/entries", "checkpoints", 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNotes:
+    """Stored checkpoints as they were read: 256, or what is left at the end.
+
+    Attributes:
+        path: Where they stood, for messages.
+        data: Signed notes as JSON strings, one a line.
+        may_be_fewer: Whether fewer than 256 are the end; otherwise some are missing.
+    """
+
+    path: str
+    data: bytes
+    may_be_fewer: bool = True
 
 
 class LogSource(Protocol):
@@ -38,6 +75,18 @@ class LogSource(Protocol):
         """
         ...
 
+    def read_vkey(self) -> bytes | None:
+        """The log's key as an export names it; None if nobody does."""
+        ...
+
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        """The `number`-th 256 checkpoints that were signed on the way, or those that are left; none if there are none.
+
+        Raises:
+            UnavailableError, LogIntegrityError: as `read`.
+        """
+        ...
+
 
 class HubSource:
     """The log of a hub, at its web listener."""
@@ -50,8 +99,36 @@ class HubSource:
         """The content; what the hub does not have is its refusal."""
         return self._web.request("GET", f"/log/{path}")
 
+    def read_vkey(self) -> None:
+        """A hub does not say by which key it is to be judged."""
 
-class FolderSource:
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        """As the hub counts them: from the n-th on."""
+        path = f"checkpoints/{number * CHECKPOINTS_PER_FILE}"
+        return StoredNotes(path=path, data=self.read(path))
+
+
+class _Files:
+    """Where a log lies as files."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file."""
+        raise NotImplementedError
+
+    def read_vkey(self) -> bytes | None:
+        """The log's key as the export names it."""
+        return self.read(VKEY)
+
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        """A full file, or the last one."""
+        path = checkpoints_path(number)
+        data = self.read(path)
+        if data is not None:
+            return StoredNotes(path=path, data=data, may_be_fewer=False)
+        return StoredNotes(path=TAIL, data=self.read(TAIL) or b"")
+
+
+class FolderSource(_Files):
     """A log in a directory."""
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +144,7 @@ class FolderSource:
             return _checked(stream.read(_MAX_FILE_BYTES + 1), path)
 
 
-class WebSource:
+class WebSource(_Files):
     """A log at any web server: what it serves is believed as little as a file."""
 
     def __init__(self, url: str) -> None:

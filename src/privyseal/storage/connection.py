@@ -64,6 +64,11 @@ def connect(path: str) -> sqlite3.Connection:
     )
 
 
+def _text(data: bytes) -> str:
+    """A damaged text may not be UTF-8 any more: it is read all the same, so that its place can be named."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def configure(connection: sqlite3.Connection, path: str) -> None:
     """Set journal mode and durability of a fresh connection.
 
@@ -71,6 +76,7 @@ def configure(connection: sqlite3.Connection, path: str) -> None:
         ConfigError: `store.no_wal` if the file system cannot do WAL.
         sqlite3.Error: as it comes.
     """
+    connection.text_factory = _text
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if path != IN_MEMORY and mode != "wal":
         raise ConfigError(

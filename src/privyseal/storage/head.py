@@ -66,9 +66,11 @@ class LogSeal:
             self._last_ms = max(self._last_ms, last_ms)
         log.restart(await log.stored_frontier(size))
         if await log.stored_size() != size or log.frontier.root != root:
+            damaged = await log.damaged_entry()
+            named = "" if damaged is None else f": entry {damaged} does not give the hash that is stored beside it"
             raise LogIntegrityError(
                 "log.corrupt",
-                f"the stored entries do not give the log's head at size {size}",
+                f"the stored entries do not give the log's head at size {size}{named}",
                 hint="keep this database for inspection and bring back an undamaged copy of the newest one",
             )
         return head

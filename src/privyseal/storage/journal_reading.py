@@ -13,11 +13,13 @@ from privyseal.storage.journal_tables import JOURNAL_SCHEMA
 
 __all__ = ["JournalSnapshot", "PastOperation", "reading_journal"]
 
-_COUNT: Final = "SELECT count(*) FROM operation"
+_OF_LOG: Final = "substr(checkpoint_note, 1, length(?)) = ?"
+_COUNT: Final = f"SELECT count(*) FROM operation WHERE {_OF_LOG}"  # noqa: S608 - a constant
 _OPERATIONS: Final = (
-    "SELECT entry, checkpoint_note, signature FROM operation LEFT JOIN operation_end USING (number) ORDER BY number"
+    "SELECT entry, checkpoint_note, signature FROM operation LEFT JOIN operation_end USING (number)"  # noqa: S608
+    f" WHERE {_OF_LOG} ORDER BY number"
 )
-_HELD: Final = "SELECT note FROM held_checkpoint"
+_HELD: Final = "SELECT note FROM held_checkpoint WHERE origin = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,22 +43,25 @@ class JournalSnapshot:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection: Final = connection
 
-    @property
-    def count(self) -> int:
-        """How many operations there are."""
-        (count,) = self._connection.execute(_COUNT).fetchone()
+    def count(self, origin: str) -> int:
+        """How many operations were begun under checkpoints of a log."""
+        (count,) = self._connection.execute(_COUNT, (_prefix(origin),) * 2).fetchone()
         return int(count)
 
-    @property
-    def held(self) -> str | None:
-        """The newest checkpoint that was accepted."""
-        row = self._connection.execute(_HELD).fetchone()
+    def held(self, origin: str) -> str | None:
+        """The newest checkpoint of a log that was accepted."""
+        row = self._connection.execute(_HELD, (origin,)).fetchone()
         return None if row is None else str(row[0])
 
-    def operations(self) -> Iterator[PastOperation]:
-        """What was begun, in that order, which is the order of the checkpoints' sizes, too."""
-        for entry, note, signature in self._connection.execute(_OPERATIONS):
+    def operations(self, origin: str) -> Iterator[PastOperation]:
+        """What was begun under checkpoints of a log, in that order: it is that of the checkpoints' sizes, too."""
+        for entry, note, signature in self._connection.execute(_OPERATIONS, (_prefix(origin),) * 2):
             yield PastOperation(entry=entry, checkpoint_note=note, signature=signature)
+
+
+def _prefix(origin: str) -> str:
+    """How a checkpoint of a log begins."""
+    return origin + "\n"
 
 
 @contextmanager

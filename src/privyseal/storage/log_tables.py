@@ -10,6 +10,7 @@ from typing import Final
 
 from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.storage.calls import Insert, Query
+from privyseal.tlog.note import encode_base64
 from privyseal.tlog.subtree import frontier_from_tiles, frontier_tiles
 from privyseal.tlog.tile import MAX_ENTRY_BYTES, TILE_WIDTH, Tile
 from privyseal.tlog.tree import MAX_TREE_SIZE, Frontier, leaf_hash
@@ -21,10 +22,13 @@ _NODE_COLUMNS: Final = ("level", "hash_index", "hash")
 _ENTRIES: Final = "SELECT body FROM log_entry WHERE entry_index >= ? AND entry_index < ? ORDER BY entry_index"
 _LEAVES: Final = "SELECT leaf_hash FROM log_entry WHERE entry_index >= ? AND entry_index < ? ORDER BY entry_index"
 _NODES: Final = "SELECT hash FROM log_node WHERE level = ? AND hash_index >= ? AND hash_index < ? ORDER BY hash_index"
+_PAIRS: Final = (
+    "SELECT entry_index, leaf_hash, body FROM log_entry WHERE entry_index >= ? AND entry_index < ? ORDER BY entry_index"
+)
 _COUNT: Final = "SELECT coalesce(max(entry_index) + 1, 0) FROM log_entry"
-_COVERING: Final = "SELECT note FROM log_checkpoint WHERE size > ? ORDER BY size LIMIT 1"
+_COVERING: Final = "SELECT size, root, note FROM log_checkpoint WHERE size > ? ORDER BY size LIMIT 1"
 _COSIGNED: Final = "SELECT note FROM log_cosigned WHERE size > ? ORDER BY size LIMIT ?"
-_CHECKPOINTS: Final = "SELECT note FROM log_checkpoint WHERE number > ? ORDER BY number LIMIT ?"
+_CHECKPOINTS: Final = "SELECT size, root, note FROM log_checkpoint WHERE number > ? ORDER BY number LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +129,21 @@ class LogTables:
         """The oldest stored checkpoint whose tree holds entry `index`.
 
         Raises:
-            LogIntegrityError: `log.missing_checkpoint`.
+            LogIntegrityError: `log.missing_checkpoint`, `log.corrupt`.
         """
         rows = await Query(_COVERING, (min(max(index, 0), MAX_TREE_SIZE),))
         if not rows:
             raise LogIntegrityError("log.missing_checkpoint", f"no checkpoint covers entry {index}")
-        note: str = rows[0][0]
-        return note
+        return _note(*rows[0])
 
     async def checkpoints(self, start: int, count: int) -> tuple[str, ...]:
-        """Signed checkpoints in the order of their size, `count` at most from the `start`-th on."""
+        """Signed checkpoints in the order of their size, `count` at most from the `start`-th on.
+
+        Raises:
+            LogIntegrityError: `log.corrupt` if one is not what its row says.
+        """
         first, limit = (min(max(value, 0), MAX_TREE_SIZE) for value in (start, count))
-        return tuple([note for (note,) in await Query(_CHECKPOINTS, (first, limit))])
+        return tuple([_note(*row) for row in await Query(_CHECKPOINTS, (first, limit))])
 
     async def cosigned(self, index: int, count: int) -> tuple[str, ...]:
         """Checkpoints with witnesses' cosignatures whose trees hold entry `index`: the `count` oldest."""
@@ -152,7 +159,26 @@ class LogTables:
         tiles = {tile: await self.tile(tile.level, tile.index, tile.width) for tile in frontier_tiles(size)}
         return frontier_from_tiles(size, tiles)
 
+    async def damaged_entry(self) -> int | None:
+        """The first entry that does not give the leaf hash beside it; reads all of them."""
+        for start in range(0, await self.stored_size(), TILE_WIDTH):
+            for index, leaf, body in await Query(_PAIRS, (start, start + TILE_WIDTH)):
+                if leaf_hash(body) != leaf:
+                    return int(index)
+        return None
+
     async def stored_size(self) -> int:
         """How many entries the table holds if it has no gap."""
         ((size,),) = await Query(_COUNT)
         return int(size)
+
+
+def _note(size: int, root: bytes, note: str) -> str:
+    """A stored note, which must speak of the size and root beside it."""
+    if note.partition("\n")[2].startswith(f"{size}\n{encode_base64(root)}\n"):
+        return note
+    raise LogIntegrityError(
+        "log.corrupt",
+        f"the stored checkpoint of size {size} is not what its row in log_checkpoint says",
+        hint="keep this database for inspection and bring back an undamaged copy of the newest one",
+    )

@@ -21,7 +21,7 @@ from installation import Up, copy_of_program, running_up
 from log_samples import ORIGIN, SIGNER, GrownLog, genesis, intent_at
 from privyseal.client.log import PublicLog
 from privyseal.client.log_export import export_log
-from privyseal.client.log_files import parse_notes, verify_files
+from privyseal.client.log_files import parse_notes, verify_log
 from privyseal.client.log_source import FolderSource
 from privyseal.errors import LogIntegrityError
 from privyseal.tlog.checkpoint import parse_checkpoint
@@ -148,7 +148,7 @@ def test_go_and_we_refuse_the_same_damage(
 
     judge.refuses(folder, {})
     with pytest.raises(LogIntegrityError):
-        verify_files(log)
+        verify_log(log)
 
 
 def test_go_refuses_a_proof_of_something_else(judge: Judge, sound: tuple[Path, PublicLog, GrownLog]) -> None:
