@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from privyseal.tlog.entry import (
     Admin,
+    Anchor,
     ArtifactDigest,
     Claimed,
     Deny,
@@ -105,6 +106,17 @@ entries: st.SearchStrategy[Entry] = st.one_of(
         test=st.booleans(),
     ),
     st.builds(TimestampEntry, ts=integers, client=digests, token=digests, imprint=digests, tsa=digests),
+    st.builds(
+        Anchor,
+        ts=integers,
+        size=integers,
+        root=digests,
+        imprint=digests,
+        token=digests,
+        der=texts,
+        tsa=digests,
+        client=digests,
+    ),
     st.builds(Admin, ts=integers, action=texts, bundle=digests),
 )
 

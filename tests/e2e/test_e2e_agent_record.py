@@ -32,7 +32,7 @@ def test_the_record_of_a_running_agent_stands_in_its_hub_s_log(up: Up, signed: P
     for place in ((), (tmp_path / "log",)):
         (agent,) = succeeded(up.run("log", "verify", *place, "--agent", signed, "--json")).document["agents"]
         assert agent["operations"] >= agent["signed"] >= 3
-        assert agent["never_begun"] == agent["different"] == 0
+        assert agent["different"] == 0
     assert "operations stand in the log" in succeeded(up.run("log", "verify", "--agent", signed)).out
 
 
@@ -52,7 +52,9 @@ def test_a_log_under_the_same_key_that_was_forked_is_contradicted_with_both_chec
     key = load_ed25519(up.directory / "hub" / "log.key")
     origin = up.client().load_bundle().hub
     signer = NoteSigner(name=origin, key=key)
-    fork = GrownLog(origin=origin, signer=signer).grow_to(40)
+    held = json.loads(signed.read_text().splitlines()[-1])["checkpoint"]
+    size = int(held.split("\n")[1]) + 5
+    fork = GrownLog(origin=origin, signer=signer).grow_to(size)
     folder = tmp_path / "fork"
     export_log(fork.public(), folder)
     record = tmp_path / "record"
@@ -65,7 +67,7 @@ def test_a_log_under_the_same_key_that_was_forked_is_contradicted_with_both_chec
         open_checkpoint((tmp_path / f"record.{end}").read_bytes(), origin=origin, verifiers=(signer.verifier,))
         for end in ("agent-checkpoint", "log-checkpoint")
     ]
-    assert kept[0].size < kept[1].size == 40
+    assert kept[0].size < kept[1].size == size
     succeeded(up.run("log", "verify", folder))
 
 

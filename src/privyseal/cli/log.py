@@ -10,6 +10,7 @@ from typing import Annotated, Final, get_args
 from cyclopts import Parameter
 
 from privyseal.cli.agent_records import comparing, verdict_data, verdict_lines
+from privyseal.cli.anchoring import anchor, anchor_data, anchor_line
 from privyseal.cli.moments import moment_text, parse_moment
 from privyseal.cli.render import emit, say
 from privyseal.cli.reopening import reopen
@@ -19,19 +20,21 @@ from privyseal.client.config import load_client_config
 from privyseal.client.log import LogReader
 from privyseal.client.log_access import open_log
 from privyseal.client.log_agents import AgentVerdict
+from privyseal.client.log_anchors import AnchorCheck
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedLog, verify_log
 from privyseal.client.log_tail import Chosen, LogTail, Shown
 from privyseal.client.log_tail import follow as follow_log
+from privyseal.client.verifying import read_roots
 from privyseal.errors import ConfigError
 from privyseal.tlog.entry import Entry
 
-__all__ = ["cosign", "export", "find", "reopen", "report", "show", "verify", "witness"]
+__all__ = ["anchor", "cosign", "export", "find", "reopen", "report", "show", "verify", "witness"]
 
 _NEWEST: Final = 20
 
 
-def verify(
+def verify(  # noqa: PLR0913 - a command's options
     log: str = "",
     /,
     *,
@@ -40,6 +43,7 @@ def verify(
     witnesses: Annotated[tuple[str, ...], Parameter(name="--witness", negative="")] = (),
     policy: Policy = None,
     agents: Annotated[tuple[Path, ...], Parameter(name="--agent", negative="")] = (),
+    tsa_trust: tuple[Path, ...] = (),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> None:
@@ -63,6 +67,8 @@ def verify(
         Quorum policy (c2sp.org/tlog-policy) that the checkpoint's cosignatures must meet.
     agents
         What an agent signed under, as `privyseal agent export` wrote it: must stand in the log. May be repeated.
+    tsa_trust
+        PEM file with roots of TSAs: then each anchor's timestamp token must lead to one. May be repeated.
     as_json
         Print one JSON document.
     config
@@ -76,13 +82,16 @@ def verify(
         verify_cosigned(log, keys=witnesses, policy=policy, as_json=as_json, config=config)
         return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
+    anchors = AnchorCheck(opened, read_roots(tsa_trust))
     with comparing(agents, opened) as comparisons:
-        verified = verify_log(opened, comparisons)
+        verified = verify_log(opened, (anchors, *comparisons))
         verdicts = tuple(comparison.verdict() for comparison in comparisons)
-    _print_verified(verified, verdicts, as_json=as_json)
+    _print_verified(verified, anchors, verdicts, as_json=as_json)
 
 
-def _print_verified(verified: VerifiedLog, verdicts: tuple[AgentVerdict, ...], *, as_json: bool) -> None:
+def _print_verified(
+    verified: VerifiedLog, anchors: AnchorCheck, verdicts: tuple[AgentVerdict, ...], *, as_json: bool
+) -> None:
     summary = verified.summary
     data = {
         "verified": True,
@@ -104,6 +113,9 @@ def _print_verified(verified: VerifiedLog, verdicts: tuple[AgentVerdict, ...], *
     ]
     if verified.beyond:
         lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
+    if anchors.newest is not None:
+        data["anchors"] = {"count": anchors.count, "newest": anchor_data(anchors.newest)}
+        lines.append(f"anchors   {anchors.count}, the newest: {anchor_line(anchors.newest)}")
     if verdicts:
         data["agents"] = [verdict_data(verdict) for verdict in verdicts]
         lines += [line for verdict in verdicts for line in verdict_lines(verdict)]

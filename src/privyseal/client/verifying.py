@@ -33,7 +33,7 @@ from privyseal.ports.clock import Clock, system_clock
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.quorum import QuorumPolicy
 
-__all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "trust_anchors", "verify_file"]
+__all__ = ["Verifier", "VerifyOptions", "VerifyReport", "judge_written", "read_roots", "trust_anchors", "verify_file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +81,8 @@ class VerifyReport:
     error: PrivysealError | None = None
 
 
-def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
-    """Roots of these PEM files and of the system.
+def read_roots(files: tuple[Path, ...]) -> tuple[bytes, ...]:
+    """Roots of these PEM files.
 
     Raises:
         ConfigError: `file.missing`, `trust.malformed`.
@@ -99,8 +99,12 @@ def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
         except ValueError as error:
             raise ConfigError("trust.malformed", f"{path} holds no PEM certificates") from error
         found.update(dict.fromkeys(certificate.public_bytes(Encoding.DER) for certificate in certificates))
-    found.update(dict.fromkeys(system_roots()))
     return tuple(found)
+
+
+def trust_anchors(files: tuple[Path, ...]) -> tuple[bytes, ...]:
+    """Roots of these PEM files and of the system; raises as `read_roots`."""
+    return tuple(dict.fromkeys((*read_roots(files), *system_roots())))
 
 
 class Verifier:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hub.toml and the files beside it."""
 
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,16 @@ from privyseal.errors import ConfigError
 from privyseal.storage.postgres_url import check_database_url
 from privyseal.wire.tsa import check_tsa_url
 
-__all__ = ["HubConfig", "HubFiles", "TsaTable", "check_hub_name", "load_hub_config", "split_address"]
+__all__ = [
+    "AnchorTable",
+    "HubConfig",
+    "HubFiles",
+    "TsaTable",
+    "check_hub_name",
+    "load_hub_config",
+    "parse_interval",
+    "split_address",
+]
 
 #: An ML-DSA-44 cosignature has no room for a longer origin.
 _MAX_NAME_BYTES: Final = 255
@@ -82,6 +92,16 @@ class TsaTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     per_minute: Annotated[int, msgspec.Meta(ge=0, le=6000)] = 0
 
 
+class AnchorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the log is anchored in time.
+
+    Attributes:
+        every: How often the hub has a TSA timestamp its newest checkpoint, such as `24h`; empty for never.
+    """
+
+    every: str = ""
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What hub.toml says.
 
@@ -90,7 +110,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         listen_mtls, listen_web: HOST:PORT to bind.
         mtls_url, web_url: How clients and agents reach the two listeners.
         database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
-        tsa: Whom POST /v1/timestamps asks, in the order of preference.
+        tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
+        anchor: Whether the hub anchors its log by itself.
     """
 
     name: str
@@ -100,6 +121,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     web_url: str
     database: str = ""
     tsa: tuple[TsaTable, ...] = ()
+    anchor: AnchorTable = AnchorTable()
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -112,6 +134,20 @@ def split_address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise ConfigError("config.address", f"{text!r} is not HOST:PORT, for example 127.0.0.1:8443")
     return host.strip("[]"), int(port)
+
+
+def parse_interval(text: str) -> float:
+    """Seconds of an interval such as `30m`, `24h` or `7d`; 0 for an empty one.
+
+    Raises:
+        ConfigError: `config.interval`.
+    """
+    if not text:
+        return 0.0
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if found is None:
+        raise ConfigError("config.interval", f"{text!r} is no interval", hint='write minutes, hours or days: "24h"')
+    return float(int(found[1]) * {"m": 60, "h": 3600, "d": 86_400}[found[2]])
 
 
 def check_hub_name(name: str) -> None:
@@ -146,6 +182,8 @@ def load_hub_config(directory: Path) -> HubConfig:
     split_address(config.listen_web)
     if config.database:
         check_database_url(config.database)
+    if parse_interval(config.anchor.every) and not config.tsa:
+        raise ConfigError("config.malformed", f"{path}: [anchor] needs a TSA to ask: name one under [[tsa]]")
     for url, count in Counter(table.url for table in config.tsa).items():
         check_tsa_url(url)
         if count > 1:

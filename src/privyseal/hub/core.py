@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 
 from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError, VerificationError
-from privyseal.hub.config import HubConfig
+from privyseal.hub.config import HubConfig, parse_interval
 from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.services.agreement import AwaitedStore
+from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
@@ -93,6 +94,12 @@ class Hub:
         self.witnesses.stored = self.requests.changed_all
         self._tsa_client = TsaClient()
         self.timestamps = Timestamps(store=store, tables=self.config.tsa, ask=self._tsa_client.ask, clock=clock)
+        self.anchors = Anchors(
+            store=store,
+            timestamps=self.timestamps,
+            clock=clock,
+            every_seconds=parse_interval(self.config.anchor.every),
+        )
 
     @property
     def bundle(self) -> TrustBundle:
@@ -201,6 +208,7 @@ class Hub:
         await self.dispatch.start()
         self._witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
         self._witnessing.add_done_callback(self._witnessing_ended)
+        self.anchors.start()
 
     async def _await_agreement(self, confirmed_size: int | None) -> None:
         size = self.store.head.size
@@ -235,6 +243,7 @@ class Hub:
 
     async def stop(self) -> None:
         """End the lanes, close the store."""
+        await self.anchors.stop()
         await self.dispatch.stop()
         if self._witnessing is not None:
             self._witnessing.cancel()

@@ -1,22 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log entries from the hub's facts. Pure, so that what the agent checks and what the hub writes cannot drift."""
 
+import base64
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
+from privyseal.errors import MalformedInputError
 from privyseal.formats.model import Preimage, PreimageFacts
 from privyseal.formats.registry import format_named, read_preimage
 from privyseal.pki.mechanism import mechanism_for
 from privyseal.pki.tsp_check import FreshToken
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.store import Enrolment, Job, ProfileRow
-from privyseal.tlog.entry import Claimed, Deny, Enrol, Intent, KeyEntry, Result, TimestampEntry, Unknown
+from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.tlog.entry import (
+    Anchor,
+    Claimed,
+    Deny,
+    Enrol,
+    Intent,
+    KeyEntry,
+    Result,
+    TimestampEntry,
+    Unknown,
+    encode_entry,
+)
 from privyseal.wire.statement import RequestStatement
 
 __all__ = [
     "IntentFacts",
+    "anchor_entry",
     "deny_entry",
     "enrol_entry",
     "hashed_name",
@@ -184,3 +201,27 @@ def timestamp_entry(caller: Enrolment, fresh: FreshToken, now_ms: int) -> Timest
         imprint=hashlib.sha256(fresh.signed.info.imprint).hexdigest(),
         tsa=fresh.certificate_sha256.hex(),
     )
+
+
+def anchor_entry(caller: Enrolment | None, checkpoint: Checkpoint, fresh: FreshToken, now_ms: int) -> bytes:
+    """A timestamp token over a checkpoint, encoded: with the token itself if that fits.
+
+    Raises:
+        MalformedInputError: `entry.malformed`.
+    """
+    entry = Anchor(
+        ts=now_ms,
+        size=checkpoint.size,
+        root=checkpoint.root.hex(),
+        imprint=hashlib.sha256(checkpoint.text.encode()).hexdigest(),
+        token=hashlib.sha256(fresh.token).hexdigest(),
+        der=base64.b64encode(fresh.token).decode(),
+        tsa=fresh.certificate_sha256.hex(),
+        client="" if caller is None else _key_hash(caller.request_key),
+    )
+    try:
+        return encode_entry(entry)
+    except MalformedInputError as error:
+        if error.code != "entry.too_large":
+            raise
+        return encode_entry(msgspec.structs.replace(entry, der=""))

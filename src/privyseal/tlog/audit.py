@@ -2,20 +2,24 @@
 """Recomputing a log: every entry in its order, every root, and what entries must say of each other.
 
 Entries are fed one after the other; memory grows with open intents and fences, and with the number of signatures by a
-short digest each. What does not hold ends the check with the place where it stands.
+short digest each; the last 65,536 trees are kept for anchors. What does not hold ends the check with the place where it
+stands.
 """
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.tlog.checkpoint import Checkpoint
-from privyseal.tlog.entry import Admin, Entry, Intent, Result, Unknown, parse_entry
+from privyseal.tlog.entry import Admin, Anchor, Entry, Intent, Result, Unknown, parse_entry
 from privyseal.tlog.tree import Frontier, leaf_hash
 
-__all__ = ["LogCheck", "LogSummary"]
+__all__ = ["ANCHOR_WINDOW", "LogCheck", "LogSummary"]
 
+#: How many entries may lie between a checkpoint and its anchor: the trees that are remembered on the way.
+ANCHOR_WINDOW: Final = 65_536
 _OUTCOMES: Final = frozenset({"ok", "failed", "not-used"})
 
 
@@ -52,6 +56,7 @@ class LogCheck:
         self._open: dict[int, Intent] = {}
         self._signed: set[bytes] = set()
         self._fences: dict[str, int] = {}
+        self._past: deque[Frontier] = deque((self._frontier,), maxlen=ANCHOR_WINDOW + 1)
 
     @property
     def size(self) -> int:
@@ -76,6 +81,7 @@ class LogCheck:
             raise self._broken(index, str(error)) from error
         self.leaf = leaf_hash(data)
         self._frontier = self._frontier.append(self.leaf).frontier
+        self._past.append(self._frontier)
         self._size += 1
         kind = str(entry.__struct_config__.tag)
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -103,6 +109,8 @@ class LogCheck:
                         raise self._broken(index, f"`{field}` is not that of its intent at {entry.intent}")
                 if isinstance(entry, Result):
                     self._check_result(index, entry, intent)
+            case Anchor():
+                self._check_anchor(index, entry)
 
     def _check_result(self, index: int, entry: Result, intent: Intent) -> None:
         if (entry.key, entry.format, entry.artifact) != (intent.key, intent.format, intent.artifact):
@@ -115,6 +123,13 @@ class LogCheck:
                 raise self._broken(index, "a second signature for the same item of a request")
             self._signed.add(name)
             self._signatures += 1
+
+    def _check_anchor(self, index: int, entry: Anchor) -> None:
+        place = entry.size - self._past[0].size
+        if not 0 <= place < len(self._past) - 1:
+            raise self._broken(index, f"it anchors a log of {entry.size} entries, more than {ANCHOR_WINDOW} away")
+        if self._past[place].root.hex() != entry.root:
+            raise self._broken(index, f"it anchors another log of {entry.size} entries than this one")
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Hold a checkpoint of exactly this size against what was recomputed.

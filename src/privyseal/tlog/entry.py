@@ -16,6 +16,7 @@ from privyseal.errors import MalformedInputError
 __all__ = [
     "MAX_ENTRY_BYTES",
     "Admin",
+    "Anchor",
     "ArtifactDigest",
     "Claimed",
     "Deny",
@@ -261,6 +262,28 @@ class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
     tsa: str
 
 
+class Anchor(_Entry, frozen=True, tag="anchor"):
+    """A TSA's timestamp token over a checkpoint: what stands below it was written before that time.
+
+    Attributes:
+        size: Of the checkpoint; at most 65,536 entries back.
+        root: Of the checkpoint.
+        imprint: What the token is made over: SHA-256 of the checkpoint's text, its three lines without signatures.
+        token: SHA-256 of the token (ContentInfo, DER).
+        der: The token itself, base64 with padding; empty if it does not fit.
+        tsa: SHA-256 of the TSA's certificate.
+        client: SHA-256 of the request key of the client that asked for it; empty if the hub did so by itself.
+    """
+
+    size: Integer
+    root: str
+    imprint: str
+    token: str
+    der: str
+    tsa: str
+    client: str
+
+
 class Admin(_Entry, frozen=True, tag="admin"):
     """An act on the hub itself: `genesis` opens a log under a trust bundle, `bundle` puts another one in its place.
 
@@ -278,7 +301,7 @@ class Admin(_Entry, frozen=True, tag="admin"):
     former: tuple[str, ...] = ()
 
 
-Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Admin
+Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Anchor | Admin
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DECODER: Final[msgspec.json.Decoder[Entry]] = msgspec.json.Decoder(Entry)

@@ -9,6 +9,7 @@ from privyseal.errors import MalformedInputError, PrivysealError, branch_named
 
 __all__ = [
     "AgentStatus",
+    "AnchorView",
     "CertificateState",
     "Decreed",
     "Health",
@@ -111,6 +112,22 @@ class TimestampView(_Body, frozen=True):
 
     response: bytes
     index: int
+
+
+class AnchorView(_Body, frozen=True):
+    """POST /v1/anchors: the log's newest checkpoint has a timestamp now.
+
+    Attributes:
+        index: Of the `anchor` entry.
+        size: Of the checkpoint.
+        time_ms: What the TSA states.
+        tsa: SHA-256 of its certificate in hex.
+    """
+
+    index: int
+    size: int
+    time_ms: int
+    tsa: str
 
 
 class ProfileView(_Body, frozen=True):

@@ -107,26 +107,48 @@ class Timestamps:
             UnavailableError: `tsa.none_gave` if trying later may help, also `tsa.slow`; else
             UnsupportedInputError: `tsa.none_will`. Both name each TSA and why.
         """
+        self._ensure_tsas()
+        request = _checked(encoded)
+        response, fresh = await self._ask_for(caller, encoded, request)
+
+        async def write(tx: Tx) -> int:
+            return await tx.append(encode_entry(timestamp_entry(caller, fresh, await tx.now_ms())))
+
+        return TimestampView(response=response, index=await self._store.write(write))
+
+    async def fetch(self, caller: Enrolment | None, request: tsp.TimeStampReq) -> FreshToken:
+        """Get a timestamp for the hub's own use; whoever calls records it.
+
+        Args:
+            caller: The client on whose behalf; None for nobody's.
+            request: What is asked.
+
+        Raises:
+            ConfigError, DeniedError, UnavailableError, UnsupportedInputError: as `create`.
+        """
+        self._ensure_tsas()
+        _, fresh = await self._ask_for(caller, tsp.encode_request(request), request)
+        return fresh
+
+    def _ensure_tsas(self) -> None:
         if not self._tsas:
             raise ConfigError(
                 "tsa.none",
                 "this hub knows no TSA",
                 hint='name some under [[tsa]] in hub.toml, or set timestamp_via = "direct" in client.toml',
             )
-        request = _checked(encoded)
-        if not caller.profiles:
+
+    async def _ask_for(
+        self, caller: Enrolment | None, encoded: bytes, request: tsp.TimeStampReq
+    ) -> tuple[bytes, FreshToken]:
+        if caller is not None and not caller.profiles:
             await self._deny(caller, encoded)
         try:
             async with asyncio.timeout(self._total_seconds):
-                response, fresh = await self._first_good(encoded, request)
+                return await self._first_good(encoded, request)
         except TimeoutError as error:
             late = f"no TSA gave a timestamp within {self._total_seconds:g} s"
             raise UnavailableError("tsa.slow", late, hint="try again later") from error
-
-        async def write(tx: Tx) -> int:
-            return await tx.append(encode_entry(timestamp_entry(caller, fresh, await tx.now_ms())))
-
-        return TimestampView(response=response, index=await self._store.write(write))
 
     async def _deny(self, caller: Enrolment, encoded: bytes) -> None:
         code = "timestamp.denied"
