@@ -19,7 +19,6 @@ from privyseal.client.log_source import CHECKPOINTS_PER_FILE, VKEY, FolderSource
 from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.tlog.audit import LogCheck, LogSummary
 from privyseal.tlog.checkpoint import Checkpoint
-from privyseal.tlog.rows import TileRows
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, parse_path, tile_at
 from privyseal.tlog.tree import HASH_BYTES, TILE_HEIGHT
 
@@ -108,12 +107,13 @@ class _Comparison:
         if len(self._hashes) != tile.size_bytes:
             raise self._wrong(tile, f"{len(self._hashes)} bytes; expected {tile.size_bytes}")
 
-    def compare(self, index: int, grown: tuple[tuple[Tile, bytes], ...]) -> None:
+    def compare(self, index: int) -> None:
         """Hold the entry that was fed last, and the tiles that it filled, against the tiles that lie there."""
         first = index % TILE_WIDTH * HASH_BYTES
         if self._hashes[first : first + HASH_BYTES] != self.check.leaf:
             raise self._wrong(self._leaves, f"its hash of entry {index} is not that of the entry")
-        self.compare_tiles(grown)
+        if self.check.filled:
+            self.compare_tiles(self.check.filled)
 
     def compare_tiles(self, grown: tuple[tuple[Tile, bytes], ...]) -> None:
         """Hold tiles that were recomputed against those that lie there."""
@@ -168,17 +168,17 @@ def verify_log(log: PublicLog, followers: tuple[Follower, ...] = ()) -> Verified
     if vkey is not None and vkey != (log.key.vkey + "\n").encode():
         raise LogIntegrityError("log.vkey", f"{log.place}, {VKEY}: another key than the one that was given")
     checkpoint = log.checkpoint()
-    comparison, rows = _Comparison(log), TileRows()
+    comparison = _Comparison(log)
     comparison.pass_checkpoints()
     for index, data in log.entries(0, checkpoint.size):
         if index % TILE_WIDTH == 0:
             comparison.begin_leaves(tile_at(level=0, hash_index=index, tree_size=checkpoint.size))
         entry = comparison.check.feed(data)
-        comparison.compare(index, rows.append(comparison.check.leaf))
+        comparison.compare(index)
         comparison.pass_checkpoints()
         for follower in followers:
             follower.follow(comparison.check, index, entry)
-    comparison.compare_tiles(rows.unfinished())
+    comparison.compare_tiles(comparison.check.unfinished())
     comparison.end(checkpoint, is_complete=vkey is not None or isinstance(log.source, HubSource))
     for follower in followers:
         follower.finish(checkpoint)

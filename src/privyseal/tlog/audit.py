@@ -14,6 +14,8 @@ from typing import Final
 from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import Admin, Anchor, Entry, Intent, Result, Unknown, parse_entry
+from privyseal.tlog.rows import TileRows
+from privyseal.tlog.tile import Tile
 from privyseal.tlog.tree import Frontier, leaf_hash
 
 __all__ = ["ANCHOR_WINDOW", "LogCheck", "LogSummary"]
@@ -44,11 +46,13 @@ class LogCheck:
 
     Attributes:
         leaf: Leaf hash of the entry that was fed last.
+        filled: The tiles that it filled, mostly none.
     """
 
     def __init__(self) -> None:
         self.leaf = b""
-        self._frontier = Frontier()
+        self.filled: tuple[tuple[Tile, bytes], ...] = ()
+        self._rows = TileRows()
         self._size = 0
         self._last_ms = 0
         self._counts: dict[str, int] = {}
@@ -56,7 +60,7 @@ class LogCheck:
         self._open: dict[int, Intent] = {}
         self._signed: set[bytes] = set()
         self._fences: dict[str, int] = {}
-        self._past: deque[Frontier] = deque((self._frontier,), maxlen=ANCHOR_WINDOW + 1)
+        self._past: deque[Frontier] = deque((self._rows.frontier,), maxlen=ANCHOR_WINDOW + 1)
 
     @property
     def size(self) -> int:
@@ -66,7 +70,11 @@ class LogCheck:
     @property
     def root(self) -> bytes:
         """The Merkle Tree Hash over what was fed."""
-        return self._frontier.root
+        return self._rows.root
+
+    def unfinished(self) -> tuple[tuple[Tile, bytes], ...]:
+        """The partial tiles at the right edge, by level."""
+        return self._rows.unfinished()
 
     def feed(self, data: bytes) -> Entry:
         """Take the next entry.
@@ -80,8 +88,8 @@ class LogCheck:
         except MalformedInputError as error:
             raise self._broken(index, str(error)) from error
         self.leaf = leaf_hash(data)
-        self._frontier = self._frontier.append(self.leaf).frontier
-        self._past.append(self._frontier)
+        self.filled = self._rows.append(self.leaf)
+        self._past.append(self._rows.frontier)
         self._size += 1
         kind = str(entry.__struct_config__.tag)
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -141,7 +149,7 @@ class LogCheck:
             raise LogIntegrityError(
                 "log.root", f"a checkpoint speaks of {checkpoint.size} entries; {self._size} can be read"
             )
-        if checkpoint.root != self._frontier.root:
+        if checkpoint.root != self._rows.root:
             raise LogIntegrityError(
                 "log.root", f"the checkpoint of {checkpoint.size} entries has another root than these entries"
             )
@@ -150,7 +158,7 @@ class LogCheck:
         """What was seen so far."""
         return LogSummary(
             size=self._size,
-            root=self._frontier.root,
+            root=self._rows.root,
             counts=tuple(sorted(self._counts.items())),
             signatures=self._signatures,
             open_intents=tuple(sorted(self._open)),

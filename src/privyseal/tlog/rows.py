@@ -44,6 +44,11 @@ class TileRows:
         return type(self)(self._frontier, {level: tuple(row) for level, row in self._rows.items()})
 
     @property
+    def frontier(self) -> Frontier:
+        """The tree by the roots of its complete subtrees."""
+        return self._frontier
+
+    @property
     def size(self) -> int:
         """How many leaves the tree has."""
         return self._frontier.size
@@ -58,8 +63,11 @@ class TileRows:
         index = self._frontier.size
         growth = self._frontier.append(leaf)
         self._frontier = growth.frontier
-        added = ((0, index, leaf), *((node.level, node.index, node.hash) for node in growth.nodes))
-        return tuple(filled for place in added if (filled := self._put(*place)) is not None)
+        filled = self._put(0, index, leaf)
+        if filled is None:  # as for 255 of 256
+            return ()
+        above = (self._put(node.level, node.index, node.hash) for node in growth.nodes)
+        return (filled, *(tile for tile in above if tile is not None))
 
     def _put(self, level: int, index: int, node: bytes) -> tuple[Tile, bytes] | None:
         row = self._rows.setdefault(level, [])
