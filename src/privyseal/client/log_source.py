@@ -108,27 +108,16 @@ class HubSource:
         return StoredNotes(path=path, data=self.read(path))
 
 
-class _Files:
-    """Where a log lies as files."""
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a file."""
-        raise NotImplementedError
-
-    def read_vkey(self) -> bytes | None:
-        """The log's key as the export names it."""
-        return self.read(VKEY)
-
-    def read_checkpoints(self, number: int) -> StoredNotes:
-        """A full file, or the last one."""
-        path = checkpoints_path(number)
-        data = self.read(path)
-        if data is not None:
-            return StoredNotes(path=path, data=data, may_be_fewer=False)
-        return StoredNotes(path=TAIL, data=self.read(TAIL) or b"")
+def _stored_in_files(source: LogSource, number: int) -> StoredNotes:
+    """A full file of checkpoints, or the last one."""
+    path = checkpoints_path(number)
+    data = source.read(path)
+    if data is not None:
+        return StoredNotes(path=path, data=data, may_be_fewer=False)
+    return StoredNotes(path=TAIL, data=source.read(TAIL) or b"")
 
 
-class FolderSource(_Files):
+class FolderSource:
     """A log in a directory."""
 
     def __init__(self, folder: Path) -> None:
@@ -143,8 +132,16 @@ class FolderSource(_Files):
         with place.open("rb") as stream:
             return _checked(stream.read(_MAX_FILE_BYTES + 1), path)
 
+    def read_vkey(self) -> bytes | None:
+        """The log's key as the export names it."""
+        return self.read(VKEY)
 
-class WebSource(_Files):
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        """A full file, or the last one."""
+        return _stored_in_files(self, number)
+
+
+class WebSource:
     """A log at any web server: what it serves is believed as little as a file."""
 
     def __init__(self, url: str) -> None:
@@ -173,6 +170,14 @@ class WebSource(_Files):
                 "log.unreachable", f"{url} answered with HTTP {response.status}", hint="is the URL the log's prefix?"
             )
         return _checked(data, path)
+
+    def read_vkey(self) -> bytes | None:
+        """The log's key as the export names it."""
+        return self.read(VKEY)
+
+    def read_checkpoints(self, number: int) -> StoredNotes:
+        """A full file, or the last one."""
+        return _stored_in_files(self, number)
 
 
 def _body(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
