@@ -4,7 +4,6 @@
 It syncs to disk like any other: what the tests say of durability is said of a server as it is meant to be run.
 """
 
-import asyncio
 import os
 import pwd
 import re
@@ -12,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -99,9 +98,16 @@ class PostgresServer:
         finally:
             await connection.close()
 
-    def ask(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """As `execute`, for tests without an event loop."""
-        return asyncio.run(self.execute(sql, database))
+    async def until(self, sql: str, holds: Callable[[list[tuple[Any, ...]]], bool]) -> list[tuple[Any, ...]]:
+        """Ask again until the answer is as it should be; the answer."""
+        connection = await asyncpg.connect(self.url("postgres"))
+        try:
+            while True:
+                found = [tuple(row) for row in await connection.fetch(sql)]
+                if holds(found):
+                    return found
+        finally:
+            await connection.close()
 
     async def make_database(self, template: str = "template1") -> str:
         """A fresh database, or a copy of another one; its name."""

@@ -175,6 +175,8 @@ class Hub:
     async def _check_extends(self, size: int, root: bytes) -> None:
         head = self.store.head
         if size > head.size:
+            head = await self.audit.newest_head()
+        if size > head.size:
             raise LogIntegrityError(
                 "log.rollback",
                 f"the agent has seen a log of {size} entries, this database holds {head.size}",

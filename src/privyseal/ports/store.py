@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Store port: queue, enrolments and log of one hub, in one database.
 
-A service hands an operation to `Store.write`; the operation is an `async` function over a `Tx`. The embedded
-adapter runs many gathered operations in one transaction (group commit, at most 256, no timer), each inside its own
-savepoint; a server database may give each its own connection. An operation must therefore do nothing but call the
-`Tx` it was given: no other awaiting, no effects, and it may be run again if the commit could not be tried.
+A service hands an operation to `Store.write`; the operation is an `async` function over a `Tx`. Every adapter runs
+what has gathered (at most 256 operations, no timer) in one transaction, each operation inside its own savepoint. An
+operation must therefore do nothing but call the `Tx` it was given: no other awaiting, no effects, and it may be run
+again if the commit could not be tried. An error of the database ends an operation; it is not there to be caught.
+
+SQLite serves one process. On PostgreSQL any number of processes write to one database and log: transactions that
+write exclude each other from their first statement to their end, so that what one has read holds until it commits.
 """
 
 from collections.abc import Awaitable, Callable
@@ -357,19 +360,20 @@ class Store(Protocol):
             PrivysealError: whatever the operation raised; its writes are undone, those of others are not.
             UnavailableError: `store.unavailable` if nothing was committed and nothing was lost (disk full, I/O error
                 before the commit).
-            LogIntegrityError: `log.head_moved` if another writer moved the head, `store.commit_unknown` if it cannot
-                be known whether the commit is durable. From then on every write fails the same way: the process must
-                be started again.
+            LogIntegrityError: `store.commit_unknown` if it cannot be found out whether the commit is durable;
+                `log.head_moved` if another process wrote to a database that serves one, `log.rollback` if the
+                database was replaced by another one meanwhile. From then on every write fails the same way: the
+                process must be started again.
         """
         ...
 
     async def read(self, operation: Callable[[ReadTx], Awaitable[T]]) -> T:
-        """Run reads on the newest committed state."""
+        """Run reads on the newest committed state, of whichever process; `head` is no older than that afterwards."""
         ...
 
     @property
     def head(self) -> LogHead:
-        """The newest checkpoint whose commit is known."""
+        """The newest checkpoint whose commit is known to this process, and which is in `head.checkpoint`."""
         ...
 
     async def close(self) -> None:

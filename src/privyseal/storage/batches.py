@@ -112,5 +112,5 @@ def unavailable(what: str, cause: BaseException) -> UnavailableError:
     return UnavailableError(
         "store.unavailable",
         f"the database {what}: {cause}",
-        hint="check free space and the medium, then try again",
+        hint="look at the database's free space, its medium, and its server if it has one; then try again",
     )

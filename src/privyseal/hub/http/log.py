@@ -12,6 +12,7 @@ from privyseal.hub.http.routes import Call, Handler, Listener, Permission, Route
 from privyseal.ports.store import ReadTx
 from privyseal.tlog.checkpoint import parse_decimal
 from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
+from privyseal.tlog.tree import TILE_HEIGHT
 from privyseal.wire.api import Health
 
 __all__ = ["routes"]
@@ -25,6 +26,7 @@ def _note(note: str) -> web.Response:
 
 
 async def _checkpoint(call: Call) -> web.Response:
+    await call.hub.audit.newest_head()  # also of another process over the same database
     return _note(call.hub.publication.newest())
 
 
@@ -35,14 +37,18 @@ async def _cosigned(call: Call) -> web.Response:
     return _note(note)
 
 
+def _present(place: Tile | EntryBundle, size: int) -> int:
+    """How many hashes or entries from the place's first one on a tree of that size has."""
+    level = place.level if isinstance(place, Tile) else 0
+    return (size >> (TILE_HEIGHT * level)) - place.index * _TILE_WIDTH
+
+
 async def _tile(call: Call) -> web.Response:
     place = parse_path("tile/" + call.request.match_info["path"])
     size = call.hub.store.head.size
-    if isinstance(place, Tile):
-        present = (size >> (8 * place.level)) - place.index * _TILE_WIDTH
-    else:
-        present = size - place.index * _TILE_WIDTH
-    if place.width > present:
+    if place.width > _present(place, size):
+        size = (await call.hub.audit.newest_head()).size
+    if place.width > _present(place, size):
         raise web.HTTPNotFound(text=f"the log has {size} entries; this tile is not filled that far\n")
 
     async def read(tx: ReadTx) -> bytes:

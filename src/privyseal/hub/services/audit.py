@@ -41,6 +41,15 @@ class Audit:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    async def newest_head(self) -> LogHead:
+        """The newest checkpoint, also if another process over the same database made it."""
+
+        async def nothing(_tx: ReadTx) -> None:
+            """Every read brings the store's head up to date."""
+
+        await self._store.read(nothing)
+        return self._store.head
+
     async def job_proofs(self, indexes: tuple[int, ...], old_size: int, cosigned_size: int = 0) -> JobProofs:
         """Inclusion of the entries at `indexes` in the newest checkpoint, and its consistency with two older ones."""
         return await self.proofs(self._store.head, indexes, old_size, cosigned_size)
