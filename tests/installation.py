@@ -229,12 +229,18 @@ def software_token(
     )
 
 
-def make_site(directory: Path) -> Site:
-    """`hub init`, `hub run`, an agent and a client that have joined; the agent has no token yet and does not run."""
+def make_site(directory: Path, *, database: str = "") -> Site:
+    """`hub init`, `hub run`, an agent and a client that have joined; the agent has no token yet and does not run.
+
+    `database` is for hub.toml, if it is not to be SQLite.
+    """
     site = Site(directory=directory)
     port = str(free_port())
     place = ("--dir", site.hub_directory, "--authority", site.authority, "--name", "hub.example/lab")
     succeeded(privyseal("hub", "init", *place, "--listen", f"127.0.0.1:{port}", "--json"))
+    if database:
+        with (site.hub_directory / "hub.toml").open("a") as file:
+            file.write(f'database = "{database}"\n')
     site.start_hub()
     try:
         code = site.invite("agent", "lab")
