@@ -32,6 +32,17 @@ def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
 
     assert config.name == "signing.example.com"
     assert [tsa.per_minute for tsa in config.tsa] == [60, 0]
+    assert config.database.startswith("postgresql://")
+
+
+def test_postgresql_examples_are_accepted(blocks: list[str], tmp_path: Path) -> None:
+    examples = toml_blocks(ROOT / "docs" / "postgresql.md")
+    hub = blocks[HUB].replace("database =", "# database =")
+    for example in examples:
+        (tmp_path / "hub.toml").write_text(f"{example}\n{hub}", "utf-8")
+        assert load_hub_config(tmp_path).database
+
+    assert len(examples) == 2
 
 
 def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:

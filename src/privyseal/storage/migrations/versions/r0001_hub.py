@@ -27,6 +27,10 @@ def _column(name: str, kind: sa.types.TypeEngine[Any], *rest: Any, **options: An
     return sa.Column(name, kind, *rest, nullable=options.pop("nullable", False), **options)
 
 
+def _of(table: str, column: str) -> sa.ForeignKey:
+    return sa.ForeignKey(f"{table}.{column}")
+
+
 def _table(name: str, *parts: Any, rowid: bool = False) -> None:
     op.create_table(name, *parts, sqlite_strict=True, sqlite_with_rowid=rowid)
 
@@ -150,7 +154,7 @@ def _jobs() -> None:
     _table(
         "job",
         _column("seq", _INTEGER, primary_key=True, autoincrement=False),
-        _column("request_id", _TEXT, sa.ForeignKey("request.id")),
+        _column("request_id", _TEXT, _of("request", "id")),
         _column("item", _INTEGER),
         _column("profile", _TEXT),
         _column("state", _TEXT, sa.CheckConstraint("state IN ('queued', 'intent', 'signed', 'failed')")),
@@ -172,7 +176,7 @@ def _jobs() -> None:
     # Apart from job: up to 1 MiB that need not be written again with each change of state.
     _table(
         "job_preimage",
-        _column("seq", _INTEGER, sa.ForeignKey("job.seq"), primary_key=True, autoincrement=False),
+        _column("seq", _INTEGER, _of("job", "seq"), primary_key=True, autoincrement=False),
         _column("signed", _BYTES),
         _column("detail", _BYTES),
         rowid=True,
