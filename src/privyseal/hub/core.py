@@ -23,6 +23,7 @@ from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
+from privyseal.hub.watched_store import WatchedStore
 from privyseal.hub.witness_http import WitnessClient
 from privyseal.identity.bundle import TrustBundle, open_successor
 from privyseal.identity.trust import PinnedTrust
@@ -53,7 +54,7 @@ class Hub:
         is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.store = AwaitedStore(store)
+        self.store = AwaitedStore(WatchedStore(store, self.fail))
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
@@ -134,7 +135,9 @@ class Hub:
         self.requests.changed(request_id)
 
     def fail(self, error: BaseException) -> None:
-        """Nothing more is signed by this process; reads go on and say why."""
+        """Nothing more is signed by this process; reads go on and say why. What came first is the reason."""
+        if self._broken is not None:
+            return
         _LOG.critical("signing stopped", reason=str(error), exc_info=error)
         if not isinstance(error, PrivysealError):
             error = LogIntegrityError("hub.internal", "a lane failed; the hub's own log says why")
