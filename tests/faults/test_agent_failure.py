@@ -2,8 +2,11 @@
 """What nobody foresaw ends the agent with a word: it never stays behind without its link, or without an answer."""
 
 import asyncio
+import functools
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from privyseal.agent.executor import ServedKey
 from privyseal.errors import UnavailableError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.storage.journal import SqliteJournal
 
 PATIENCE_SECONDS = 20.0
 
@@ -79,6 +83,35 @@ async def test_a_link_that_ends_unforeseen_ends_the_agent(tmp_path: Path) -> Non
 
         assert (await failure(site)).code == "agent.internal"
         await site.agent.stop()  # what failed does not keep the rest from being closed
+
+
+class NoCommit(sqlite3.Connection):
+    """A journal whose medium dies in the middle of a commit."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.in_transaction and self.execute("SELECT count(*) FROM operation").fetchone()[0]:
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, parameters)
+
+
+async def test_a_journal_that_must_be_opened_again_ends_the_agent(site: LinkSite) -> None:
+    """It answers nothing: after its next start the hub asks, and the journal knows."""
+    connect = functools.partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=NoCommit)
+    site.agent.executor._journal = await SqliteJournal.open(":memory:", connect=connect)
+    ask = site.hub.ask(site.hub.enrol())
+
+    async def script(peer: Peer) -> None:
+        await site.greet(peer)
+        await peer.send(site.hub.job(ask))
+        await peer.until_gone()
+
+    await site.agent.executor.load()
+    playing = asyncio.create_task(site.play(script))
+    error = await failure(site)
+    await site.agent.stop()
+    await playing
+
+    assert error.code == "agent.journal", "whoever runs it starts it again: the exit status does not forbid it"
 
 
 async def test_an_agent_that_is_asked_to_stop_has_not_failed(site: LinkSite) -> None:

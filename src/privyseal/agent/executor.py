@@ -14,7 +14,7 @@ import structlog
 
 from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
 from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
-from privyseal.agent.operations import Operation, check_at_rest, outcome_reply, refusal
+from privyseal.agent.operations import Operation, check_at_rest, journal_is_lost, outcome_reply, refusal
 from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
@@ -123,6 +123,9 @@ class Executor:
 
         Called for one job after the other: each one's consistency proof starts where the one before ended. Refusals
         are answered at once.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`; there is no answer before the agent is started again.
         """
         try:
             key = self._keys.get(job.profile)
@@ -137,6 +140,8 @@ class Executor:
                 await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
                 raise
         except PrivysealError as error:
+            if journal_is_lost(error):
+                raise
             level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
             level("job refused", profile=job.profile, code=error.code, reason=error.message)
             refusals = (refusal((_request_id(job), item.item, job.fence), error) for item in job.items)
@@ -214,7 +219,11 @@ class Executor:
         return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
 
     async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
-        """What became of a (request, item, fence)."""
+        """What became of a (request, item, fence).
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`, as `accept`.
+        """
         key = (query.request, query.item, query.fence)
         running = key in self._running
         outcome = None if running else await self._journal.outcome(*key)

@@ -16,6 +16,7 @@ import aiohttp
 import structlog
 
 from privyseal.agent.executor import Executor
+from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.witness import LinkWitness
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
 from privyseal.identity.trust import PinnedTrust
@@ -132,7 +133,11 @@ class HubLink:
             await self._send(Announce(profiles=announcements))
 
     async def run(self) -> None:
-        """Stay linked until cancelled."""
+        """Stay linked until cancelled.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`: only a new start learns what the journal holds.
+        """
         loop = asyncio.get_running_loop()
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
@@ -141,6 +146,8 @@ class HubLink:
                 await self._link()
                 reason = "the hub closed the link"
             except (aiohttp.ClientError, OSError, PrivysealError) as error:
+                if journal_is_lost(error):
+                    raise
                 reason = str(error)
             finally:
                 self.linked.clear()

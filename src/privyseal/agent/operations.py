@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from privyseal.errors import ConflictError, PrivysealError, TokenError
+from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, TokenError
 from privyseal.ports.journal import Outcome, OutcomeState
 from privyseal.wire.link import ItemRefused, OutcomeReply
 
-__all__ = ["Operation", "check_at_rest", "outcome_reply", "refusal"]
+__all__ = ["Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal"]
 
 #: Request id, item, fence.
 Operation = tuple[str, int, int]
@@ -22,6 +22,11 @@ _OUTCOME_STATES: Final = {
     OutcomeState.SIGNED: "done",
     OutcomeState.FAILED: "failed",
 }
+
+
+def journal_is_lost(error: BaseException) -> bool:
+    """Whether the journal answers nothing any more until it is opened again: then nobody knows what to tell the hub."""
+    return isinstance(error, LogIntegrityError) and error.code == "journal.commit_unknown"
 
 
 def check_at_rest(running: AbstractSet[Operation], request_id: str, items: Iterable[int], fence: int) -> None:

@@ -14,6 +14,7 @@ from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, t
 from privyseal.agent.executor import Executor
 from privyseal.agent.keys import open_profiles
 from privyseal.agent.link import HubLink, dialer
+from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
@@ -83,7 +84,8 @@ class Agent:
         """Return when asked to stop.
 
         Raises:
-            UnavailableError: `agent.internal` if a part of the agent ended in a way that nobody foresaw.
+            UnavailableError: `agent.journal` if the journal must be opened again; `agent.internal` if a part of the
+                agent ended in a way that nobody foresaw.
             PrivysealError: what ended it, if that is known.
         """
         stopping = asyncio.create_task(stop.wait(), name="agent stop")
@@ -92,6 +94,12 @@ class Agent:
         if not self._failure.done():
             return
         error = self._failure.result()
+        if journal_is_lost(error):
+            raise UnavailableError(
+                "agent.journal",
+                f"the agent stops, as it cannot know what its journal holds: {error}",
+                hint="start it again: it reads from the journal what became of the last commit",
+            ) from error
         if isinstance(error, PrivysealError):
             raise error
         raise UnavailableError(
