@@ -148,6 +148,24 @@ async def test_a_profile_whose_chain_is_no_certificate(site: Site, link: aiohttp
     still_signs(site)
 
 
+async def test_a_link_that_another_one_replaces_is_hung_up(
+    site: Site, rogue: Path, link: aiohttp.ClientWebSocketResponse
+) -> None:
+    """What a dead process sent may be read after its successor has linked, which must hear that it is not linked."""
+    await link.send_bytes(HELLO)
+    assert isinstance(await answer(link), Welcome)
+    url = f"{site.client().hub_url}/v1/agents/link"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, ssl=tls(site, rogue)) as other:
+        await other.send_bytes(HELLO)
+        assert isinstance(await answer(other), Welcome)
+
+        assert (await link.receive(timeout=10)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+        await other.send_bytes(encode(Announce(profiles=())))  # and this one stands
+        await other.ping()
+
+    still_signs(site)
+
+
 async def test_answers_that_nobody_asked_for(site: Site, link: aiohttp.ClientWebSocketResponse) -> None:
     """They are no signatures: nothing of them reaches the log."""
     await link.send_bytes(hello(site))

@@ -97,7 +97,9 @@ class NoCommit(sqlite3.Connection):
 async def test_a_journal_that_must_be_opened_again_ends_the_agent(site: LinkSite) -> None:
     """It answers nothing: after its next start the hub asks, and the journal knows."""
     connect = functools.partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=NoCommit)
-    site.agent.executor._journal = await SqliteJournal.open(":memory:", connect=connect)
+    site.agent.executor._journal = await SqliteJournal.open(
+        ":memory:", origin=site.hub.trust.bundle.origin, connect=connect
+    )
     ask = site.hub.ask(site.hub.enrol())
 
     async def script(peer: Peer) -> None:

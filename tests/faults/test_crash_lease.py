@@ -44,6 +44,10 @@ async def send(_: HubMessage) -> None:
     """The agent hears nothing in this test."""
 
 
+async def hang_up() -> None:
+    """Nobody is at the other end."""
+
+
 async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) -> None:
     store = await SqliteStore.open(
         tmp_path / "hub.db",
@@ -68,7 +72,7 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
         failed=lambda _: None,
     )
     lane = Lane(PROFILE, services)
-    attached = asyncio.create_task(lane.attach(AgentLink(AGENT, send, held_size=0), PROFILE, None))
+    attached = asyncio.create_task(lane.attach(AgentLink(AGENT, send, held_size=0, hang_up=hang_up), PROFILE, None))
     early = []
     while not attached.done():
         if lane.reserve():

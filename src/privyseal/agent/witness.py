@@ -10,6 +10,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.agent.executor import Executor
+from privyseal.agent.operations import journal_is_lost
 from privyseal.errors import PrivysealError
 from privyseal.identity.bundle import TrustBundle
 from privyseal.ports.clock import Clock
@@ -59,6 +60,8 @@ class LinkWitness:
         try:
             await self._executor.see(parse_add_checkpoint(body).note.encode(), verdict.seen.size, verdict.seen.root)
         except PrivysealError as error:
+            if journal_is_lost(error):
+                raise
             _LOG.error("not cosigned", code=error.code, reason=error.message)
             return CheckpointAnswer(status=_CANNOT_STORE, text=error.message)
         line = self._cosigner.sign(verdict.text, self._clock() // 1000).line

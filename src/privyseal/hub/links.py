@@ -39,10 +39,13 @@ class AgentLink:
         send: Callable[[HubMessage], Awaitable[None]],
         *,
         held_size: int,
+        hang_up: Callable[[], Awaitable[object]],
         witness: str = "",
         here: bool = True,
     ) -> None:
+        """`send` raises ConnectionError if the connection is gone; `hang_up` ends it, so that the agent hears of it."""
         self.agent = agent
+        self.hang_up = hang_up
         self.held_size = held_size
         self.witness = witness
         self.here = here
@@ -62,7 +65,10 @@ class AgentLink:
         """
         if self._closed:
             raise self._lost()
-        await self._send(message)
+        try:
+            await self._send(message)
+        except ConnectionError as error:  # it broke just now, and nobody has read that from it yet
+            raise self._lost() from error
 
     def expect(self, key: ItemKey) -> asyncio.Future[ItemDone | ItemRefused]:
         """What will be told of an item; the same future for whoever asks."""

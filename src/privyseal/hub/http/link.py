@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """/v1/agents/link: the WebSocket that an agent keeps open."""
 
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -43,7 +44,15 @@ class LinkSocket(Protocol):
         ...
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send one binary frame."""
+        """Send one binary frame.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        ...
+
+    async def close(self) -> object:
+        """End the connection, also while somebody waits in `receive`."""
         ...
 
 
@@ -69,7 +78,14 @@ async def _greet(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) 
         await send(TrustChanged(bundle=hub.bundle.envelope))
         return None
     await hub.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
-    link = AgentLink(agent, send, held_size=hello.checkpoint_size, witness=hello.witness, here=here)
+    link = AgentLink(
+        agent,
+        send,
+        held_size=hello.checkpoint_size,
+        hang_up=socket.close,
+        witness=hello.witness,
+        here=here,
+    )
     await send(Welcome(name=agent.name))
     return link
 
@@ -107,7 +123,10 @@ async def serve_link(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bo
         await _serve(hub, socket, link)
     except PrivysealError as error:
         _LOG.warning("agent refused", agent=agent.name, code=error.code, reason=error.message)
-        await socket.send_bytes(encode(Refused(code=error.code, message=error.message)))
+        with suppress(ConnectionError):
+            await socket.send_bytes(encode(Refused(code=error.code, message=error.message)))
+    except ConnectionError as error:
+        _LOG.warning("agent link broke", agent=agent.name, reason=str(error))
     finally:
         if link is not None:
             hub.dispatch.unlinked(link)

@@ -24,6 +24,7 @@ class Dispatch:
         self._lanes: dict[str, Lane] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._links: dict[str, AgentLink] = {}
+        self._hanging_up: set[asyncio.Future[object]] = set()
         #: Set whenever an agent has announced something.
         self.changed = asyncio.Event()
 
@@ -63,11 +64,12 @@ class Dispatch:
         return lane
 
     def linked(self, link: AgentLink) -> None:
-        """An agent dialled in. A second link of the same agent replaces the first, which may be half dead."""
-        former = self._links.pop(link.agent.name, None)
-        if former is not None:
-            self.unlinked(former)
-            former.close()
+        """An agent dialled in. A second link of the same agent replaces the first, which may be half dead.
+
+        It may also be the other way round: what a dead process sent is read after its successor has linked. So the
+        first is hung up, and an agent at its other end comes back.
+        """
+        self.drop(link.agent.name)
         self._links[link.agent.name] = link
 
     def unlinked(self, link: AgentLink) -> None:
@@ -78,11 +80,14 @@ class Dispatch:
             del self._links[link.agent.name]
 
     def drop(self, agent: str) -> None:
-        """The standing of an agent ended: its profiles go offline, whatever its socket does."""
+        """End an agent's link: its profiles go offline at once, whatever its socket does."""
         link = self._links.get(agent)
         if link is not None:
             self.unlinked(link)
             link.close()
+            hanging_up = asyncio.ensure_future(link.hang_up())
+            self._hanging_up.add(hanging_up)
+            hanging_up.add_done_callback(self._hanging_up.discard)
 
     async def announce(self, link: AgentLink, announcements: tuple[ProfileAnnouncement, ...]) -> None:
         """Take what an agent serves now.
