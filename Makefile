@@ -4,7 +4,7 @@
 BIN := .venv/bin
 export PYTHONPATH :=
 
-.PHONY: help demo test matrix lint format docs bench lock clean
+.PHONY: help demo test soak matrix lint format docs bench lock clean
 
 help: ## Say what there is
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@tools/setup.sh dev
 	@$(BIN)/python tools/fetch_inputs.py
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: ## Run 100,000 simulated schedules of hub and agent under faults (ARGS="--seed N" runs one of them again)
+	@tools/setup.sh dev
+	@PYTHONPATH=tests $(BIN)/python -m simulated --first 1000000 --count 100000 $(ARGS)
 
 matrix: ## Sign every PE input in every way and ask every judge (ARGS=--all: with every key)
 	@tools/system_packages.sh

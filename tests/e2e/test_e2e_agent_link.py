@@ -152,11 +152,11 @@ async def test_a_link_that_another_one_replaces_is_hung_up(
     site: Site, rogue: Path, link: aiohttp.ClientWebSocketResponse
 ) -> None:
     """What a dead process sent may be read after its successor has linked, which must hear that it is not linked."""
-    await link.send_bytes(HELLO)
+    await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
     url = f"{site.client().hub_url}/v1/agents/link"
     async with aiohttp.ClientSession() as session, session.ws_connect(url, ssl=tls(site, rogue)) as other:
-        await other.send_bytes(HELLO)
+        await other.send_bytes(hello(site))
         assert isinstance(await answer(other), Welcome)
 
         assert (await link.receive(timeout=10)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}

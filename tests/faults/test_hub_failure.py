@@ -13,9 +13,11 @@ from privyseal.hub.config import HubConfig
 from privyseal.hub.core import Hub
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.enrol import TlsAuthority
+from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, Tx
 from privyseal.storage.sqlite import SqliteStore
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.wire.link import HubMessage, OutcomeQuery
 
 AGENT = Enrolment(
@@ -79,7 +81,14 @@ async def test_whoever_meets_a_commit_of_unknown_outcome_the_whole_hub_is_unread
     )
     config = HubConfig(name=HUB, listen_mtls="a:1", listen_web="a:2", mtls_url="https://a:1", web_url="https://a:2")
     authority = TlsAuthority(certificate=trust.ca, key=trust.ca_key)
-    hub = Hub(config=config, bundle=trust.bundle, store=store, authority=authority, clock=system_clock)
+    hub = Hub(
+        config=config,
+        trust=PinnedTrust(tmp_path / "bundle.json", trust.bundle),
+        store=store,
+        authority=authority,
+        log_cosigner=Cosigner(name=HUB, key=trust.log_mldsa_key),
+        clock=system_clock,
+    )
     await hub.start()
     hub.ensure_signing()
     medium.dead = True

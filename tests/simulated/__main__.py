@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=os.environ.get("PRIVYSEAL_SEED"))
+    parser.add_argument("--steps", action="store_true", help="tell how many steps each schedule took")
     asked = parser.parse_args()
     first, count = (asked.first, asked.count) if asked.seed is None else (int(asked.seed), 1)
     began, signed, bad = time.process_time(), 0, 0
@@ -22,6 +23,8 @@ def main() -> int:
         signed += report.signed
         if asked.seed is not None:
             print(report)
+        if asked.steps:
+            print(f"seed {seed}: {report.steps} {report.signed} {report.entries} {report.struck}")
         if report.violations:
             bad += 1
             print(f"seed {seed}: {'; '.join(report.violations)}  [{', '.join(report.struck)}]", flush=True)

@@ -12,7 +12,6 @@ FAULTS = {
     "hub killed between steps": 0.6,
     "agent killed at a step": 0.15,
     "agent killed between steps": 0.6,
-    "power lost": 0.5,  # and with it what was not durable, where a process alone would only be killed
     "link cut": 0.8,
     "link cut at a frame": 0.1,
     "no connection": 0.3,

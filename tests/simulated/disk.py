@@ -99,7 +99,7 @@ class Database:
         return cursor
 
     def _crash(self) -> None:
-        if self._not_durable and self.chaos.strikes("power lost"):
+        if self._not_durable and self.chaos.choice.random() < 0.5:  # the power is lost, not only the process
             self.image = self.chaos.choice.choice(self._not_durable)
         self._connection = None
 

@@ -107,6 +107,14 @@ class Judge:
         if story.uses > 2:
             self.violated("P4", f"the token was used {story.uses} times for digest {digest.hex()[:8]}")
 
+    def leaves(self, asked: Asked, view: RequestView) -> None:
+        """An answer leaves the hub, whether it arrives or not."""
+        for place, item in enumerate(view.items, start=view.first):
+            sha256 = hashlib.sha256(item.signature).hexdigest()
+            if item.state == "signed" and sha256 not in self._stories[asked.digests[place].hex()].results:
+                name = f"item {place} of {asked.request_id[:8]}"
+                self.violated("I1", f"a signature is released for {name} without a durable RESULT")
+
     def told(self, asked: Asked, view: RequestView) -> None:
         """A client was given an answer."""
         if view.id != asked.request_id:
@@ -124,8 +132,6 @@ class Judge:
     def _check_released(self, asked: Asked, place: int, signature: bytes, receipt: str) -> None:
         name = f"item {place} of {asked.request_id[:8]}"
         sha256 = hashlib.sha256(signature).hexdigest()
-        if sha256 not in self._stories[asked.digests[place].hex()].results:
-            self.violated("I1", f"a signature was released for {name} without a durable RESULT")
         try:
             checked = self._receipt(receipt)
         except PrivysealError as error:

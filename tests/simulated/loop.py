@@ -64,6 +64,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.world = Process(self, "world")
         #: What was raised and caught by nobody in a process that lives.
         self.unforeseen: list[tuple[str, BaseException]] = []
+        self.steps = 0
         self._now = 0.0
         self._order = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -185,6 +186,7 @@ class SimLoop(asyncio.BaseEventLoop):
             handle = process.ready.popleft()
             if not process.ready:
                 self._runnable.pop(place)
+            self.steps += 1
             if not handle.cancelled():
                 handle._run()
             return True

@@ -109,6 +109,7 @@ def first_day() -> FirstDay:
     loop = SimLoop(random.Random(0))
     filling: asyncio.Task[tuple[bytes, bytes]] = loop.world.spawn(_fill(trust, (agent, *clients), loop))
     assert loop.run(filling.done, until=1e9)
+    loop.end()
     day_ms = 24 * HOUR_MS
     return FirstDay(
         trust=trust,

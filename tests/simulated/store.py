@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Store port on the project's own engine (`Committer` over SQLite), without its thread.
+"""The Store port on the project's own engine (`SqliteCommitter`), without its thread.
 
 What the thread does is done by callbacks of the loop: a batch is whatever has gathered while the last one was under
 way, and it happens at one moment, drawn.
@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import LogHead, ReadTx, Tx
-from privyseal.storage.committer import Committer
 from privyseal.storage.connection import configure
 from privyseal.storage.head import LogSeal
-from privyseal.storage.head_file import HeadFile
-from privyseal.storage.worker import MAX_BATCH, Task, run_batch
+from privyseal.storage.head_file import HeadKeeper
+from privyseal.storage.sqlite_committer import SqliteCommitter
+from privyseal.storage.worker import MAX_BATCH, Task
 from privyseal.tlog.note import NoteSigner
 from simulated.disk import Database, HeadDisk
 from simulated.loop import Killed, Process, SimLoop
@@ -30,8 +30,9 @@ T = TypeVar("T")
 class SimStore:
     """One life of a hub's database."""
 
-    def __init__(self, committer: Committer, loop: SimLoop) -> None:
+    def __init__(self, committer: SqliteCommitter, keeper: HeadKeeper, loop: SimLoop) -> None:
         self._committer = committer
+        self._keeper = keeper
         self._loop = loop
         self._waiting: deque[Task[Any]] = deque()
         self._busy = False
@@ -52,25 +53,31 @@ class SimStore:
 
     def _batch(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        writes = [task for task in batch if task.writes]
+        self._process([task for task in batch if not task.writes])
+        # Whoever has read goes on while the others' commit is under way.
+        self._loop.call_later(self._loop.short_delay() if writes else 0.0, self._commit, writes)
+
+    def _commit(self, writes: list[Task[Any]]) -> None:
         try:
-            run_batch(self._committer, batch, _settle)
+            self._process(writes)
         except Killed:
             return
         self._busy = bool(self._waiting)
         if self._busy:
             self._loop.call_later(self._loop.short_delay(), self._batch)
 
+    def _process(self, tasks: list[Task[Any]]) -> None:
+        for answered in self._committer.process(tasks):
+            for task in answered:
+                task.settle()
+
     @property
     def head(self) -> LogHead:
-        return self._committer.head
+        return self._keeper.head
 
     async def close(self) -> None:
         self._committer.close()
-
-
-def _settle(tasks: list[Task[Any]]) -> None:
-    for task in tasks:
-        task.settle()
 
 
 def open_store(
@@ -79,13 +86,13 @@ def open_store(
     """Open the database as `SqliteStore.open` does, on the calling process's loop.
 
     Raises:
-        PrivysealError, sqlite3.Error: as `Committer.start`.
+        PrivysealError, sqlite3.Error: as `SqliteCommitter.start`.
     """
     head.begin_life(process)
     connection = database.open(process)("")
     configure(connection, ":memory:")
     signer = NoteSigner(name=origin, key=log_key)
-    head_file = HeadFile(path=head.path, files=head, origin=origin, log_key=signer.verifier)
-    committer = Committer(connection, seal=LogSeal(origin=origin, signer=signer, clock=clock), head_file=head_file)
+    keeper = HeadKeeper.at(head.path, head, signer)
+    committer = SqliteCommitter(connection, seal=LogSeal(origin=origin, signer=signer, clock=clock), keeper=keeper)
     committer.start()
-    return SimStore(committer, process.loop)
+    return SimStore(committer, keeper, process.loop)

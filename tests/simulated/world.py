@@ -6,23 +6,28 @@ import contextlib
 import logging
 import random
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lying_hub import HUB, NOW_MS
 from privyseal.agent.executor import Executor, ServedKey
 from privyseal.agent.link import HubLink, LinkSocket
+from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import LogIntegrityError, PrivysealError
 from privyseal.hub.config import HubConfig
 from privyseal.hub.core import Hub
 from privyseal.hub.http.link import serve_link
 from privyseal.hub.services.enrol import TlsAuthority
 from privyseal.hub.services.submit import Question
+from privyseal.identity.trust import PinnedTrust
 from privyseal.storage.journal import SqliteJournal
+from privyseal.tlog.checkpoint import open_checkpoint
+from privyseal.tlog.cosignature import Cosigner
 from privyseal.wire.api import RequestView
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
@@ -50,6 +55,7 @@ class Report:
     Attributes:
         signed: Items for which a signature was released.
         struck: The faults, in their order.
+        steps: Callbacks that were run, and when the last of them was: the same for the same seed.
     """
 
     seed: int
@@ -57,7 +63,7 @@ class Report:
     struck: tuple[str, ...]
     signed: int
     entries: int
-    seconds: float
+    steps: tuple[int, float]
 
 
 @dataclass(kw_only=True)
@@ -124,10 +130,17 @@ class World:
         trust = self._day.trust
         config = HubConfig(name=HUB, listen_mtls="a:1", listen_web="a:2", mtls_url="https://a:1", web_url="https://a:2")
         authority = TlsAuthority(certificate=trust.ca, key=trust.ca_key)
-        hub = Hub(config=config, bundle=trust.bundle, store=store, authority=authority, clock=self.clock("hub"))
+        hub = Hub(
+            config=config,
+            trust=PinnedTrust(Path("bundle.json"), trust.bundle),
+            store=store,
+            authority=authority,
+            log_cosigner=Cosigner(name=HUB, key=trust.log_mldsa_key),
+            clock=self.clock("hub"),
+        )
         await hub.start()
         running.hub = hub
-        while not hub.unready_reason:  # noqa: ASYNC110 - as whoever watches /readyz
+        while "[log.unconfirmed]" in hub.unready_reason or not hub.unready_reason:  # noqa: ASYNC110 - as whoever watches /readyz
             await asyncio.sleep(_WATCH_SECONDS)
         self.chaos.struck.append(f"(hub stopped: {hub.unready_reason})")
         if "[store.commit_unknown]" not in hub.unready_reason:  # no fault here gives it another reason
@@ -136,7 +149,7 @@ class World:
 
     def _again(self, process: Process, start: Callable[[], None]) -> None:
         """A service manager starts again what has ended."""
-        self.loop.world.call_at(self.loop.time() + 0.5 + self.loop.short_delay() * 4, start)
+        self.loop.world.call_at(self.loop.time() + 0.1 + self.loop.short_delay(), start)
 
     def hub_handler(
         self, handler: Callable[[Hub], Awaitable[RequestView]]
@@ -166,14 +179,25 @@ class World:
             process.kill()
 
         try:
-            journal = await SqliteJournal.open(":memory:", connect=self.journal_database.open(process))
+            journal = await SqliteJournal.open(":memory:", origin=HUB, connect=self.journal_database.open(process))
+            if (await journal.state()).checkpoint_note is None:  # as it was when it joined
+                shown = open_checkpoint(day.head_file, origin=HUB, verifiers=(day.trust.bundle.log_key,))
+                await journal.see_checkpoint(day.head_file.decode(), shown.size, shown.root)
         except PrivysealError as error:
             failed(error)
             return
         executor = Executor(
             bundle=day.trust.bundle, request_key=day.agent.request_key, journal=journal, clock=self.clock("agent")
         )
-        link = HubLink(url="hub", dial=lambda: self._dial(running), executor=executor, failed=failed)
+        cosigner = agent_cosigner(HUB, day.agent.name, Ed25519PrivateKey.from_private_bytes(b"w" * 32))
+        link = HubLink(
+            url="hub",
+            dial=lambda: self._dial(running),
+            trust=PinnedTrust(Path("bundle.json"), day.trust.bundle),
+            executor=executor,
+            witness=LinkWitness(cosigner=cosigner, executor=executor, clock=self.clock("agent")),
+            failed=failed,
+        )
         token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Lock()
         served = [profile for profile in day.profiles if profile.name in self._profiles]
         executor.serve(tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turn=turn) for profile in served))
@@ -199,7 +223,7 @@ class World:
 
     async def _serve(self, hub: Hub, link: Link) -> None:
         try:
-            await serve_link(hub, self._day.agent, link.hub)
+            await serve_link(hub, self._day.agent, link.hub, here=False)
         finally:
             await link.hub.close()
 
@@ -253,7 +277,9 @@ class World:
             hub.ensure_signing()
             accepted = await hub.requests.submit(caller, one.body)
             question = Question(request_id=accepted.request_id, enough=enough, seconds=seconds)
-            return await hub.requests.wait(caller, question, fresh=accepted.fresh)
+            view = await hub.requests.wait(caller, question, fresh=accepted.fresh)
+            self.judge.leaves(one, view)
+            return view
 
         view = await self.network.call(process, lambda: self.hub_handler(handler))
         self.judge.told(one, view)
@@ -294,7 +320,12 @@ class World:
 
     def run(self) -> Report:
         """Run it."""
-        began = time.perf_counter()
+        try:
+            return self._run()
+        finally:
+            self.loop.end()
+
+    def _run(self) -> Report:
         self.start_hub()
         self.start_agent()
         self.start_clients()
@@ -308,14 +339,13 @@ class World:
         else:
             questions.result()
         self.judge.at_rest(self.hub_database.image, self.journal_database.image)
-        self.loop.end()
         return Report(
             seed=self.seed,
             violations=tuple(self.judge.violations),
             struck=tuple(self.chaos.struck),
             signed=len(self.judge.released),
             entries=len(self.judge.log),
-            seconds=time.perf_counter() - began,
+            steps=(self.loop.steps, self.loop.time()),
         )
 
 

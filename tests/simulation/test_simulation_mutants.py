@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulation can fail: with a rule of the protocol taken out of the code, a few hundred seeds find it."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from privyseal.agent import operations
+from privyseal.hub import jobs
+from privyseal.hub.entries import result_entry
+from privyseal.hub.services import submit
+from privyseal.hub.services.dispatch import Dispatch
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.watched_store import WatchedStore
+from privyseal.ports.journal import OutcomeState
+from privyseal.ports.store import Job, Tx
+from privyseal.storage import connection, journal_tables
+from privyseal.storage.journal import SqliteJournal
+from privyseal.tlog.entry import encode_entry
+from privyseal.wire.link import ItemDone
+from simulated.world import run_schedule
+
+
+def caught(rules: set[str], count: int, *, first: int = 0) -> tuple[int, set[str]]:
+    """The first seed whose schedule breaks one of the rules, and those that it breaks."""
+    for seed in range(first, first + count):
+        violated = {one.split(":")[0] for one in run_schedule(seed).violations}
+        if violated & rules:
+            return seed, violated
+    pytest.fail(f"{count} schedules found nothing of {rules}")
+
+
+def test_released_before_it_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def settle_first(self: Lane, request_id: str, ended: tuple[Any, ...]) -> None:
+        settled: list[tuple[Job, Any]] = []
+
+        async def store(tx: Tx) -> None:
+            for one in ended:
+                job = await tx.job(one.job.request_id, one.job.item)
+                became = jobs.settle(job, fence=one.job.fence, answer=one.answer)
+                if job is not None and became is not None:
+                    settled.append((job, one))
+                    await tx.put_job(became.recorded(one.job.intent_index))
+
+        async def record(tx: Tx) -> None:
+            for job, one in settled:
+                if isinstance(one.answer, ItemDone):
+                    entry = result_entry(job, one.intent, await tx.now_ms(), signature=one.answer.signature)
+                    await tx.append(encode_entry(entry))
+
+        await self._write(store)
+        self._services.changed(request_id)
+        await self._write(record)
+
+    monkeypatch.setattr(Lane, "_settle", settle_first)
+    assert caught({"I1"}, 100)
+
+
+def test_a_commit_that_is_answered_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    relaxed = tuple(pragma.replace("synchronous = FULL", "synchronous = NORMAL") for pragma in connection._PRAGMAS)
+    monkeypatch.setattr(connection, "_PRAGMAS", relaxed)
+    assert caught({"I1", "I2"}, 100)
+
+
+def test_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(self: SqliteJournal, **_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(SqliteJournal, "begin", forget)
+    monkeypatch.setattr(SqliteJournal, "finish", lambda self, *_, **__: forget(self))
+    assert caught({"I3"}, 300)
+
+
+def test_a_journal_that_is_not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = SqliteJournal._commit
+    monkeypatch.setattr(SqliteJournal, "_commit", lambda self, write, durable: commit(self, write, durable=False))
+    assert caught({"I3", "I5"}, 300)
+
+
+def test_a_token_use_that_was_begun_and_is_told_as_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(operations._OUTCOME_STATES, OutcomeState.BEGUN, "never")
+    assert caught({"I5"}, 300)
+
+
+def test_an_unknown_outcome_that_is_repeated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_MAX_UNKNOWN", 99)
+    assert caught({"P4"}, 300)
+
+
+def test_an_unknown_outcome_that_is_taken_for_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = operations.refusal
+
+    def not_unknown(*arguments: Any) -> Any:
+        return replace(refusal(*arguments), unknown=False)
+
+    monkeypatch.setattr("privyseal.agent.executor.refusal", not_unknown)
+    assert caught({"I5"}, 300)
+
+
+def test_a_signature_of_an_older_fence_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal signs an item that it has signed before, and used keys again."""
+    monkeypatch.setattr(journal_tables, "check_begin", lambda *_: None)
+    monkeypatch.setitem(operations._OUTCOME_STATES, OutcomeState.BEGUN, "never")
+    monkeypatch.setattr(journal_tables, "_BEGIN", journal_tables._BEGIN.replace("INSERT", "INSERT OR REPLACE"))
+    assert caught({"I3"}, 300)
+
+
+def test_items_that_are_told_before_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "has_ended", lambda _: True)
+    assert caught({"end"}, 100)
+
+
+# -- what the simulation has found -------------------------------------------------------------------------------
+
+
+def test_a_replaced_link_that_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop(self: Dispatch, agent: str) -> None:
+        link = self._links.get(agent)
+        if link is not None:
+            self.unlinked(link)
+            link.close()
+
+    monkeypatch.setattr(Dispatch, "drop", drop)
+    assert caught({"end"}, 50, first=990)  # one seed in a thousand
+
+
+def test_a_commit_in_doubt_that_only_its_caller_hears_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def write(self: WatchedStore, operation: Any) -> Any:
+        return await self._store.write(operation)
+
+    monkeypatch.setattr(WatchedStore, "write", write)
+    assert caught({"end"}, 300)
+
+
+def test_a_journal_in_doubt_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("privyseal.agent.link.journal_is_lost", lambda _: False)
+    monkeypatch.setattr("privyseal.agent.executor.journal_is_lost", lambda _: False)
+    assert caught({"end"}, 50, first=990)
