@@ -19,6 +19,7 @@ from privyseal.client.log_files import verify_log
 from privyseal.errors import ConfigError, DeniedError, PrivysealError, UnavailableError
 from privyseal.hub.config import TsaTable, parse_interval
 from privyseal.hub.services.anchors import Anchors
+from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.ports.store import Enrolment, ReadTx, Tx
 from privyseal.storage.sqlite import SqliteStore
@@ -173,7 +174,12 @@ class World:
 
     def anchors(self, every_seconds: float = 0.0, *, tables: tuple[TsaTable, ...] = (TsaTable(url="a"),)) -> Anchors:
         timestamps = Timestamps(
-            store=self.store, tables=tables, ask=self.ask, clock=lambda: self.now_ms, ticks=lambda: self.now_ms
+            store=self.store,
+            denials=Denials(self.store),
+            tables=tables,
+            ask=self.ask,
+            clock=lambda: self.now_ms,
+            ticks=lambda: self.now_ms,
         )
         return Anchors(
             store=self.store,

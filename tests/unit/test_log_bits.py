@@ -222,4 +222,4 @@ def names_row(message: str, table: str, number: int) -> bool:
 
 
 def test_the_shortest_entries_are_still_entries() -> None:
-    assert len(encode_entry(Deny(ts=4, client="", profile="", request="", code=""))) < 80
+    assert len(encode_entry(Deny(ts=4, client="", profile="", request="", code=""))) < 90

@@ -20,6 +20,7 @@ from privyseal.errors import (
     UnsupportedInputError,
 )
 from privyseal.hub.config import TsaTable
+from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.pki import der, tsp
 from privyseal.ports.store import Enrolment, ReadTx
@@ -80,6 +81,7 @@ class World:
         self.answers = answers
         return Timestamps(
             store=self.store,
+            denials=Denials(self.store),
             tables=tuple(TsaTable(url=url, per_minute=budget) for url in answers),
             ask=self.ask,
             clock=lambda: self.now_ms,

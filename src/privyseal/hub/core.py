@@ -14,6 +14,7 @@ from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.services.agreement import AwaitedStore
 from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
+from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.genesis import write_genesis
@@ -66,6 +67,7 @@ class Hub:
         trust = self._trust
         self.audit = Audit(store)
         self.enrolments = Enrolments(store=store, trust=trust, authority=authority, clock=clock)
+        self.denials = Denials(store)
         self.witnesses = Witnesses(
             store=store,
             audit=self.audit,
@@ -88,13 +90,20 @@ class Hub:
             dispatch=self.dispatch,
             audit=self.audit,
             witnesses=self.witnesses,
+            denials=self.denials,
             trust=trust,
             clock=clock,
         )
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.requests.changed_all
         self._tsa_client = TsaClient()
-        self.timestamps = Timestamps(store=store, tables=self.config.tsa, ask=self._tsa_client.ask, clock=clock)
+        self.timestamps = Timestamps(
+            store=store,
+            denials=self.denials,
+            tables=self.config.tsa,
+            ask=self._tsa_client.ask,
+            clock=clock,
+        )
         self.anchors = Anchors(
             store=store,
             timestamps=self.timestamps,
@@ -255,6 +264,7 @@ class Hub:
             await asyncio.gather(self._witnessing, return_exceptions=True)
         await self.witnesses.close()
         await self._tsa_client.close()
+        await self.denials.stop()
         await self.store.close()
 
 

@@ -156,9 +156,10 @@ def unknown_entry(job: Job, now_ms: int, code: str) -> Unknown:
     )
 
 
-def deny_entry(caller: Enrolment, profile: str, request_id: str, code: str, now_ms: int) -> Deny:
-    """A refusal of an authenticated caller."""
-    return Deny(ts=now_ms, client=_key_hash(caller.request_key), profile=profile, request=request_id, code=code)
+def deny_entry(caller: Enrolment, profile: str, request_id: str, code: str, now_ms: int, *, count: int = 1) -> Deny:
+    """A refusal of an authenticated caller, or several."""
+    client = _key_hash(caller.request_key)
+    return Deny(ts=now_ms, client=client, profile=profile, request=request_id, code=code, count=count)
 
 
 def enrol_entry(enrolment: Enrolment, action: str, statement_sha256: bytes, now_ms: int) -> Enrol:

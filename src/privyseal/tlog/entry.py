@@ -165,19 +165,21 @@ class Unknown(_Entry, frozen=True, tag="unknown"):
 
 
 class Deny(_Entry, frozen=True, tag="deny"):
-    """An authenticated caller was refused.
+    """A caller was refused; more than 60 times in a minute, and strangers, are only counted.
 
     Attributes:
-        client: SHA-256 of the caller's request key.
+        client: SHA-256 of the caller's request key; empty for the strangers of an hour.
         profile: Key profile that was asked for.
-        request: The request that was refused, named as in `intent`.
+        request: The request that was refused, named as in `intent`; empty where several are counted.
         code: Why, as in docs/errors.
+        count: How many refusals this stands for.
     """
 
     client: str
     profile: str
     request: str
     code: str
+    count: int = 1
 
 
 class Enrol(_Entry, frozen=True, tag="enrol"):

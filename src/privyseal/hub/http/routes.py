@@ -124,6 +124,8 @@ def _bound(route: Route, hub: Hub) -> Callable[[web.Request], Awaitable[web.Stre
         except PrivysealError as error:
             if error.http_status >= 500:
                 _LOG.warning("refused", path=route.path, code=error.code, reason=error.message)
+            elif isinstance(error, IdentityError) or (route.permission is Permission.ANYONE and route.method != "GET"):
+                hub.denials.count_stranger(error.code)
             return _problem(error)
         except web.HTTPException:
             raise

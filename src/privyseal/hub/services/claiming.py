@@ -76,7 +76,8 @@ async def claim_batch(tx: Tx, profile: ProfileRow, fence: int) -> Batch | None:
 
 async def _refuse(tx: Tx, request: Request, client: Enrolment, jobs: tuple[Job, ...], code: str) -> Batch:
     """The items leave the queue unsigned, on record."""
+    entry = deny_entry(client, request.profile, request.id, code, await tx.now_ms(), count=len(jobs))
+    await tx.append(encode_entry(entry))
     for job in jobs:
-        await tx.append(encode_entry(deny_entry(client, job.profile, request.id, code, await tx.now_ms())))
         await tx.put_job(replace(job, state=JobState.FAILED, branch="denied", code=code, message=_LATE[code]))
     return Batch(request=request, client=client)

@@ -21,10 +21,11 @@ from privyseal.errors import (
 )
 from privyseal.formats.model import Binding, Preimage
 from privyseal.formats.registry import format_named
-from privyseal.hub.entries import deny_entry, preimage_facts
+from privyseal.hub.entries import preimage_facts
 from privyseal.hub.jobs import has_ended
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch
+from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.witnesses import Witnesses
@@ -33,7 +34,6 @@ from privyseal.identity.trust import PinnedTrust
 from privyseal.policy.decide import Facts, decide
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Enrolment, Job, JobState, ProfileRow, ReadTx, Request, Store, Tx
-from privyseal.tlog.entry import encode_entry
 from privyseal.wire.api import ItemView, RequestView, SignatureItem, SignatureRequest
 from privyseal.wire.statement import RequestStatement, accepted_statement, open_request
 
@@ -94,6 +94,7 @@ class Requests:
         dispatch: Dispatch,
         audit: Audit,
         witnesses: Witnesses,
+        denials: Denials,
         trust: PinnedTrust,
         clock: Clock,
     ) -> None:
@@ -101,6 +102,7 @@ class Requests:
         self._dispatch = dispatch
         self._audit = audit
         self._witnesses = witnesses
+        self._denials = denials
         self._trust = trust
         self._clock = clock
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -147,7 +149,9 @@ class Requests:
             earlier = await self._earlier(caller, statement.idempotency_key, request_id)
             if earlier is None:
                 if isinstance(refusal, DeniedError):
-                    await self._deny(asked, refusal.code)
+                    await self._denials.refuse(
+                        caller, profile=statement.profile, request_id=request_id, code=refusal.code
+                    )
                 raise
             return Accepted(request_id=earlier, fresh=False)
         return await self._enqueue(asked, lane)
@@ -217,14 +221,6 @@ class Requests:
         except PrivysealError:  # expired, or signed by a quorum that no longer stands: as if it were not there
             return None
         return grant.formats if isinstance(grant, GrantStatement) else None
-
-    async def _deny(self, asked: _Asked, code: str) -> None:
-        async def write(tx: Tx) -> None:
-            now_ms = await tx.now_ms()
-            entry = deny_entry(asked.caller, asked.statement.profile, asked.request.id, code, now_ms)
-            await tx.append(encode_entry(entry))
-
-        await self._store.write(write)
 
     async def _enqueue(self, asked: _Asked, lane: Lane) -> Accepted:
         """Queue the request; if the lane is idle, claim in the same transaction (one fsync for both)."""

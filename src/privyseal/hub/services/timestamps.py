@@ -21,7 +21,8 @@ from privyseal.errors import (
     UnsupportedInputError,
 )
 from privyseal.hub.config import TsaTable
-from privyseal.hub.entries import deny_entry, timestamp_entry
+from privyseal.hub.entries import timestamp_entry
+from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.tsa_choice import (
     Tsa,
     answered,
@@ -64,6 +65,7 @@ class Timestamps:
         self,
         *,
         store: Store,
+        denials: Denials,
         tables: tuple[TsaTable, ...],
         ask: AskTsa,
         clock: Clock,
@@ -75,6 +77,7 @@ class Timestamps:
 
         Args:
             store: Where the log is.
+            denials: Puts refusals there.
             tables: The TSAs, in the order of preference.
             ask: The way to them.
             clock: This machine's time, against which genTime is held.
@@ -83,6 +86,7 @@ class Timestamps:
             total_seconds: For one timestamp.
         """
         self._store = store
+        self._denials = denials
         self._ask = ask
         self._clock = clock
         self._ticks = ticks
@@ -153,11 +157,7 @@ class Timestamps:
     async def _deny(self, caller: Enrolment, encoded: bytes) -> None:
         code = "timestamp.denied"
         request_id = hashlib.sha256(encoded).hexdigest()
-
-        async def write(tx: Tx) -> None:
-            await tx.append(encode_entry(deny_entry(caller, "", request_id, code, await tx.now_ms())))
-
-        await self._store.write(write)
+        await self._denials.refuse(caller, profile="", request_id=request_id, code=code)
         raise DeniedError("timestamp.denied", f"client {caller.name!r} may use no key profile, and gets no timestamps")
 
     async def _first_good(self, encoded: bytes, request: tsp.TimeStampReq) -> tuple[bytes, FreshToken]:
