@@ -37,6 +37,7 @@ class CommitProxy:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / f".s.PGSQL.{server.port}"))
         self._listener.listen()
+        self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -49,6 +50,7 @@ class CommitProxy:
                     continue
                 upstream = socket.socket(socket.AF_UNIX)
                 upstream.connect(self._target)
+                self._sockets += [client, upstream]
                 for work in (self._carry_there, self._carry_back):
                     thread = threading.Thread(target=work, args=(client, upstream))
                     self._threads.append(thread)
@@ -85,8 +87,9 @@ class CommitProxy:
 
     def close(self) -> None:
         """End every connection."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        _end(self._listener)
+        self._threads[0].join()
+        _end(*self._sockets)
         for thread in self._threads:
             thread.join()
 
