@@ -110,6 +110,21 @@ def test_nodes_of_level_1_come_with_each_256th_leaf() -> None:
     ]
 
 
+def test_many_leaves_at_once_give_what_one_after_the_other_gives() -> None:
+    for start, end in ((0, 0), (0, 1), (0, 600), (1, 256), (255, 257), (300, 513)):
+        before = grown(start)
+        growth = before.extend(LEAVES[start:end])
+
+        after = before
+        nodes: list[TileNode] = []
+        for leaf in LEAVES[start:end]:
+            one = after.append(leaf)
+            after = one.frontier
+            nodes += one.nodes
+        assert (growth.frontier, list(growth.nodes)) == (after, nodes)
+        assert growth.frontier.root == mth(0, max(start, end))
+
+
 def test_nodes_of_two_levels_come_at_once() -> None:
     full = Frontier(size=2**16 - 1, hashes=tuple(bytes([place]) * 32 for place in range(16)))
 
