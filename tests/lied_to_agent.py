@@ -166,15 +166,30 @@ async def open_bench(
     opaque: tuple[str, ...] = (),
     formats: tuple[Format, ...] = FORMATS,
     hub: LyingHub | None = None,
+    own_witness: bytes | None = None,
 ) -> Bench:
-    """An agent over the journal in `directory`: opened a second time it is the same agent after a restart."""
+    """An agent over the journal in `directory`: opened a second time it is the same agent after a restart.
+
+    With a public key of its own as a witness it wants witnesses before use.
+    """
     journal = await SqliteJournal.open(directory / "journal.db", origin=trust.bundle.origin)
     now_ms = [NOW_MS]
     executor = Executor(
-        bundle=trust.bundle, request_key=AGENT_KEY, journal=journal, clock=lambda: now_ms[0], formats=formats
+        bundle=trust.bundle,
+        request_key=AGENT_KEY,
+        journal=journal,
+        clock=lambda: now_ms[0],
+        own_witness=own_witness or b"",
+        formats=formats,
     )
     profile = KeyProfile(
-        name=PROFILE, spki=served.spki, level=level, opaque=opaque, not_before_ms=0, not_after_ms=NOW_MS + 10**10
+        name=PROFILE,
+        spki=served.spki,
+        level=level,
+        opaque=opaque,
+        not_before_ms=0,
+        not_after_ms=NOW_MS + 10**10,
+        witness="off" if own_witness is None else "before-use",
     )
     token = CountingToken(served.token)
     executor.serve((ServedKey(profile=profile, token=token, key_id=KEY_ID),))
