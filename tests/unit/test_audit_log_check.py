@@ -237,7 +237,67 @@ def test_a_result_of_something_else(make: Callable[..., Entry], changes: dict[st
     ids=["key", "format", "artifact"],
 )
 def test_a_result_over_something_else(changes: dict[str, Any]) -> None:
-    broken((*LOG, replace(result(20, 10, OPEN), **changes)), len(LOG), "key, format or artifact")
+    (field,) = changes
+
+    broken((*LOG, replace(result(20, 10, OPEN), **changes)), len(LOG), f"`{field}`")
+
+
+def pruned(count: int, *entries: Entry) -> LogCheck:
+    """A log whose first entries are not there any more."""
+    check = LogCheck()
+    for _ in range(count):
+        check.skip(bytes(32))
+    for entry in entries:
+        check.feed(encode_entry(entry))
+    return check
+
+
+def prune(ts: int, entries: int) -> Admin:
+    return Admin(ts=ts, action="prune", bundle="", entries=entries, reason="old")
+
+
+def ends(check: LogCheck) -> str:
+    """The code with which it ends, or empty."""
+    try:
+        check.end(Checkpoint(origin="o", size=check.size, root=check.root))
+    except LogIntegrityError as error:
+        return error.code
+    return ""
+
+
+def test_what_was_pruned_must_be_said_in_what_is_left() -> None:
+    assert ends(pruned(512, prune(9, 512))) == ""
+    assert ends(pruned(256, prune(9, 256), prune(9, 512 - 256))) == ""
+    assert pruned(256, prune(9, 256)).summary().pruned == 256
+    assert ends(pruned(256)) == "log.pruned"
+    assert ends(pruned(512, prune(9, 256))) == "log.pruned"
+
+
+def test_ends_of_pruned_intents_are_no_false_alarm_and_stand_there_once() -> None:
+    check = pruned(256, intent(5, fence=7), result(6, 12, OPEN), unknown(7, 13, OPEN), prune(8, 256))
+    assert ends(check) == ""
+    with pytest.raises(LogIntegrityError):
+        check.feed(encode_entry(unknown(9, 12, OPEN)))
+    for index in (-1, 256, 300):
+        with pytest.raises(LogIntegrityError):
+            pruned(256, result(6, index, OPEN))
+
+
+@pytest.mark.parametrize("entries", [-256, 1, 255, 512, 2**53 - 1])
+def test_what_cannot_be_pruned(entries: int) -> None:
+    with pytest.raises(LogIntegrityError) as caught:
+        pruned(256, prune(9, 256), prune(9, entries))
+    assert "entry 257: it prunes" in caught.value.message
+
+
+def test_pruning_is_not_taken_back() -> None:
+    with pytest.raises(LogIntegrityError):
+        pruned(512, prune(9, 512), prune(9, 256))
+
+
+def test_a_second_genesis_does_not_hide_behind_pruning() -> None:
+    with pytest.raises(LogIntegrityError):
+        pruned(256, Admin(ts=1, action="genesis", bundle=""))
 
 
 @pytest.mark.parametrize(

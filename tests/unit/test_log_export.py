@@ -147,13 +147,20 @@ def test_partial_tiles_of_earlier_sizes_are_judged_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoint", "tile/0/000", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/4", "tile/0/001.p/4"]
+    "name", ["checkpoint", "tile/0/000", "tile/1/000.p/1", "tile/entries/001", "tile/entries/002.p/4", "tile/0/002.p/4"]
 )
 def test_a_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
-    export_log(GrownLog().grow_to(260).public(), tmp_path)
-    (tmp_path / name).unlink()
+    export_log(GrownLog().grow_to(516).public(), tmp_path)
+    (tmp_path / name.replace("000.p/1", "000.p/2")).unlink()
 
     assert broken(tmp_path) == "log.file_missing"
+
+
+def test_a_beginning_that_is_missing_without_an_entry_that_says_so_is_refused(tmp_path: Path) -> None:
+    export_log(GrownLog().grow_to(516).public(), tmp_path)
+    for name in ("tile/entries/000", "tile/entries/001"):
+        (tmp_path / name).unlink()
+        assert broken(tmp_path) == "log.pruned"
 
 
 def test_a_partial_tile_that_was_removed_is_read_from_the_full_one(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def verdict_data(verdict: AgentVerdict) -> dict[str, Any]:
         "agent": verdict.agent,
         "operations": verdict.operations,
         "signed": verdict.signed,
+        "pruned": verdict.pruned,
         "never_begun": verdict.never_begun_count,
         "never_begun_intents": list(verdict.never_begun),
         "different": verdict.different_count,
@@ -66,6 +67,8 @@ def verdict_data(verdict: AgentVerdict) -> dict[str, Any]:
 def verdict_lines(verdict: AgentVerdict) -> Iterator[str]:
     """For people."""
     yield f"agent     {verdict.agent}: all {verdict.operations} operations stand in the log, {verdict.signed} signed"
+    if verdict.pruned:
+        yield f"          {verdict.pruned} of them were pruned: only the checkpoints above them could be compared"
     if verdict.never_begun_count:
         yield f"          {verdict.never_begun_count} intents it never began, {_indexes(verdict)}"
     for one in verdict.different:

@@ -129,6 +129,7 @@ _noun(
         ("find", "What the log holds of a file, a signature or a digest."),
         ("report", "Everything that a key was used for in an interval."),
         ("export", "Write the log as files for any web server."),
+        ("prune", "Let entries of a hub's log go that are old enough (on the hub's machine)."),
         ("anchor", "Have a TSA timestamp the newest checkpoint."),
         ("witness", "Have the newest checkpoint cosigned by witnesses."),
         ("cosign", "Prove receipts under a checkpoint that witnesses have cosigned."),

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from privyseal.cli.agent_records import comparing, verdict_data, verdict_lines
 from privyseal.cli.anchoring import anchor, anchor_data, anchor_line
 from privyseal.cli.moments import moment_text, parse_moment
+from privyseal.cli.pruning import prune
 from privyseal.cli.render import emit, say
 from privyseal.cli.reopening import reopen
 from privyseal.cli.searching import find, report
@@ -29,7 +30,7 @@ from privyseal.client.verifying import read_roots
 from privyseal.errors import ConfigError
 from privyseal.tlog.entry import Entry
 
-__all__ = ["anchor", "cosign", "export", "find", "reopen", "report", "show", "verify", "witness"]
+__all__ = ["anchor", "cosign", "export", "find", "prune", "reopen", "report", "show", "verify", "witness"]
 
 _NEWEST: Final = 20
 
@@ -101,6 +102,7 @@ def _print_verified(
         "signatures": summary.signatures,
         "open_intents": list(summary.open_intents),
         "entries": dict(summary.counts),
+        "pruned": summary.pruned,
         "tiles": verified.tiles,
         "checkpoints": verified.checkpoints,
         "beyond": verified.beyond,
@@ -111,6 +113,8 @@ def _print_verified(
         f"          {summary.signatures} signatures, {len(summary.open_intents)} open intents",
         f"          {verified.tiles} tiles, {verified.checkpoints} stored checkpoints",
     ]
+    if summary.pruned:
+        lines.append(f"          the first {summary.pruned} entries were pruned, as the log says: their hashes remain")
     if verified.beyond:
         lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
     if anchors.newest is not None:

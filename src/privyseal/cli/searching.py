@@ -71,7 +71,8 @@ def find(
     if not is_ours:
         raise VerificationError(
             "find.not_ours",
-            f"{what} is not of this log: {found.checkpoint.origin}, {found.checkpoint.size} entries, all verified",
+            f"{what} is not of this log: {found.checkpoint.origin}, {found.checkpoint.size} entries, all verified"
+            + (f", the first {found.pruned} of them pruned and so not searched" if found.pruned else ""),
             hint="the content was signed here, but not with the signature in the file" if found.uses else "",
         )
     emit(_find_data(found, strange), lines, as_json=as_json)
@@ -92,6 +93,7 @@ def _find_data(found: Findings, strange: tuple[str, ...]) -> dict[str, Any]:
     return {
         "origin": found.checkpoint.origin,
         "size": found.checkpoint.size,
+        "pruned": found.pruned,
         "uses": [{"matched": list(why), **_row(use)} for use, why in found.uses],
         "timestamps": [
             {"index": index, "time": exact_moment(entry.ts), "token": entry.token, "tsa": entry.tsa}
@@ -202,12 +204,14 @@ def _counts(found: Report) -> dict[str, Any]:
         "uses": len(found.uses),
         **{outcome: found.count(outcome) for outcome in _OUTCOMES},
         "without_result": found.count("open"),
+        "pruned": found.pruned,
     }
 
 
 def _counts_line(key: str, found: Report) -> str:
     ended = ", ".join(f"{found.count(outcome)} {outcome}" for outcome in _OUTCOMES)
-    return f"{key}: {len(found.uses)} uses: {ended}; {found.count('open')} intents have no result"
+    pruned = f"; the first {found.pruned} entries were pruned, and are not counted" if found.pruned else ""
+    return f"{key}: {len(found.uses)} uses: {ended}; {found.count('open')} intents have no result{pruned}"
 
 
 def _report_table(found: Report) -> Iterable[str]:

@@ -23,6 +23,7 @@ from privyseal.tlog.proof import (
 from privyseal.tlog.rows import TileRows
 from privyseal.tlog.subtree import frontier_tiles
 from privyseal.tlog.tile import TILE_WIDTH, EntryBundle, Tile, decode_bundle, tile_at
+from privyseal.tlog.tree import HASH_BYTES
 
 __all__ = ["Follower", "LogReader", "PublicLog", "check_root", "rewound"]
 
@@ -30,8 +31,8 @@ __all__ = ["Follower", "LogReader", "PublicLog", "check_root", "rewound"]
 class Follower(Protocol):
     """Goes through a log beside the check."""
 
-    def follow(self, check: LogCheck, index: int, entry: Entry) -> None:
-        """Take the entry that the check has just taken; whatever this raises ends the check."""
+    def follow(self, check: LogCheck, index: int, entry: Entry | None) -> None:
+        """Take the entry that the check has just taken, None for a pruned one; whatever this raises ends the check."""
         ...
 
     def finish(self, checkpoint: Checkpoint) -> None:
@@ -186,6 +187,21 @@ class PublicLog:
             bundle = self.bundle(number, min(TILE_WIDTH, size - first))
             yield from ((first + place, entry) for place, entry in enumerate(bundle) if first + place >= start)
 
+    def pruned_leaves(self, size: int) -> Iterator[bytes]:
+        """Leaf hashes of the entries from the beginning on that are not there, from tiles; nothing says yet why.
+
+        Raises:
+            LogIntegrityError: `log.tile`, `log.file_missing` if their tiles are not there either.
+        """
+        for number in range(size // TILE_WIDTH):
+            if self.source.read(EntryBundle(index=number).path) is not None:
+                return
+            tile = Tile(level=0, index=number)
+            data = self.tile(tile)
+            if len(data) != tile.size_bytes:
+                raise LogIntegrityError("log.tile", f"{self.place}, {tile.path}: {len(data)} bytes")
+            yield from (data[place : place + HASH_BYTES] for place in range(0, len(data), HASH_BYTES))
+
     def rows(self, size: int, *, within: int) -> TileRows:
         """The tree of the first `size` entries, out of the tiles of the tree of `within`; nothing vouches for it yet.
 
@@ -200,14 +216,16 @@ class PublicLog:
             return TileRows.at(size, tiles)
 
     def checked_entries(self, check: LogCheck, checkpoint: Checkpoint) -> Iterator[tuple[int, Entry]]:
-        """All entries of the log in their order; where this ends, they were exactly what the checkpoint signs.
+        """All entries but pruned ones, in their order; where this ends, they were exactly what the checkpoint signs.
 
         Raises:
             LogIntegrityError: naming the place.
         """
-        for index, data in self.entries(0, checkpoint.size):
+        for leaf in self.pruned_leaves(checkpoint.size):
+            check.skip(leaf)
+        for index, data in self.entries(check.size, checkpoint.size):
             yield index, check.feed(data)
-        check.check_checkpoint(checkpoint)
+        check.end(checkpoint)
 
 
 def rewound(place: str, old_size: int, new_size: int) -> LogIntegrityError:

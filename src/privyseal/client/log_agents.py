@@ -49,6 +49,7 @@ class AgentVerdict:
         agent: SHA-256 of the agent's request key in hex.
         operations: How many the agent began; each stands in the log, below the checkpoint that the agent was shown.
         signed: How many of them ended with a signature.
+        pruned: How many of them were pruned from the log, so that only their checkpoints could be compared.
         never_begun: Intents for this agent that it never began, the first hundred by index; `never_begun_count` all.
         different: Operations that ended otherwise in the log, the first hundred; `different_count` all.
     """
@@ -57,6 +58,7 @@ class AgentVerdict:
     agent: str
     operations: int
     signed: int
+    pruned: int
     never_begun: tuple[int, ...]
     never_begun_count: int
     different: tuple[Difference, ...]
@@ -84,6 +86,7 @@ class _Shown:
 @dataclass(slots=True)
 class _Tally:
     signed: int = 0
+    pruned: int = 0
     different_count: int = 0
     different: list[Difference] = field(default_factory=list)
 
@@ -115,17 +118,21 @@ class AgentComparison:
         self._head: Final[RecordHead] = head
         self._shown: Final = self._read_shown()
         self._next = next(self._shown, None)
+        #: Time of the first entry that was not pruned.
+        self._first_ms: int | None = None
         self._by_leaf: dict[bytes, _Use] = {}
         self._by_index: dict[int, _Use] = {}
         self._tally: Final = _Tally()
 
-    def follow(self, check: LogCheck, index: int, entry: Entry) -> None:
+    def follow(self, check: LogCheck, index: int, entry: Entry | None) -> None:
         """Take the entry that the check has just taken.
 
         Raises:
             LogIntegrityError: `log.fork`, `log.agent_entry`.
             MalformedInputError: `record.malformed`.
         """
+        if entry is not None and self._first_ms is None:
+            self._first_ms = entry.ts
         if isinstance(entry, Intent):
             if entry.agent == self._head.agent:
                 self._by_leaf[check.leaf] = self._by_index[index] = _Use(index=index)
@@ -154,6 +161,7 @@ class AgentComparison:
             agent=self._head.agent,
             operations=self._head.operations,
             signed=self._tally.signed,
+            pruned=self._tally.pruned,
             never_begun=tuple(never[:_TOLD]),
             never_begun_count=len(never),
             different=tuple(self._tally.different),
@@ -173,6 +181,10 @@ class AgentComparison:
         operation = shown.operation
         if operation is None:
             return
+        if check.size == check.skipped or (check.skipped and self._may_be_pruned(operation)):
+            self._tally.signed += operation.outcome == "signed"
+            self._tally.pruned += 1
+            return
         use = self._by_leaf.pop(leaf_hash(operation.entry.encode()), None)
         if use is None:
             self.contradicted = shown.note
@@ -185,6 +197,11 @@ class AgentComparison:
         use.agent = operation
         self._tally.signed += operation.outcome == "signed"
         self._settle(use)
+
+    def _may_be_pruned(self, operation: Operation) -> bool:
+        entry = parse_entry(operation.entry.encode())
+        is_there = leaf_hash(operation.entry.encode()) in self._by_leaf
+        return not is_there and self._first_ms is not None and entry.ts <= self._first_ms
 
     def _settle(self, use: _Use) -> None:
         """Compare both ends, once both are known."""

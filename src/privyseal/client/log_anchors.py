@@ -61,7 +61,7 @@ class AnchorCheck:
         self.count = 0
         self.newest: Anchored | None = None
 
-    def follow(self, _check: LogCheck, index: int, entry: Entry) -> None:
+    def follow(self, _check: LogCheck, index: int, entry: Entry | None) -> None:
         """Judge an anchor; size and root were held against the log already.
 
         Raises:

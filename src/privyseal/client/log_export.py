@@ -8,6 +8,7 @@ last, once the entries give its root. What a published checkpoint covers is neve
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -125,21 +126,31 @@ def _published(there: PublicLog, folder: Path) -> Checkpoint:
 def _put_tree(reader: PublicLog, there: PublicLog, writer: _Folder, old: Checkpoint, new: Checkpoint) -> None:
     """Bundles and tiles from the first one on that was not full; the old tree must come out on the way."""
     rows = there.rows(old.size // TILE_WIDTH * TILE_WIDTH, within=old.size)
-    for number in range(rows.size // TILE_WIDTH, -(-new.size // TILE_WIDTH)):
-        width = min(TILE_WIDTH, new.size - rows.size)
-        entries = reader.bundle(number, width)
-        for entry in entries:
-            if rows.size == old.size:
-                _check_fork(rows, old, reader)
-            for tile, content in rows.append(leaf_hash(entry)):
-                writer.put_full(tile.path, content)
-        put = writer.put_full if width == TILE_WIDTH else writer.put
-        put(EntryBundle(index=number, width=width).path, encode_bundle(entries))
+    for leaf in _put_entries(reader, writer, rows.size, new.size):
+        if rows.size == old.size:
+            _check_fork(rows, old, reader)
+        for tile, content in rows.append(leaf):
+            writer.put_full(tile.path, content)
     if rows.size == old.size:
         _check_fork(rows, old, reader)
     for tile, content in rows.unfinished():
         writer.put(tile.path, content)
     check_root(rows, new, reader.place)
+
+
+def _put_entries(reader: PublicLog, writer: _Folder, start: int, size: int) -> Iterator[bytes]:
+    """The leaf hashes from a full bundle's beginning on; each bundle is put into the directory after its own."""
+    first = start
+    if start == 0:  # what was pruned before it was ever exported has its hashes alone
+        for leaf in reader.pruned_leaves(size):
+            yield leaf
+            first += 1
+    for number in range(first // TILE_WIDTH, -(-size // TILE_WIDTH)):
+        width = min(TILE_WIDTH, size - number * TILE_WIDTH)
+        entries = reader.bundle(number, width)
+        yield from map(leaf_hash, entries)
+        put = writer.put_full if width == TILE_WIDTH else writer.put
+        put(EntryBundle(index=number, width=width).path, encode_bundle(entries))
 
 
 def _check_fork(rows: TileRows, old: Checkpoint, reader: PublicLog) -> None:

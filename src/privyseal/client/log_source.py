@@ -11,7 +11,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from privyseal.client.transport import WebTransport
-from privyseal.errors import ConfigError, LogIntegrityError, UnavailableError
+from privyseal.errors import ConfigError, LogIntegrityError, UnavailableError, UnsupportedInputError
 from privyseal.tlog.tile import EntryBundle
 
 __all__ = [
@@ -95,9 +95,14 @@ class HubSource:
         self._web = web
         self.place: Final = "the hub"
 
-    def read(self, path: str) -> bytes:
-        """The content; what the hub does not have is its refusal."""
-        return self._web.request("GET", f"/log/{path}")
+    def read(self, path: str) -> bytes | None:
+        """The content, None if it was pruned; what else the hub does not have is its refusal."""
+        try:
+            return self._web.request("GET", f"/log/{path}")
+        except UnsupportedInputError as error:
+            if error.code != "log.pruned_entries":
+                raise
+            return None
 
     def read_vkey(self) -> None:
         """A hub does not say by which key it is to be judged."""
@@ -105,7 +110,7 @@ class HubSource:
     def read_checkpoints(self, number: int) -> StoredNotes:
         """As the hub counts them: from the n-th on."""
         path = f"checkpoints/{number * CHECKPOINTS_PER_FILE}"
-        return StoredNotes(path=path, data=self.read(path))
+        return StoredNotes(path=path, data=self.read(path) or b"")
 
 
 def _stored_in_files(source: LogSource, number: int) -> StoredNotes:

@@ -73,7 +73,13 @@ class LogTail:
         first = -(-size // TILE_WIDTH) * TILE_WIDTH
         while first and (first >= size or chosen.last is None or len(found) < chosen.last):
             first -= TILE_WIDTH
-            bundle = self._log.bundle(first // TILE_WIDTH, min(TILE_WIDTH, size - first))
+            try:
+                bundle = self._log.bundle(first // TILE_WIDTH, min(TILE_WIDTH, size - first))
+            except LogIntegrityError as error:
+                if error.code != "log.file_missing" or not leaves:
+                    raise
+                first += TILE_WIDTH  # what lies before was pruned
+                break
             shown = [_shown(first + place, data) for place, data in enumerate(bundle)]
             found.extendleft(one for one in reversed(shown) if chosen.takes(one))
             leaves.extendleft(leaf_hash(data) for data in reversed(bundle))

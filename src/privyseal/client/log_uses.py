@@ -57,7 +57,9 @@ class _Pairing:
         if isinstance(entry, Intent):
             self._open[index] = entry
         if isinstance(entry, Result | Unknown):
-            return Use(index=entry.intent, intent=self._open.pop(entry.intent), end=entry, end_index=index)
+            intent = self._open.pop(entry.intent, None)  # None if it was pruned
+            if intent is not None:
+                return Use(index=entry.intent, intent=intent, end=entry, end_index=index)
         return None
 
     def rest(self) -> Iterator[Use]:
@@ -101,11 +103,13 @@ class Findings:
     Attributes:
         uses: (use, by what it belongs to it), by index.
         timestamps: (index, entry): timestamps that were got for the signatures of these uses.
+        pruned: How many entries from the beginning on are not there any more.
     """
 
     checkpoint: Checkpoint
     uses: tuple[tuple[Use, tuple[str, ...]], ...]
     timestamps: tuple[tuple[int, TimestampEntry], ...]
+    pruned: int = 0
 
 
 def find_uses(log: PublicLog, sought: Sought) -> Findings:
@@ -128,7 +132,10 @@ def find_uses(log: PublicLog, sought: Sought) -> Findings:
             timestamps.append((index, entry))
     uses += [(use, why) for use in pairing.rest() if (why := sought.why(use))]
     return Findings(
-        checkpoint=checkpoint, uses=tuple(sorted(uses, key=lambda one: one[0].index)), timestamps=tuple(timestamps)
+        checkpoint=checkpoint,
+        uses=tuple(sorted(uses, key=lambda one: one[0].index)),
+        timestamps=tuple(timestamps),
+        pruned=check.skipped,
     )
 
 
@@ -156,10 +163,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a key was used for in an interval, by the intents' index."""
+    """Everything that a key was used for in an interval, by the intents' index.
+
+    Attributes:
+        pruned: How many entries from the beginning on are not there any more: uses in them are not told.
+    """
 
     checkpoint: Checkpoint
     uses: tuple[Use, ...] = field(default=())
+    pruned: int = 0
 
     def count(self, outcome: str) -> int:
         """How many uses ended so."""
@@ -194,7 +206,7 @@ def report_uses(log: PublicLog, key: str, interval: Interval) -> Report:
             hint="name a key profile, or the key by the SHA-256 of its SubjectPublicKeyInfo in hex",
         )
     uses += _wanted(pairing.rest(), key, interval.touches)
-    return Report(checkpoint=checkpoint, uses=tuple(sorted(uses, key=lambda use: use.index)))
+    return Report(checkpoint=checkpoint, uses=tuple(sorted(uses, key=lambda use: use.index)), pruned=check.skipped)
 
 
 def _wanted(uses: Iterable[Use], key: str, touches: Callable[[Use], bool]) -> Iterator[Use]:

@@ -15,13 +15,16 @@ from privyseal.errors import LogIntegrityError, MalformedInputError
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import Admin, Anchor, Entry, Intent, Result, Unknown, parse_entry
 from privyseal.tlog.rows import TileRows
-from privyseal.tlog.tile import Tile
+from privyseal.tlog.tile import TILE_WIDTH, Tile
 from privyseal.tlog.tree import Frontier, leaf_hash
 
 __all__ = ["ANCHOR_WINDOW", "LogCheck", "LogSummary"]
 
 #: How many entries may lie between a checkpoint and its anchor: the trees that are remembered on the way.
 ANCHOR_WINDOW: Final = 65_536
+#: What an end repeats of its intent.
+_SHARED: Final = ("request", "item", "profile", "fence")
+_REPEATED: Final = (*_SHARED, "key", "format", "artifact")
 _OUTCOMES: Final = frozenset({"ok", "failed", "not-used"})
 
 
@@ -31,6 +34,7 @@ class LogSummary:
 
     Attributes:
         counts: (entry type, how many), by name.
+        pruned: How many entries from the beginning on are not there any more, as the log itself says.
         open_intents: Indexes of intents without result: under way, or cut off by a crash that was not resolved yet.
     """
 
@@ -39,6 +43,7 @@ class LogSummary:
     counts: tuple[tuple[str, int], ...]
     signatures: int
     open_intents: tuple[int, ...]
+    pruned: int = 0
 
 
 class LogCheck:
@@ -54,6 +59,10 @@ class LogCheck:
         self.filled: tuple[tuple[Tile, bytes], ...] = ()
         self._rows = TileRows()
         self._size = 0
+        #: Entries that were skipped; how many the log says went; which of their intents were ended since.
+        self._skipped = 0
+        self._said_pruned = 0
+        self._ended: set[int] = set()
         self._last_ms = 0
         self._counts: dict[str, int] = {}
         self._signatures = 0
@@ -71,6 +80,19 @@ class LogCheck:
     def root(self) -> bytes:
         """The Merkle Tree Hash over what was fed."""
         return self._rows.root
+
+    @property
+    def skipped(self) -> int:
+        """How many entries were skipped at the beginning."""
+        return self._skipped
+
+    def skip(self, leaf: bytes) -> None:
+        """Take the leaf hash of the next entry, which was pruned; before any entry that is there."""
+        self.leaf = leaf
+        self.filled = self._rows.append(leaf)
+        self._past.append(self._rows.frontier)
+        self._size += 1
+        self._skipped += 1
 
     def unfinished(self) -> tuple[tuple[Tile, bytes], ...]:
         """The partial tiles at the right edge, by level."""
@@ -109,20 +131,29 @@ class LogCheck:
                 self._fences[entry.profile] = entry.fence
                 self._open[index] = entry
             case Result() | Unknown():
-                intent = self._open.pop(entry.intent, None)
-                if intent is None:
-                    raise self._broken(index, f"there is no open intent at index {entry.intent}")
-                for field in ("request", "item", "profile", "fence"):
-                    if getattr(entry, field) != getattr(intent, field):
-                        raise self._broken(index, f"`{field}` is not that of its intent at {entry.intent}")
-                if isinstance(entry, Result):
-                    self._check_result(index, entry, intent)
+                self._check_end(index, entry)
+            case Admin(action="prune"):
+                if entry.entries % TILE_WIDTH or not self._said_pruned <= entry.entries <= index:
+                    raise self._broken(index, f"it prunes {entry.entries} entries, which is no log's beginning")
+                self._said_pruned = entry.entries
             case Anchor():
                 self._check_anchor(index, entry)
 
-    def _check_result(self, index: int, entry: Result, intent: Intent) -> None:
-        if (entry.key, entry.format, entry.artifact) != (intent.key, intent.format, intent.artifact):
-            raise self._broken(index, f"key, format or artifact is not that of its intent at {entry.intent}")
+    def _check_end(self, index: int, entry: Result | Unknown) -> None:
+        intent = self._open.pop(entry.intent, None)
+        if intent is not None:
+            fields = _SHARED if isinstance(entry, Unknown) else _REPEATED
+            for field in fields:
+                if getattr(entry, field) != getattr(intent, field):
+                    raise self._broken(index, f"`{field}` is not that of its intent at {entry.intent}")
+        elif 0 <= entry.intent < self._skipped and entry.intent not in self._ended:
+            self._ended.add(entry.intent)  # pruned: what it said nobody can compare
+        else:
+            raise self._broken(index, f"there is no open intent at index {entry.intent}")
+        if isinstance(entry, Result):
+            self._check_result(index, entry)
+
+    def _check_result(self, index: int, entry: Result) -> None:
         if entry.outcome not in _OUTCOMES or (entry.outcome == "ok") != bool(entry.signature):
             raise self._broken(index, f"outcome {entry.outcome!r} and signature do not go together")
         if entry.outcome == "ok":
@@ -154,6 +185,21 @@ class LogCheck:
                 "log.root", f"the checkpoint of {checkpoint.size} entries has another root than these entries"
             )
 
+    def end(self, checkpoint: Checkpoint) -> None:
+        """Hold the newest checkpoint against what was recomputed; what is missing must have been pruned.
+
+        Raises:
+            LogIntegrityError: `log.root`; `log.pruned` if entries are missing, and none says why.
+        """
+        self.check_checkpoint(checkpoint)
+        if self._skipped > self._said_pruned:
+            raise LogIntegrityError(
+                "log.pruned",
+                f"the first {self._skipped} entries are missing; the log says of {self._said_pruned} that they were"
+                " pruned",
+                hint="if it is an export, write it again: privyseal log export; else something was taken away",
+            )
+
     def summary(self) -> LogSummary:
         """What was seen so far."""
         return LogSummary(
@@ -162,6 +208,7 @@ class LogCheck:
             counts=tuple(sorted(self._counts.items())),
             signatures=self._signatures,
             open_intents=tuple(sorted(self._open)),
+            pruned=self._skipped,
         )
 
     def _broken(self, index: int, reason: str) -> LogIntegrityError:

@@ -287,20 +287,25 @@ class Anchor(_Entry, frozen=True, tag="anchor"):
 
 
 class Admin(_Entry, frozen=True, tag="admin"):
-    """An act on the hub itself: `genesis` opens a log under a trust bundle, `bundle` puts another one in its place.
+    """An act on the hub itself.
 
-    With `confirm` the operator has said that this log is the newest, where no agent or witness could.
+    `genesis` opens a log under a trust bundle, and `bundle` puts another one in its place; with `confirm` the operator
+    has said that this log is the newest, where no agent or witness could; `prune` says that old entries went.
 
     Attributes:
-        action: `genesis`, `bundle` or `confirm`.
-        bundle: SHA-256 of the trust bundle's statement.
+        action: `genesis`, `bundle`, `confirm` or `prune`.
+        bundle: SHA-256 of the trust bundle's statement; empty for `prune`.
         former: Of a `genesis` that continues a log that was given up: the newest checkpoints of it that were known, as
             signed notes.
+        entries: How many entries from the log's beginning on are not kept any more; whole bundles of 256.
+        reason: Why they went.
     """
 
     action: str
     bundle: str
     former: tuple[str, ...] = ()
+    entries: Integer = 0
+    reason: str = ""
 
 
 Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Anchor | Admin

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from privyseal.hub.http.openapi import openapi_document
 from privyseal.hub.http.routes import Call, Handler, Listener, Permission, Route
+from privyseal.hub.services.audit import pruned
 from privyseal.ports.store import ReadTx
 from privyseal.tlog.checkpoint import parse_decimal
 from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
@@ -53,7 +54,10 @@ async def _tile(call: Call) -> web.Response:
 
     async def read(tx: ReadTx) -> bytes:
         if isinstance(place, EntryBundle):
-            return encode_bundle(await tx.entries(place.index * _TILE_WIDTH, place.width))
+            entries = await tx.entries(place.index * _TILE_WIDTH, place.width)
+            if not all(entries):
+                raise pruned(place.index * _TILE_WIDTH)
+            return encode_bundle(entries)
         return await tx.tile(place.level, place.index, place.width)
 
     body = await call.hub.store.read(read)

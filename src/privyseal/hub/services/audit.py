@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from privyseal.errors import UnsupportedInputError
 from privyseal.ports.store import LogHead, ReadTx, Store
 from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.note import parse_note
@@ -10,7 +11,7 @@ from privyseal.tlog.proof import consistency_proof, consistency_tiles, inclusion
 from privyseal.tlog.receipt import Receipt
 from privyseal.tlog.tile import Tile
 
-__all__ = ["Audit", "JobProofs"]
+__all__ = ["Audit", "JobProofs", "pruned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,15 @@ class JobProofs:
     inclusion: tuple[tuple[bytes, ...], ...]
     consistency: tuple[bytes, ...]
     cosigned: tuple[bytes, ...] = ()
+
+
+def pruned(index: int) -> UnsupportedInputError:
+    """The error for an entry whose body is not kept any more."""
+    return UnsupportedInputError(
+        "log.pruned_entries",
+        f"entries around {index} were pruned",
+        hint="an export that was written before still has them; receipts stay valid",
+    )
 
 
 async def _read_tiles(tx: ReadTx, wanted: set[Tile]) -> dict[Tile, bytes]:
@@ -77,9 +87,14 @@ class Audit:
 
         It stands under the oldest checkpoint that covers the entry, so that asking again gives the same text; or under
         a cosigned one that the caller has found.
+
+        Raises:
+            UnsupportedInputError: `log.pruned_entries`.
         """
         note = cosigned or await tx.covering_checkpoint(index)
         size = parse_checkpoint(parse_note(note).text).size
         tiles = await _read_tiles(tx, set(inclusion_tiles(index, size)))
         entry = (await tx.entries(index, 1))[0]
+        if not entry:
+            raise pruned(index)
         return Receipt(index=index, proof=inclusion_proof(index, size, tiles), checkpoint=note, extra=entry).encode()
