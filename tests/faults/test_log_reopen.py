@@ -146,6 +146,14 @@ async def test_without_the_authority_keys_nothing_changes(lost: Lost) -> None:
     assert {name: (lost.hub / name).read_bytes() for name in before} == before
 
 
+async def test_a_hub_that_runs_is_left_alone(lost: Lost) -> None:
+    await lost.site.start_hub()
+
+    with pytest.raises(ConfigError) as caught:
+        await asyncio.to_thread(reopen_log, lost.hub, (lost.authority,), known=(lost.known,))
+    assert caught.value.code == "store.in_use"
+
+
 async def test_a_whole_log_is_not_given_up(lost: Lost) -> None:
     with pytest.raises(LogIntegrityError) as caught:
         reopen_log(lost.hub, (lost.authority,))

@@ -60,14 +60,14 @@ class Hub:
         self._trust = trust
         self._broken: PrivysealError | None = None
         self._witnessing: asyncio.Task[None] | None = None
+        self.audit = Audit(self.store)
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
-        self._make_services(self.store, authority, clock)
+        self.enrolments = Enrolments(store=self.store, trust=trust, authority=authority, clock=clock)
+        self.denials = Denials(self.store)
+        self._make_signing(self.store, trust, clock)
+        self._make_timestamping(self.store, clock)
 
-    def _make_services(self, store: Store, authority: TlsAuthority, clock: Clock) -> None:
-        trust = self._trust
-        self.audit = Audit(store)
-        self.enrolments = Enrolments(store=store, trust=trust, authority=authority, clock=clock)
-        self.denials = Denials(store)
+    def _make_signing(self, store: Store, trust: PinnedTrust, clock: Clock) -> None:
         self.witnesses = Witnesses(
             store=store,
             audit=self.audit,
@@ -96,6 +96,8 @@ class Hub:
         )
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.requests.changed_all
+
+    def _make_timestamping(self, store: Store, clock: Clock) -> None:
         self._tsa_client = TsaClient()
         self.timestamps = Timestamps(
             store=store,

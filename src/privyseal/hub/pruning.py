@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from privyseal.errors import MalformedInputError
+from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.hub.config import HubFiles, load_hub_config
 from privyseal.hub.entries import leaf_spki
+from privyseal.identity.bundle import load_bundle
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
@@ -73,15 +74,21 @@ async def prune_log(directory: Path, retention: Retention, *, dry_run: bool, clo
     """Prune the log of the hub in a directory, which must not run.
 
     Raises:
-        ConfigError: `store.in_use`; what is missing or malformed.
+        ConfigError: `store.in_use`, `log.prune_postgresql`; what is missing or malformed.
         LogIntegrityError, UnavailableError: as opening the store; nothing is dropped then.
         MalformedInputError: `certificate.malformed`.
     """
-    config, files = load_hub_config(directory), HubFiles(directory)
+    files = HubFiles(directory)
+    if load_hub_config(directory).database:
+        raise ConfigError(
+            "log.prune_postgresql",
+            "this hub keeps its log in PostgreSQL, where `log prune` cannot work yet",
+            hint="keep all of it, or export it and begin anew",
+        )
     ensure_unused(files.database)
     store = await SqliteStore.open(
         files.database,
-        origin=config.name,
+        origin=load_bundle(files.bundle).origin,
         log_key=load_ed25519(files.log_key),
         clock=clock,
         head_path=files.head,

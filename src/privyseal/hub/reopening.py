@@ -23,6 +23,7 @@ from privyseal.identity.bundle import FormerLog, TrustBundle, load_bundle, open_
 from privyseal.identity.keyfile import load_ml_dsa_44, save_private_key, write_public
 from privyseal.storage.connection import configure, connect
 from privyseal.storage.giving_up import empty_log, stored_head
+from privyseal.storage.pruning import ensure_unused
 from privyseal.storage.sqlite_committer import ask_sqlite
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from privyseal.tlog.cosignature import Cosigner
@@ -65,7 +66,7 @@ def reopen_log(
         damaged: Give it up although nothing newer is known: the database itself is damaged.
 
     Raises:
-        ConfigError: `log.reopen_postgresql`; what is missing or malformed.
+        ConfigError: `log.reopen_postgresql`; `store.in_use` while the hub runs; what is missing or malformed.
         VerificationError: `bundle.quorum` without enough authority keys; what a checkpoint raises.
         LogIntegrityError: `log.reopen_whole` if the database is the newest that is known: then nothing is given up.
         UnavailableError: `store.unavailable`.
@@ -79,6 +80,7 @@ def reopen_log(
         )
     pinned = load_bundle(files.bundle)
     archive = directory / _CLOSED / f"{pinned.statement.serial}"
+    ensure_unused(files.database)
     try:
         with closing(connect(str(files.database))) as connection:
             configure(connection, str(files.database))
