@@ -15,12 +15,19 @@ from lying_hub import HOUR_MS, HUB, NOW, NOW_MS, Trust, make_trust, pe_preimage,
 from privyseal.agent.check import KeyProfile
 from privyseal.formats.registry import read_preimage
 from privyseal.hub.entries import enrol_entry
-from privyseal.ports.store import Enrolment, Tx
+from privyseal.ports.store import Enrolment, Job, Tx
 from privyseal.tlog.entry import Admin, ArtifactDigest, canonical_json, encode_entry
 from privyseal.tokens.testca import make_test_ca
 from privyseal.wire.api import SignatureItem, SignatureRequest
 from privyseal.wire.link import ProfileAnnouncement
-from privyseal.wire.statement import ClaimedFile, RequestItem, RequestStatement, seal_request, statement_id
+from privyseal.wire.statement import (
+    ClaimedFile,
+    RequestItem,
+    RequestStatement,
+    accepted_statement,
+    seal_request,
+    statement_id,
+)
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
 from simulated.loop import SimLoop
@@ -43,6 +50,15 @@ class Asked:
     request_id: str
     body: SignatureRequest
     digests: tuple[bytes, ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Its items as a hub queues them."""
+        profile = accepted_statement(self.body.envelope).profile
+        return tuple(
+            Job(request_id=self.request_id, item=place, profile=profile, signed=sent.signed, detail=sent.detail)
+            for place, sent in enumerate(self.body.preimages)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

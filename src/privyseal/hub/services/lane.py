@@ -22,7 +22,7 @@ from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_batch
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.store import Job, Lease, ProfileRow, ReadTx, Store, Tx
+from privyseal.ports.store import Job, ProfileRow, ReadTx, Store, Tx
 from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
 from privyseal.tlog.note import parse_note
@@ -65,7 +65,6 @@ class Lane:
         self.problem: PrivysealError | None = None
         self._services = services
         self._link: AgentLink | None = None
-        self._fence = 0
         self._free = WINDOW
         self._resolving = False
         self._left_over = False
@@ -94,7 +93,7 @@ class Lane:
             return
         self._resolving = True  # before the link counts: nothing is claimed under a fence that is not held yet
         self._link = link
-        self._fence = await self._services.store.write(self._take_lease)
+        await self._services.store.write(self._take_lease)
         self._spawn(self._resolve_open(link))
 
     def detach(self, link: AgentLink) -> None:
@@ -102,12 +101,11 @@ class Lane:
         if self._link is link:
             self._link = None
 
-    async def _take_lease(self, tx: Tx) -> int:
+    async def _take_lease(self, tx: Tx) -> None:
         known = await tx.lease(self.profile.name)
         lease = lease_taken(known, profile=self.profile.name, holder=self._services.holder)
         if lease != known:
             await tx.put_lease(lease)
-        return lease.fence
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
@@ -130,8 +128,14 @@ class Lane:
         self._wake.set()
 
     async def claim(self, tx: Tx) -> Batch | None:
-        """Claim the oldest items of one request, in the caller's transaction."""
-        return await claim_batch(tx, self.profile, self._fence)
+        """Claim the oldest items of one request, in the caller's transaction.
+
+        The fence is read in it, too: one that was raised in a transaction that failed was not raised.
+        """
+        lease = await tx.lease(self.profile.name)
+        if lease is None or lease.holder != self._services.holder:
+            return None
+        return await claim_batch(tx, self.profile, lease.fence)
 
     async def run(self) -> None:
         """Serve the queue until cancelled."""
@@ -291,9 +295,7 @@ class Lane:
             return
         now_ms = await tx.now_ms()
         index = await tx.append(encode_entry(_settled_entry(current, ended, settled, now_ms)))
-        if settled.raises_fence:
-            lease = Lease(profile=self.profile.name, holder=self._services.holder, fence=self._fence)
-            self._fence = lease_raised(lease).fence
+        if settled.raises_fence and (lease := await tx.lease(self.profile.name)) is not None:
             await tx.put_lease(lease_raised(lease))
         await tx.put_job(settled.recorded(index))
 
