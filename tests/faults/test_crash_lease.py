@@ -6,13 +6,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lying_hub import make_trust
+from no_witnesses import no_witnesses
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.lane import Lane, LaneServices
-from privyseal.hub.services.witnesses import Witnesses
-from privyseal.hub.witness_http import WitnessClient
-from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore
@@ -60,13 +57,7 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
     services = LaneServices(
         store=store,
         audit=audit,
-        witnesses=Witnesses(
-            store=store,
-            audit=audit,
-            trust=PinnedTrust(tmp_path / "bundle.json", make_trust().bundle),
-            links=dict,
-            client=WitnessClient(),
-        ),
+        witnesses=no_witnesses(store, audit),
         holder="this hub",
         changed=lambda _: None,
         failed=lambda _: None,

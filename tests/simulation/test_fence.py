@@ -6,6 +6,7 @@ import random
 import pytest
 
 from lying_hub import HUB, NOW_MS
+from no_witnesses import no_witnesses
 from privyseal.errors import UnavailableError
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
@@ -63,8 +64,14 @@ async def enqueue(store: SimStore, one: Asked) -> None:
 
 async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
     """The fence of a job that is claimed after the database has twice refused to raise it, and the lease."""
+    audit = Audit(store)
     services = LaneServices(
-        store=store, audit=Audit(store), holder="this hub", changed=lambda _: None, failed=lambda _: None
+        store=store,
+        audit=audit,
+        witnesses=no_witnesses(store, audit),
+        holder="this hub",
+        changed=lambda _: None,
+        failed=lambda _: None,
     )
     lane = Lane(profile_row(), services)
     link = AgentLink(first_day().agent, send, held_size=0, hang_up=hang_up)
