@@ -131,7 +131,7 @@ class WitnessedSite:
 
 @asynccontextmanager
 async def running_site(
-    directory: Path, *, level: str, is_here: Callable[[str], bool] = elsewhere
+    directory: Path, *, level: str, is_here: Callable[[str], bool] = elsewhere, database: str = ""
 ) -> AsyncIterator[WitnessedSite]:
     """A site whose key profile has this witness level; no witness is named yet."""
     port = free_port()
@@ -144,6 +144,9 @@ async def running_site(
     )
     now = dt.datetime.now(dt.UTC)
     init_hub(NewHub(directory=directory / "hub", authority_path=directory / "authority.key", config=config), now)
+    if database:
+        with (directory / "hub" / "hub.toml").open("a") as written:
+            written.write(f'database = "{database}"\n')
     site = WitnessedSite(directory=directory, config=config, is_here=is_here)
     await site.start_hub()
     try:

@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api_client import Asked
+from postgres_server import PostgresServer
 from privyseal.client.receipts import check_receipt
 from privyseal.errors import ConfigError, LogIntegrityError, VerificationError
-from privyseal.hub import reopening
+from privyseal.hub import former_log, reopening
 from privyseal.hub.reopening import reopen_log
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.storage.journal import SqliteJournal
@@ -44,10 +45,14 @@ class Lost:
         return self.site.directory / "hub"
 
     async def start(self) -> None:
-        await self.site.start_hub()
-        for name in ("signer", "other"):
-            await self.site.start_agent(name)
-        await self.site.online()
+        await start(self.site)
+
+
+async def start(site: WitnessedSite) -> None:
+    await site.start_hub()
+    for name in ("signer", "other"):
+        await site.start_agent(name)
+    await site.online()
 
 
 async def sign(site: WitnessedSite) -> tuple[Asked, dict[str, Any]]:
@@ -100,6 +105,34 @@ async def test_everybody_goes_on_under_the_new_log(lost: Lost) -> None:
     assert bundle.origin == lost.site.hub.hub.bundle.origin != lost.site.config.name
     for agent in lost.site.agents.values():
         assert agent.link.trust.bundle.origin == bundle.origin
+
+
+@pytest.mark.interop
+async def test_over_postgresql_too(tmp_path: Path, postgres: PostgresServer) -> None:
+    name = await postgres.make_database()
+    async with running_site(tmp_path, level="off", database=postgres.url(name)) as site:
+        await sign(site)
+        await stop(site)
+        yesterday = await postgres.make_database(template=name)
+        shutil.copyfile(tmp_path / "hub" / "head.checkpoint", tmp_path / "head.yesterday")
+        await site.start_hub()
+        await site.start_agent("signer")
+        await site.online()
+        _, gone = await sign(site)
+        await stop(site)
+        config = tmp_path / "hub" / "hub.toml"
+        config.write_text(config.read_text().replace(postgres.url(name), postgres.url(yesterday)))
+        shutil.copyfile(tmp_path / "head.yesterday", tmp_path / "hub" / "head.checkpoint")
+
+        known = parse_receipt(gone["receipt"]).checkpoint
+        authority = load_ed25519(tmp_path / "authority.key")
+        done = await asyncio.to_thread(reopen_log, tmp_path / "hub", (authority,), known=(known,))
+
+        await start(site)
+        await sign(site)
+        assert isinstance((await site.entries())[0], Admin)
+        kept = await postgres.execute("SELECT count(*) FROM closed_1_log_entry", yesterday)
+        assert [tuple(row) for row in kept] == [(done.sizes[0],)]
 
 
 async def test_receipts_of_the_former_log_stay_good_up_to_what_was_known(lost: Lost) -> None:
@@ -160,16 +193,16 @@ async def test_a_whole_log_is_not_given_up(lost: Lost) -> None:
     assert caught.value.code == "log.reopen_whole"
 
 
-@pytest.mark.parametrize("step", ["_put_aside", "empty_log", "_put_in_place"])
+@pytest.mark.parametrize("step", ["_put_aside", "begin_another", "_put_in_place"])
 async def test_an_end_at_any_step_is_made_up_for(lost: Lost, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class EndError(Exception):
         pass
 
-    def end(*_: object) -> None:
+    def end(*_: object, **_more: object) -> None:
         raise EndError
 
     with monkeypatch.context() as patched:
-        patched.setattr(reopening, step, end)
+        patched.setattr(former_log._Sqlite if step == "begin_another" else reopening, step, end)
         with pytest.raises(EndError):
             reopen_log(lost.hub, (lost.authority,), known=(lost.known,))
     if step == "_put_in_place":

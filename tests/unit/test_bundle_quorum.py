@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from privyseal.errors import ConfigError, PrivysealError
+from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
 from privyseal.identity.bundle import BUNDLE_TYPE, AuthorityKey, BundleStatement, load_bundle, open_bundle, seal_bundle
 from privyseal.identity.ca import make_ca
 from privyseal.tlog.cosignature import Cosigner
@@ -125,6 +125,29 @@ def test_a_log_key_that_is_none_is_refused_when_the_bundle_is_opened() -> None:
 )
 def test_the_log_has_a_key_of_each_type_under_one_name(changes: dict[str, str]) -> None:
     refused(sealed(*KEYS, **changes), "bundle.malformed")
+
+
+@pytest.mark.parametrize(
+    "ca",
+    [
+        "",
+        "hub.example",
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        STATEMENT.ca * 2,
+    ],
+    ids=["empty", "words", "nothing", "no base64", "no DER", "two"],
+)
+def test_a_ca_that_is_none_is_malformed(ca: str) -> None:
+    refused(sealed(*KEYS, ca=ca), "bundle.malformed")
+
+
+def test_a_damaged_ca_is_not_signed() -> None:
+    damaged = "-----BEGIN CERTIFICATE-----\nMIIBCg==\n-----END CERTIFICATE-----\n"
+    with pytest.raises(MalformedInputError) as caught:
+        seal_bundle(msgspec.structs.replace(STATEMENT, ca=damaged), KEYS)
+    assert caught.value.code == "bundle.malformed"
 
 
 def test_the_log_s_ml_dsa_key_is_told() -> None:

@@ -9,7 +9,6 @@ Files are written before the database changes, and put in place after it; run ag
 
 import shutil
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,12 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubFiles, load_hub_config
+from privyseal.hub.former_log import former_database
 from privyseal.identity.bundle import FormerLog, TrustBundle, load_bundle, open_bundle, open_successor, seal_bundle
 from privyseal.identity.keyfile import load_ml_dsa_44, save_private_key, write_public
-from privyseal.storage.connection import configure, connect
-from privyseal.storage.giving_up import empty_log, stored_head
-from privyseal.storage.pruning import ensure_unused
-from privyseal.storage.sqlite_committer import ask_sqlite
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSigner
@@ -66,33 +62,24 @@ def reopen_log(
         damaged: Give it up although nothing newer is known: the database itself is damaged.
 
     Raises:
-        ConfigError: `log.reopen_postgresql`; `store.in_use` while the hub runs; what is missing or malformed.
+        ConfigError: `store.in_use` while the hub runs; what is missing or malformed.
         VerificationError: `bundle.quorum` without enough authority keys; what a checkpoint raises.
         LogIntegrityError: `log.reopen_whole` if the database is the newest that is known: then nothing is given up.
         UnavailableError: `store.unavailable`.
     """
     files = HubFiles(directory)
-    if load_hub_config(directory).database:
-        raise ConfigError(
-            "log.reopen_postgresql",
-            "this hub keeps its log in PostgreSQL, where `log reopen` cannot put the former log aside",
-            hint="make a new database and a new hub, and export the former log for the record",
-        )
+    database = former_database(files, load_hub_config(directory))
     pinned = load_bundle(files.bundle)
-    archive = directory / _CLOSED / f"{pinned.statement.serial}"
-    ensure_unused(files.database)
+    serial = pinned.statement.serial
+    archive = directory / _CLOSED / f"{serial}"
     try:
-        with closing(connect(str(files.database))) as connection:
-            configure(connection, str(files.database))
-            found = ask_sqlite(connection, stored_head())
-            if found is None or found[0] != pinned.origin:
-                return _finish(files, pinned, archive)
-            heads = _heads(files, pinned, (found[1], *known), damaged=damaged)
-            bundle, first = _write_new(files, pinned, authorities, heads)
-            _put_aside(files, connection, archive)
-            connection.execute("BEGIN IMMEDIATE")
-            ask_sqlite(connection, empty_log(bundle.origin, first))
-            connection.execute("COMMIT")
+        found = database.head()
+        if found is None or found[0] != pinned.origin:
+            return _finish(files, pinned, archive)
+        heads = _heads(files, pinned, (found[1], *known), damaged=damaged)
+        bundle, first = _write_new(files, pinned, authorities, heads)
+        _put_aside(files, archive)
+        database.begin_another(archive, serial, origin=bundle.origin, note=first)
     except (sqlite3.Error, OSError) as error:
         raise UnavailableError(
             "store.unavailable",
@@ -154,11 +141,9 @@ def _write_new(
     return bundle, sign_checkpoint(empty, signer)
 
 
-def _put_aside(files: HubFiles, connection: sqlite3.Connection, archive: Path) -> None:
-    """A copy of all that the former log was."""
+def _put_aside(files: HubFiles, archive: Path) -> None:
+    """A copy of what the former log had beside its database."""
     archive.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with closing(sqlite3.connect(archive / files.database.name)) as copy:
-        connection.backup(copy)
     for path in (files.log_key, files.bundle, files.head):
         if path.is_file():
             shutil.copy2(path, archive / path.name)

@@ -6,7 +6,7 @@ from typing import Final
 from privyseal.storage.calls import Query
 from privyseal.tlog.tree import EMPTY_ROOT
 
-__all__ = ["empty_log", "stored_head"]
+__all__ = ["copy_log", "empty_log", "stored_head"]
 
 _LOG_TABLES: Final = ("log_entry", "log_node", "log_checkpoint", "log_cosigned", "log_head")
 _HEAD: Final = "SELECT origin, note FROM log_head"
@@ -27,6 +27,12 @@ async def stored_head() -> tuple[str, str] | None:
     """Origin and newest checkpoint of the log in a database; None if it holds none."""
     rows = await Query(_HEAD)
     return None if not rows else (str(rows[0][0]), str(rows[0][1]))
+
+
+async def copy_log(prefix: str) -> None:
+    """Copy the log's tables to others of the same database, whose names begin so; once. In one transaction."""
+    for table in _LOG_TABLES:
+        await Query(f"CREATE TABLE IF NOT EXISTS {prefix}_{table} AS SELECT * FROM {table}")  # noqa: S608 - of this package
 
 
 async def empty_log(origin: str, note: str) -> None:
