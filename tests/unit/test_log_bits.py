@@ -2,12 +2,18 @@
 """Every bit of a log counts: whichever one is flipped, in an exported file or in a row of the hub's database, `log
 verify` or the start of the hub names the place."""
 
+import itertools
+import multiprocessing
+import os
 import random
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -57,6 +63,20 @@ def flipped(data: bytes, place: int, bit: int) -> bytes:
 #: Tens of thousands of logs are verified in each of some tests.
 pytestmark = pytest.mark.timeout(900)
 
+PARTS: Final = os.cpu_count() or 1
+
+
+def mine(flips: Iterator[tuple[int, int]], part: int) -> Iterator[tuple[int, int]]:
+    """The flips that fall to one of several processes."""
+    return itertools.islice(flips, part, None, PARTS)
+
+
+def everywhere(work: Callable[..., list[str]], *arguments: object) -> list[str]:
+    """What all processes have found."""
+    with ProcessPoolExecutor(PARTS, mp_context=multiprocessing.get_context("fork")) as pool:
+        return [found for part in pool.map(work, range(PARTS), *([one] * PARTS for one in arguments)) for found in part]
+
+
 LOGS = {"32 entries": (32, 2, every_bit), "200 entries": (200, 3, a_bit_of_every_byte)}
 
 
@@ -69,26 +89,36 @@ def folder_log(folder: Path) -> PublicLog:
 
 @pytest.mark.parametrize("kind", LOGS)
 def test_a_bit_of_an_exported_file(kind: str, tmp_path: Path) -> None:
-    size, commits, bits = LOGS[kind]
+    size, commits, _ = LOGS[kind]
     log = sample(size, commits)
     export_log(log.beginning(7).public(), tmp_path)  # leaves partial tiles of an earlier size
     export_log(log.public(), tmp_path)
-    files = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"checkpoint", "vkey", "checkpoints/tail", f"tile/0/000.p/{size}", "tile/entries/000.p/7"} <= files.keys()
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"checkpoint", "vkey", "checkpoints/tail", f"tile/0/000.p/{size}", "tile/entries/000.p/7"} <= names
 
-    unnamed = []
-    for name, path in files.items():
-        data = path.read_bytes()
-        for place, bit in bits(data):
-            path.write_bytes(flipped(data, place, bit))
-            with pytest.raises(LogIntegrityError) as caught:
-                verify_log(folder_log(tmp_path))
-            if name not in caught.value.message and not names_entry(caught.value, name):
-                unnamed.append((name, place, bit, caught.value.message))
-        path.write_bytes(data)
-
-    assert unnamed == []
+    assert everywhere(unnamed_in_files, tmp_path, kind) == []
     assert verify_log(folder_log(tmp_path)).summary.size == size
+
+
+def unnamed_in_files(part: int, original: Path, kind: str) -> list[str]:
+    """What one process has to tell of its part of all flips, over a copy of its own."""
+    folder = original.with_name(f"{original.name}-{part}")
+    shutil.copytree(original, folder)
+    unnamed = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, data = path.relative_to(folder).as_posix(), path.read_bytes()
+        for place, bit in mine(LOGS[kind][2](data), part):
+            path.write_bytes(flipped(data, place, bit))
+            try:
+                verify_log(folder_log(folder))
+            except LogIntegrityError as error:
+                if name in error.message or names_entry(error, name):
+                    continue
+                unnamed.append(f"{name} {place} {bit}: {error.message}")
+            else:
+                unnamed.append(f"{name} {place} {bit}: nothing")
+        path.write_bytes(data)
+    return unnamed
 
 
 def names_entry(error: PrivysealError, name: str) -> bool:
@@ -168,10 +198,15 @@ TEXTS = {"note", "origin"}
 @pytest.mark.parametrize("kind", LOGS)
 @pytest.mark.parametrize(("table", "row", "column"), BLOBS, ids=[f"{table}.{column}" for table, _, column in BLOBS])
 def test_a_bit_of_a_value_in_a_row(table: str, row: str, column: str, kind: str) -> None:
+    assert everywhere(unnamed_in_rows, table, row, column, kind) == []
+
+
+def unnamed_in_rows(part: int, table: str, row: str, column: str, kind: str) -> list[str]:
+    """What one process has to tell of its part of all flips, over a database of its own."""
     size, commits, bits = LOGS[kind]
     if table == "log_node":  # there is none below 256 entries
         size, commits, bits = 600, 2, every_bit
-    tables = stored(sample(size, commits))
+    tables, unnamed = stored(sample(size, commits)), []
     with closing(tables.connection) as connection:
         tables.judge()
         as_kind = "CAST(? AS TEXT)" if column in TEXTS else "?"
@@ -179,11 +214,13 @@ def test_a_bit_of_a_value_in_a_row(table: str, row: str, column: str, kind: str)
         values = connection.execute(f"SELECT {row}, CAST({column} AS BLOB) FROM {table}").fetchall()
         assert values
         for number, value in values:
-            for place, bit in bits(value):
+            for place, bit in mine(bits(value), part):
                 connection.execute(change, (flipped(value, place, bit), number))
-                assert names_row(refusal(tables), table, number), (number, place, bit, refusal(tables))
+                if not names_row(refusal(tables), table, number):
+                    unnamed.append(f"{number} {place} {bit}: {refusal(tables)}")
             connection.execute(change, (value, number))
         tables.judge()
+    return unnamed
 
 
 @pytest.mark.parametrize(("table", "row"), [("log_head", "id"), ("log_checkpoint", "number")])

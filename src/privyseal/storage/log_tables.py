@@ -5,6 +5,7 @@ What is appended gathers in memory and is written in one go, when the log is rea
 inserting many entries at once costs a fraction of doing it one by one.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -174,9 +175,11 @@ class LogTables:
 
 
 def _note(size: int, root: bytes, note: str) -> str:
-    """A stored note, which must speak of the size and root beside it."""
-    if note.partition("\n")[2].startswith(f"{size}\n{encode_base64(root)}\n"):
-        return note
+    """A stored note, which must be text, and speak of the size and root beside it."""
+    with suppress(UnicodeEncodeError):
+        note.encode()
+        if note.partition("\n")[2].startswith(f"{size}\n{encode_base64(root)}\n"):
+            return note
     raise LogIntegrityError(
         "log.corrupt",
         f"the stored checkpoint of size {size} is not what its row in log_checkpoint says",
