@@ -70,7 +70,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._runnable: list[Process] = []
         self._all: list[asyncio.Task[Any]] = []
-        self._executors: dict[int, float] = {}
+        self._free_at: dict[object, float] = {}
         self._over = False
 
     # -- what asyncio asks of a loop ------------------------------------------------------------------------------
@@ -135,8 +135,8 @@ class SimLoop(asyncio.BaseEventLoop):
                 if not future.done():
                     future.set_result(value)
 
-        when = max(self._now + self.short_delay(), self._executors.get(id(executor), 0.0))
-        self._executors[id(executor)] = when
+        when = max(self._now + self.short_delay(), self._free_at.get(executor, 0.0))
+        self._free_at[executor] = when
         self.call_at(when, act)
         return future
 

@@ -105,7 +105,8 @@ class Requests:
         self._denials = denials
         self._trust = trust
         self._clock = clock
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        #: Woken in the order in which they came.
+        self._waiting: dict[str, list[asyncio.Event]] = {}
 
     def changed(self, request_id: str) -> None:
         """Wake whoever waits for this request."""
@@ -260,7 +261,7 @@ class Requests:
             ConfigError: `request.unknown`.
         """
         event = asyncio.Event()
-        self._waiting.setdefault(question.request_id, set()).add(event)
+        self._waiting.setdefault(question.request_id, []).append(event)
         try:
             view = None if fresh else await self._view(caller, question, enough=question.enough)
             with contextlib.suppress(TimeoutError):
@@ -271,7 +272,7 @@ class Requests:
                         view = await self._view(caller, question, enough=question.enough)
             return view or await self.view(caller, question)
         finally:
-            self._waiting[question.request_id].discard(event)
+            self._waiting[question.request_id].remove(event)
             if not self._waiting[question.request_id]:
                 del self._waiting[question.request_id]
 
