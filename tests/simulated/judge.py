@@ -91,7 +91,7 @@ class Judge:
                 self._story(entry).unknown += 1
 
     def _story(self, entry: Result | Unknown) -> _Story:
-        return self._stories[self._digests[entry.request, entry.item]]
+        return self._stories[self._digests.get((entry.request, entry.item), "")]  # of another log, if not known
 
     def used(self, digest: bytes, signature: bytes) -> None:
         """The token was used."""

@@ -38,7 +38,7 @@ from simulated.site import CLIENTS, PROFILES, Asked, asked, first_day
 from simulated.store import open_store
 from simulated.token import Device, SimToken
 
-__all__ = ["Report", "World", "run_schedule"]
+__all__ = ["Report", "World", "run_schedule", "silence"]
 
 _FAULTS_SECONDS = 90.0
 _PEACE_SECONDS = 1200.0
@@ -354,7 +354,7 @@ def _nothing(_logger: Any, _method: str, _event: Any) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """What hub and agent log would take most of the time."""
     before = structlog.get_config()
     structlog.configure(processors=[_nothing], wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -366,5 +366,5 @@ def _silence() -> Iterator[None]:
 
 def run_schedule(seed: int) -> Report:
     """Run the schedule of a seed."""
-    with _silence():
+    with silence():
         return World(seed).run()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulation can fail: with a rule of the protocol taken out of the code, a few hundred seeds find it."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from msgspec.structs import replace
 
 from privyseal.agent import operations
 from privyseal.hub import jobs
+from privyseal.hub.core import Hub
 from privyseal.hub.entries import result_entry
 from privyseal.hub.services import submit
 from privyseal.hub.services.dispatch import Dispatch
@@ -17,9 +20,12 @@ from privyseal.ports.journal import OutcomeState
 from privyseal.ports.store import Job, Tx
 from privyseal.storage import connection, journal_tables
 from privyseal.storage.journal import SqliteJournal
+from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.entry import encode_entry
+from privyseal.tlog.note import parse_vkey
 from privyseal.wire.link import ItemDone
-from simulated.world import run_schedule
+from simulated.site import first_day
+from simulated.world import World, run_schedule, silence
 
 
 def caught(rules: set[str], count: int, *, first: int = 0) -> tuple[int, set[str]]:
@@ -109,6 +115,71 @@ def test_a_signature_of_an_older_fence_counts(monkeypatch: pytest.MonkeyPatch) -
 def test_items_that_are_told_before_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "has_ended", lambda _: True)
     assert caught({"end"}, 100)
+
+
+# -- a hub that shows another log -----------------------------------------------------------------------------------
+
+
+class Restored(World):
+    """A hub whose whole directory is brought back from the first day, `head.checkpoint` too, and who asks no agent."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.chaos.left = 0
+        self.loop.world.call_at(30.0, self._restore)
+
+    def _restore(self) -> None:
+        assert self.hub is not None
+        self.before = checkpoints(self.hub_database.image, "log_checkpoint", "note")
+        self.hub.process.kill()
+        self.hub_database.image = first_day().hub_image
+        self.head_disk.restore(first_day().head_file)
+
+    @property
+    def forked(self) -> bool:
+        """Whether the agent signed under checkpoints of both logs that only one of them has."""
+        after = checkpoints(self.hub_database.image, "log_checkpoint", "note")
+        signed = checkpoints(self.journal_database.image, "operation", "checkpoint_note")
+        return bool(signed - self.before) and bool(signed - after)
+
+
+def checkpoints(image: bytes, table: str, column: str) -> set[str]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(image)
+        return {note for (note,) in connection.execute(f"SELECT {column} FROM {table}")}
+
+
+def signed_under_two_logs(seeds: range) -> list[int]:
+    return [seed for seed in seeds if restored(seed).forked]
+
+
+def restored(seed: int) -> Restored:
+    with silence():
+        world = Restored(seed)
+        world.run()
+    return world
+
+
+@pytest.fixture
+def _no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def believe(self: Hub, size: int, root: bytes) -> None:
+        pass
+
+    monkeypatch.setattr(Hub, "check_agent_head", believe)
+
+
+@pytest.mark.usefixtures("_no_questions")
+def test_an_agent_signs_under_one_log_whatever_its_hub_shows() -> None:
+    assert signed_under_two_logs(range(60)) == []
+
+
+@pytest.mark.usefixtures("_no_questions")
+def test_an_agent_that_heeds_no_consistency_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    def signature_alone(job: Any, _held: Any, bundle: Any) -> Any:
+        return open_checkpoint(job.checkpoint, origin=bundle.hub, verifiers=(parse_vkey(bundle.statement.log_key),))
+
+    monkeypatch.setattr("privyseal.agent.executor.check_checkpoint", signature_alone)
+    assert signed_under_two_logs(range(60))
 
 
 # -- what the simulation has found -------------------------------------------------------------------------------
