@@ -204,7 +204,7 @@ class _Model:
     def _settle(self, state: State, answer: ItemDone | ItemRefused) -> State:
         place = next(n for n, job in enumerate(state.jobs) if job.request_id == answer.request)
         job = state.jobs[place]
-        settled = self._rules.settle(job, fence=answer.fence, answer=answer)
+        settled = self._rules.settle(job, asked=replace(job, fence=answer.fence), answer=answer)
         if settled is None or state.lease is None:
             return state
         became = settled.recorded(0)

@@ -44,7 +44,7 @@ def test_released_before_it_is_on_record(monkeypatch: pytest.MonkeyPatch) -> Non
         async def store(tx: Tx) -> None:
             for one in ended:
                 job = await tx.job(one.job.request_id, one.job.item)
-                became = jobs.settle(job, fence=one.job.fence, answer=one.answer)
+                became = jobs.settle(job, asked=one.job, answer=one.answer)
                 if job is not None and became is not None:
                     settled.append((job, one))
                     await tx.put_job(became.recorded(one.job.intent_index))

@@ -73,12 +73,14 @@ def claimed(job: Job, *, fence: int, intent_index: int) -> Job:
     return replace(job, state=JobState.INTENT, fence=fence, intent_index=intent_index)
 
 
-def settle(job: Job | None, *, fence: int, answer: ItemDone | ItemRefused) -> Settled | None:
-    """What becomes of the job as it is stored now, given an answer for `fence`.
+def settle(job: Job | None, *, asked: Job, answer: ItemDone | ItemRefused) -> Settled | None:
+    """What becomes of the job as it is stored now, given an answer for it as it was when its agent was asked.
 
-    Only the fence of the open intent counts: None if the answer is for another one, and changes nothing.
+    Only the open intent counts: None if the answer is for another one, and changes nothing. Its fence is not enough to
+    tell: an item that was queued again has the same (an answer may wait for a database that takes nothing).
     """
-    if job is None or job.state is not JobState.INTENT or job.fence != fence:
+    open_intent = (JobState.INTENT, asked.fence, asked.intent_index)
+    if job is None or (job.state, job.fence, job.intent_index) != open_intent:
         return None
     if isinstance(answer, ItemDone):
         return Settled(job=replace(job, state=JobState.SIGNED, signature=answer.signature), record=Record.OK)

@@ -290,7 +290,7 @@ class Lane:
 
     async def _write_ended(self, tx: Tx, ended: _Ended) -> None:
         current = await tx.job(ended.job.request_id, ended.job.item)
-        settled = settle(current, fence=ended.job.fence, answer=ended.answer)
+        settled = settle(current, asked=ended.job, answer=ended.answer)
         if current is None or settled is None:
             return
         now_ms = await tx.now_ms()
