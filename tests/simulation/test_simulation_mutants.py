@@ -22,7 +22,6 @@ from privyseal.storage import connection, journal_tables
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.entry import encode_entry
-from privyseal.tlog.note import parse_vkey
 from privyseal.wire.link import ItemDone
 from simulated.site import first_day
 from simulated.world import World, run_schedule, silence
@@ -163,7 +162,7 @@ def restored(seed: int) -> Restored:
 @pytest.fixture
 def _no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     async def believe(self: Hub, size: int, root: bytes) -> None:
-        pass
+        self.store.agree()
 
     monkeypatch.setattr(Hub, "check_agent_head", believe)
 
@@ -176,7 +175,7 @@ def test_an_agent_signs_under_one_log_whatever_its_hub_shows() -> None:
 @pytest.mark.usefixtures("_no_questions")
 def test_an_agent_that_heeds_no_consistency_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     def signature_alone(job: Any, _held: Any, bundle: Any) -> Any:
-        return open_checkpoint(job.checkpoint, origin=bundle.hub, verifiers=(parse_vkey(bundle.statement.log_key),))
+        return open_checkpoint(job.checkpoint, origin=bundle.origin, verifiers=(bundle.log_key,))
 
     monkeypatch.setattr("privyseal.agent.executor.check_checkpoint", signature_alone)
     assert signed_under_two_logs(range(60))
