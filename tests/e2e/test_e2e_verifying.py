@@ -106,7 +106,7 @@ def _other_origin(text: str) -> str:
         (_other_entry, 3, "proof.inclusion"),
         (_other_index, 3, "proof.inclusion"),
         (_other_size, 3, "note.signature"),
-        (_other_origin, 3, "note.unsigned"),
+        (_other_origin, 3, "checkpoint.origin"),
         (lambda _: "", 1, "receipt.malformed"),
         (lambda text: text[: len(text) // 2], 1, "receipt.malformed"),
         (lambda text: text.replace("\n", "\r\n"), 1, "receipt.malformed"),
@@ -157,7 +157,7 @@ def test_a_stranger_needs_only_file_receipt_bundle_and_root(up: Up, signed: Path
 
 
 def test_a_bundle_of_another_hub(up: Up, site: Site, signed: Path) -> None:
-    refuses(up, signed, 3, "note.unsigned", "--bundle", site.client().identity.bundle)
+    refuses(up, signed, 3, "checkpoint.origin", "--bundle", site.client().identity.bundle)
 
 
 def test_a_file_that_is_no_bundle_is_named(up: Up, signed: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_file_that_is_no_bundle_is_named(up: Up, signed: Path) -> None:
 def test_a_receipt_of_another_hub(up: Up, site: Site, signed: Path) -> None:
     root = up.directory / "test-root.pem"
 
-    refused(site.run("verify", "--trust", root, signed), 3, "note.unsigned")
+    refused(site.run("verify", "--trust", root, signed), 3, "checkpoint.origin")
 
 
 def test_a_hub_that_does_not_answer_is_not_needed(up: Up, signed: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Hub:
         is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.store = AwaitedStore(WatchedStore(store, self.fail))
+        self.store = AwaitedStore(WatchedStore(store, self.fail), self._begin_writing)
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
@@ -224,6 +224,8 @@ class Hub:
         await self.dispatch.start()
         self._witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
         self._witnessing.add_done_callback(self._witnessing_ended)
+
+    def _begin_writing(self) -> None:
         self.anchors.start()
 
     async def _await_agreement(self, confirmed_size: int | None) -> None:

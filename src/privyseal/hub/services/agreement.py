@@ -23,13 +23,17 @@ class AwaitedStore:
         agreed: Whether it writes.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, on_agreement: Callable[[], None]) -> None:
+        """`on_agreement` is called once, when it begins to write."""
         self._store: Final = store
+        self._on_agreement: Final = on_agreement
         self.agreed = False
 
     def agree(self) -> None:
         """Somebody else knows this log, and no newer one."""
-        self.agreed = True
+        if not self.agreed:
+            self.agreed = True
+            self._on_agreement()
 
     def refusal(self) -> UnavailableError:
         """Why nothing is written yet."""
