@@ -18,6 +18,7 @@ CHUNK = 500
 #: Seeds that failed once, and what was wrong. What undoes each of these corrections is in test_simulation_mutants.py.
 KEPT = {
     1000: "the hello of a dead agent process was read after its successor's, which then stood linked and unheard",
+    1008117: "an agent came back while its first announcement was being written: two lanes for one key profile",
     1028655: "an answer that had waited for a full disk ended the intent that was written since, under the same fence",
     1006: "an agent whose journal failed in a commit went on, and came back to the hub for ever to be asked in vain",
 }

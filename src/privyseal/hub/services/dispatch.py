@@ -96,24 +96,32 @@ class Dispatch:
             IdentityError: `identity.revoked` if the link is not the agent's any more.
             ConfigError: `profile.taken` if another agent with a live link serves a profile of that name.
         """
-        if self._links.get(link.agent.name) is not link:
-            raise IdentityError("identity.revoked", f"this link does not stand for agent {link.agent.name!r} any more")
         for announcement in announcements:
-            lane = self._lanes.get(announcement.name)
-            if lane is not None and lane.agent_name != link.agent.name and lane.agent_name in self._links:
-                raise ConfigError(
-                    "profile.taken",
-                    f"key profile {announcement.name!r} is served by agent {lane.agent_name!r} already",
-                    hint="give the profile another name in this agent's agent.toml",
-                )
+            self._check_stands(link)
+            self._check_free(link, announcement.name)
             problem: PrivysealError | None = None
             if announcement.problem_code:
                 problem = TokenError(announcement.problem_code, announcement.problem, hint=announcement.problem_hint)
             profile = await self._record(link, announcement)
-            if lane is None:
-                lane = self._open(profile)
+            # While that was written the agent may have come back, and announced the same over another link.
+            self._check_stands(link)
+            self._check_free(link, announcement.name)
+            lane = self._lanes.get(announcement.name) or self._open(profile)
             await lane.attach(link, profile, problem)
         self.changed.set()
+
+    def _check_stands(self, link: AgentLink) -> None:
+        if self._links.get(link.agent.name) is not link:
+            raise IdentityError("identity.revoked", f"this link does not stand for agent {link.agent.name!r} any more")
+
+    def _check_free(self, link: AgentLink, name: str) -> None:
+        lane = self._lanes.get(name)
+        if lane is not None and lane.agent_name != link.agent.name and lane.agent_name in self._links:
+            raise ConfigError(
+                "profile.taken",
+                f"key profile {name!r} is served by agent {lane.agent_name!r} already",
+                hint="give the profile another name in this agent's agent.toml",
+            )
 
     async def _record(self, link: AgentLink, announcement: ProfileAnnouncement) -> ProfileRow:
         """Write a `key` entry if the profile is new or differs from what is known."""
