@@ -66,6 +66,20 @@ def test_a_stranger_needs_the_bundle_or_the_key_alone(up: Up, exported: Path, ur
     refused(privyseal("log", "verify", "--vkey", vkey, cwd=tmp_path), 2, "log.key")
 
 
+def test_the_log_extends_the_hub_s_own_head_that_was_kept(up: Up, exported: Path, tmp_path: Path, app: Path) -> None:
+    kept = tmp_path / "head.checkpoint"
+    kept.write_bytes((up.directory / "hub" / "head.checkpoint").read_bytes())
+    before = export(up, exported)["size"]
+    succeeded(up.run("sign", "--key", "demo", app))
+
+    found = succeeded(up.run("log", "verify", "--checkpoint", kept, "--json")).document
+    assert found["extends"] == [{"file": str(kept), "size": before}]
+    assert found["size"] > before
+    newer = up.directory / "hub" / "head.checkpoint"
+    refused(up.run("log", "verify", exported, "--checkpoint", newer), 10, "log.rewound")
+    refused(up.run("log", "verify", kept, "--checkpoint", newer), 2, "log.key")
+
+
 def test_a_flipped_byte_in_any_file_is_found_by_whoever_reads_it_over_http(up: Up, exported: Path, url: str) -> None:
     assert len(served(exported)) >= 5
     # With both of the log's keys: with its Ed25519 key alone, the other line on the checkpoint is a stranger's.

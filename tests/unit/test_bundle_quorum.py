@@ -16,8 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from privyseal.errors import ConfigError, MalformedInputError, PrivysealError
-from privyseal.identity.bundle import BUNDLE_TYPE, AuthorityKey, BundleStatement, load_bundle, open_bundle, seal_bundle
+from privyseal.errors import ConfigError, MalformedInputError, PrivysealError, VerificationError
+from privyseal.identity.bundle import (
+    BUNDLE_TYPE,
+    AuthorityKey,
+    BundleStatement,
+    load_bundle,
+    open_bundle,
+    open_successor,
+    seal_bundle,
+)
 from privyseal.identity.ca import make_ca
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import canonical_json
@@ -194,3 +202,51 @@ def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
 
     assert caught.value.code == "file.missing"
     assert "bundle.json" in caught.value.message
+
+
+NEW_KEYS = (key(4), key(5), key(6))
+NEW_AUTHORITIES = tuple(
+    AuthorityKey(name=f"new key {place}", key=one.public_key().public_bytes_raw()) for place, one in enumerate(NEW_KEYS)
+)
+
+
+@pytest.mark.parametrize("keys", [KEYS[:2], KEYS[1:], KEYS], ids=["01", "12", "012"])
+def test_a_quorum_of_the_pinned_authorities_replaces_a_bundle_and_its_authorities(
+    keys: tuple[Ed25519PrivateKey, ...],
+) -> None:
+    assert open_successor(sealed(*keys, serial=2), BUNDLE).statement.serial == 2
+
+    new = open_successor(sealed(*keys, *NEW_KEYS, serial=7, authorities=NEW_AUTHORITIES), BUNDLE)
+    assert new.authority_keys == tuple(one.public_key().public_bytes_raw() for one in NEW_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "why"),
+    [
+        (KEYS, {"serial": 1}, "serial 1"),
+        (KEYS, {"serial": 0}, "serial 0"),
+        (NEW_KEYS, {"authorities": NEW_AUTHORITIES}, "0 of the authority keys"),
+        ((*NEW_KEYS, KEYS[0]), {"authorities": NEW_AUTHORITIES}, "1 of the authority keys"),
+        ((*NEW_KEYS, KEYS[0], KEYS[0]), {"authorities": NEW_AUTHORITIES}, "1 of the authority keys"),
+        (KEYS[:1], {"quorum": 1}, "1 of the authority keys"),
+    ],
+    ids=["same serial", "lower serial", "new keys alone", "one of the old", "one of the old twice", "lower quorum"],
+)
+def test_no_other_bundle_replaces_it(keys: tuple[Ed25519PrivateKey, ...], changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        open_successor(sealed(*keys, **{"serial": 2, **changes}), BUNDLE)
+
+    assert caught.value.code == "bundle.successor"
+    assert why in caught.value.message
+
+
+def test_a_bundle_of_another_hub_does_not_replace_it_though_the_same_keys_signed_it() -> None:
+    names = {
+        "hub": "other.example",
+        "log_key": NoteSigner(name="other.example", key=key(9)).verifier.vkey,
+        "log_mldsa_key": Cosigner(name="other.example", key=LOG_MLDSA_KEY).verifier.vkey,
+    }
+    with pytest.raises(VerificationError) as caught:
+        open_successor(sealed(*KEYS, serial=2, **names), BUNDLE)
+
+    assert caught.value.code == "bundle.successor"

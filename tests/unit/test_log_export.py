@@ -12,6 +12,7 @@ from log_samples import ORIGIN, SIGNER, GrownLog, genesis, intent_at, result_of
 from privyseal.client.log import PublicLog
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedLog, verify_log
+from privyseal.client.log_kept import KeptCheckpoint
 from privyseal.client.log_source import FolderSource
 from privyseal.errors import ConfigError, LogIntegrityError
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -319,3 +320,42 @@ def test_recomputed_tiles_are_those_that_a_tree_needs(size: int) -> None:
     assert again.unfinished() == rows.unfinished()
     assert tiles[Tile(level=0, index=0, width=min(size, 256))] == b"".join(leaves[:256])
     assert Checkpoint(origin=ORIGIN, size=again.size, root=again.root).size == size
+
+
+@pytest.mark.parametrize("size", [1, 200, 256, 700])
+def test_a_log_extends_a_checkpoint_that_was_kept_elsewhere(tmp_path: Path, size: int) -> None:
+    log = GrownLog().grow_to(size)
+    kept = tmp_path / "head.checkpoint"
+    kept.write_text(log.notes[-1])
+    log.grow_to(700)
+
+    head = KeptCheckpoint(log.public(), kept)
+    verify_log(log.public(), (head,))
+
+    assert (head.path, head.checkpoint.size) == (kept, size)
+
+
+def test_a_log_that_does_not_extend_a_kept_checkpoint_is_refused(tmp_path: Path) -> None:
+    log = GrownLog().grow_to(300)
+    kept = tmp_path / "head.checkpoint"
+
+    def refused(note: str) -> LogIntegrityError:
+        kept.write_text(note)
+        with pytest.raises(LogIntegrityError) as caught:
+            verify_log(log.public(), (KeptCheckpoint(log.public(), kept),))
+        assert str(kept) in caught.value.message
+        return caught.value
+
+    other = Checkpoint(origin=ORIGIN, size=200, root=bytes(32))
+    longer = replace(other, size=301)
+    assert refused(sign_checkpoint(other, SIGNER)).code == "log.fork"
+    assert refused(sign_checkpoint(longer, SIGNER)).code == "log.rewound"
+    assert refused(log.notes[-1].replace("300", "301")).code == "log.checkpoint"
+    assert refused("").code == "log.checkpoint"
+
+
+def test_a_kept_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        KeptCheckpoint(GrownLog().grow_to(3).public(), tmp_path / "head.checkpoint")
+
+    assert caught.value.code == "file.missing"

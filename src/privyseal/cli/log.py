@@ -24,6 +24,7 @@ from privyseal.client.log_agents import AgentVerdict
 from privyseal.client.log_anchors import AnchorCheck
 from privyseal.client.log_export import export_log
 from privyseal.client.log_files import VerifiedLog, verify_log
+from privyseal.client.log_kept import KeptCheckpoint
 from privyseal.client.log_tail import Chosen, LogTail, Shown
 from privyseal.client.log_tail import follow as follow_log
 from privyseal.client.verifying import read_roots
@@ -44,6 +45,7 @@ def verify(  # noqa: PLR0913 - a command's options
     witnesses: Annotated[tuple[str, ...], Parameter(name="--witness", negative="")] = (),
     policy: Policy = None,
     agents: Annotated[tuple[Path, ...], Parameter(name="--agent", negative="")] = (),
+    kept: Annotated[tuple[Path, ...], Parameter(name="--checkpoint", negative="")] = (),
     tsa_trust: tuple[Path, ...] = (),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
@@ -68,6 +70,9 @@ def verify(  # noqa: PLR0913 - a command's options
         Quorum policy (c2sp.org/tlog-policy) that the checkpoint's cosignatures must meet.
     agents
         What an agent signed under, as `privyseal agent export` wrote it: must stand in the log. May be repeated.
+    kept
+        A checkpoint that was kept elsewhere, such as the hub's `head.checkpoint`: the log must extend it. May be
+        repeated.
     tsa_trust
         PEM file with roots of TSAs: then each anchor's timestamp token must lead to one. May be repeated.
     as_json
@@ -76,22 +81,28 @@ def verify(  # noqa: PLR0913 - a command's options
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
     if witnesses or policy is not None or (log and Path(log).is_file()):
-        if bundle is not None or vkey or agents:
+        if bundle is not None or vkey or agents or kept:
             raise ConfigError(
-                "log.key", "--bundle, --vkey and --agent are for a whole log, not for a checkpoint's file"
+                "log.key", "--bundle, --vkey, --agent and --checkpoint are for a whole log, not for a checkpoint's file"
             )
         verify_cosigned(log, keys=witnesses, policy=policy, as_json=as_json, config=config)
         return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
     anchors = AnchorCheck(opened, read_roots(tsa_trust))
+    heads = tuple(KeptCheckpoint(opened, path) for path in kept)
     with comparing(agents, opened) as comparisons:
-        verified = verify_log(opened, (anchors, *comparisons))
+        verified = verify_log(opened, (anchors, *heads, *comparisons))
         verdicts = tuple(comparison.verdict() for comparison in comparisons)
-    _print_verified(verified, anchors, verdicts, as_json=as_json)
+    _print_verified(verified, anchors, heads, verdicts, as_json=as_json)
 
 
 def _print_verified(
-    verified: VerifiedLog, anchors: AnchorCheck, verdicts: tuple[AgentVerdict, ...], *, as_json: bool
+    verified: VerifiedLog,
+    anchors: AnchorCheck,
+    heads: tuple[KeptCheckpoint, ...],
+    verdicts: tuple[AgentVerdict, ...],
+    *,
+    as_json: bool,
 ) -> None:
     summary = verified.summary
     data = {
@@ -120,6 +131,9 @@ def _print_verified(
     if anchors.newest is not None:
         data["anchors"] = {"count": anchors.count, "newest": anchor_data(anchors.newest)}
         lines.append(f"anchors   {anchors.count}, the newest: {anchor_line(anchors.newest)}")
+    if heads:
+        data["extends"] = [{"file": str(head.path), "size": head.checkpoint.size} for head in heads]
+        lines += [f"extends   {head.path}: {head.checkpoint.size} entries" for head in heads]
     if verdicts:
         data["agents"] = [verdict_data(verdict) for verdict in verdicts]
         lines += [line for verdict in verdicts for line in verdict_lines(verdict)]
