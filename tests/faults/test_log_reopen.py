@@ -15,7 +15,7 @@ from api_client import Asked
 from postgres_server import PostgresServer
 from privyseal.client.receipts import check_receipt
 from privyseal.errors import ConfigError, LogIntegrityError, VerificationError
-from privyseal.hub import former_log, reopening
+from privyseal.hub import idle_database, reopening
 from privyseal.hub.reopening import reopen_log
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.storage.journal import SqliteJournal
@@ -202,7 +202,7 @@ async def test_an_end_at_any_step_is_made_up_for(lost: Lost, step: str, monkeypa
         raise EndError
 
     with monkeypatch.context() as patched:
-        patched.setattr(former_log._Sqlite if step == "begin_another" else reopening, step, end)
+        patched.setattr(idle_database._Sqlite if step == "begin_another" else reopening, step, end)
         with pytest.raises(EndError):
             reopen_log(lost.hub, (lost.authority,), known=(lost.known,))
     if step == "_put_in_place":

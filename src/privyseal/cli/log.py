@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, Any, Final, get_args
 
 from cyclopts import Parameter
 
@@ -18,7 +18,7 @@ from privyseal.cli.reopening import reopen
 from privyseal.cli.searching import find, report
 from privyseal.cli.witnessing import Policy, cosign, verify_cosigned, witness
 from privyseal.client.config import load_client_config
-from privyseal.client.log import LogReader
+from privyseal.client.log import LogReader, PublicLog
 from privyseal.client.log_access import open_log
 from privyseal.client.log_agents import AgentVerdict
 from privyseal.client.log_anchors import AnchorCheck
@@ -88,6 +88,17 @@ def verify(  # noqa: PLR0913 - a command's options
         verify_cosigned(log, keys=witnesses, policy=policy, as_json=as_json, config=config)
         return
     opened = open_log(log, bundle=bundle, vkey=vkey, config=config)
+    _verify_whole(opened, agents, kept, tsa_trust, as_json=as_json)
+
+
+def _verify_whole(
+    opened: PublicLog,
+    agents: tuple[Path, ...],
+    kept: tuple[Path, ...],
+    tsa_trust: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> None:
     anchors = AnchorCheck(opened, read_roots(tsa_trust))
     heads = tuple(KeptCheckpoint(opened, path) for path in kept)
     with comparing(agents, opened) as comparisons:
@@ -128,6 +139,16 @@ def _print_verified(
         lines.append(f"          the first {summary.pruned} entries were pruned, as the log says: their hashes remain")
     if verified.beyond:
         lines.append(f"          {verified.beyond} files lie beyond the checkpoint: an export was cut off")
+    more, more_lines = _held_against(anchors, heads, verdicts)
+    emit({**data, **more}, (*lines, *more_lines), as_json=as_json)
+
+
+def _held_against(
+    anchors: AnchorCheck, heads: tuple[KeptCheckpoint, ...], verdicts: tuple[AgentVerdict, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    """What else the log was held against: for programs, and for people."""
+    data: dict[str, Any] = {}
+    lines: list[str] = []
     if anchors.newest is not None:
         data["anchors"] = {"count": anchors.count, "newest": anchor_data(anchors.newest)}
         lines.append(f"anchors   {anchors.count}, the newest: {anchor_line(anchors.newest)}")
@@ -137,7 +158,7 @@ def _print_verified(
     if verdicts:
         data["agents"] = [verdict_data(verdict) for verdict in verdicts]
         lines += [line for verdict in verdicts for line in verdict_lines(verdict)]
-    emit(data, lines, as_json=as_json)
+    return data, lines
 
 
 def export(

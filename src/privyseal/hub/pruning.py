@@ -5,6 +5,7 @@ Bodies go, a prefix of whole bundles at a time; every hash stays, so that roots,
 were. Before that an `admin` entry says so. Enrolments, grants and keys keep their bodies: jobs are proven with them.
 """
 
+import asyncio
 import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator, Mapping
@@ -12,16 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from privyseal.errors import ConfigError, MalformedInputError
+from privyseal.errors import MalformedInputError
 from privyseal.hub.config import HubFiles, load_hub_config
+from privyseal.hub.database import open_store
 from privyseal.hub.entries import leaf_spki
+from privyseal.hub.idle_database import idle_database
 from privyseal.identity.bundle import load_bundle
-from privyseal.identity.keyfile import load_ed25519
 from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.store import ReadTx, Store, Tx
-from privyseal.storage.pruning import drop_bodies, ensure_unused
-from privyseal.storage.sqlite import SqliteStore
 from privyseal.tlog.entry import Admin, Enrol, Entry, GrantEntry, Intent, KeyEntry, encode_entry, parse_entry
 from privyseal.tlog.tile import TILE_WIDTH
 
@@ -74,25 +74,14 @@ async def prune_log(directory: Path, retention: Retention, *, dry_run: bool, clo
     """Prune the log of the hub in a directory, which must not run.
 
     Raises:
-        ConfigError: `store.in_use`, `log.prune_postgresql`; what is missing or malformed.
+        ConfigError: `store.in_use`; what is missing or malformed.
         LogIntegrityError, UnavailableError: as opening the store; nothing is dropped then.
         MalformedInputError: `certificate.malformed`.
     """
-    files = HubFiles(directory)
-    if load_hub_config(directory).database:
-        raise ConfigError(
-            "log.prune_postgresql",
-            "this hub keeps its log in PostgreSQL, where `log prune` cannot work yet",
-            hint="keep all of it, or export it and begin anew",
-        )
-    ensure_unused(files.database)
-    store = await SqliteStore.open(
-        files.database,
-        origin=load_bundle(files.bundle).origin,
-        log_key=load_ed25519(files.log_key),
-        clock=clock,
-        head_path=files.head,
-    )
+    files, config = HubFiles(directory), load_hub_config(directory)
+    database = idle_database(files, config)
+    await asyncio.to_thread(database.ensure_unused)
+    store = await open_store(config, load_bundle(files.bundle).origin, files, clock)
     index: int | None = None
     try:
         plan = await _plan(store, retention, clock())
@@ -109,7 +98,7 @@ async def prune_log(directory: Path, retention: Retention, *, dry_run: bool, clo
     finally:
         await store.close()
     if index is not None:
-        drop_bodies(files.database, plan.dropped)
+        await asyncio.to_thread(database.drop_bodies, plan.dropped)
     return Pruned(entries=plan.entries if plan.dropped else 0, bodies=len(plan.dropped), stop=plan.stop, index=index)
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubFiles, load_hub_config
-from privyseal.hub.former_log import former_database
+from privyseal.hub.idle_database import idle_database
 from privyseal.identity.bundle import FormerLog, TrustBundle, load_bundle, open_bundle, open_successor, seal_bundle
 from privyseal.identity.keyfile import load_ml_dsa_44, save_private_key, write_public
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -68,11 +68,12 @@ def reopen_log(
         UnavailableError: `store.unavailable`.
     """
     files = HubFiles(directory)
-    database = former_database(files, load_hub_config(directory))
+    database = idle_database(files, load_hub_config(directory))
     pinned = load_bundle(files.bundle)
     serial = pinned.statement.serial
     archive = directory / _CLOSED / f"{serial}"
     try:
+        database.ensure_unused()
         found = database.head()
         if found is None or found[0] != pinned.origin:
             return _finish(files, pinned, archive)

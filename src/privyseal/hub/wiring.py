@@ -13,19 +13,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privyseal.errors import ConfigError
-from privyseal.hub.config import HubConfig, HubFiles, load_hub_config, split_address
+from privyseal.hub.config import HubFiles, load_hub_config, split_address
 from privyseal.hub.core import Hub
+from privyseal.hub.database import open_store
 from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.http import link, log, membership, signatures, timestamps
 from privyseal.hub.http.routes import Listener, Route, application
 from privyseal.hub.services.enrol import TlsAuthority
 from privyseal.identity.ca import issue_server, new_tls_key
-from privyseal.identity.keyfile import load_ed25519, load_ml_dsa_44, load_tls_key, save_private_key, write_public
+from privyseal.identity.keyfile import load_ml_dsa_44, load_tls_key, save_private_key, write_public
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
-from privyseal.ports.store import Store
-from privyseal.storage.postgres import PostgresStore
-from privyseal.storage.sqlite import SqliteStore
 from privyseal.tlog.cosignature import Cosigner
 
 __all__ = ["HubProcess", "all_routes", "open_hub"]
@@ -126,7 +124,7 @@ async def open_hub(directory: Path, clock: Clock = system_clock, *, is_here: Sam
         certificate=x509.load_pem_x509_certificate(bundle.statement.ca.encode()), key=load_tls_key(files.ca_key)
     )
     log_cosigner = Cosigner(name=bundle.origin, key=load_ml_dsa_44(files.log_mldsa_key))
-    store = await _open_store(config, bundle.origin, files, clock)
+    store = await open_store(config, bundle.origin, files, clock)
     hub = Hub(
         config=config,
         trust=trust,
@@ -137,12 +135,3 @@ async def open_hub(directory: Path, clock: Clock = system_clock, *, is_here: Sam
         is_here=is_here,
     )
     return HubProcess(hub=hub, files=files, authority=authority, clock=clock)
-
-
-async def _open_store(config: HubConfig, origin: str, files: HubFiles, clock: Clock) -> Store:
-    log_key = load_ed25519(files.log_key)
-    if config.database:
-        return await PostgresStore.open(
-            config.database, origin=origin, log_key=log_key, clock=clock, head_path=files.head
-        )
-    return await SqliteStore.open(files.database, origin=origin, log_key=log_key, clock=clock, head_path=files.head)

@@ -18,7 +18,7 @@ from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.storage.batches import conflict
 from privyseal.storage.calls import ROLL_BACK, SAVEPOINT, Call, Control, Insert, Query, Row, carry_out_async
 
-__all__ = ["FAULTS", "READING", "WRITING", "Session", "judge_postgres"]
+__all__ = ["FAULTS", "READING", "WRITING", "Session", "connected_hubs", "judge_postgres"]
 
 T = TypeVar("T")
 
@@ -35,8 +35,13 @@ _STATEMENT_SECONDS: Final = 30.0
 #: Rows from which on COPY is quicker than INSERT.
 _COPY_ROWS: Final = 5
 _OLDEST_SERVER: Final = 130_000
+_APPLICATION: Final = "privyseal hub"
+_CONNECTED: Final = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = ? AND pid <> pg_backend_pid()"
+)
 _SETTINGS: Final = {
-    "application_name": "privyseal hub",
+    "application_name": _APPLICATION,
     "synchronous_commit": "on",
     # Less than _STATEMENT_SECONDS: the server's answer says more than a silence.
     "lock_timeout": "20s",
@@ -50,6 +55,12 @@ _SERVER: Final = (
 )
 #: The first eight digits of a WAL file's name are the timeline, which changes whenever a standby takes over.
 _TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
+
+async def connected_hubs() -> int:
+    """How many other connections a hub has to this database, as far as this account is shown them."""
+    ((count,),) = await Query(_CONNECTED, (_APPLICATION,))
+    return int(count)
 
 
 def judge_postgres(error: BaseException) -> BaseException | None:

@@ -1,60 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropping the bodies of old entries from a hub's SQLite database while no hub uses it. Their leaf hashes stay."""
+"""Dropping the bodies of old entries from a hub's database. Their leaf hashes stay."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Final
 
-from privyseal.errors import ConfigError, UnavailableError
-from privyseal.storage.connection import configure, connect
+from privyseal.storage.calls import Query
+from privyseal.tlog.tile import TILE_WIDTH
 
-__all__ = ["drop_bodies", "ensure_unused"]
+__all__ = ["drop_bodies"]
 
-_DROP: Final = "UPDATE log_entry SET body = x'' WHERE entry_index = ?"
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection beside which there is no other."""
-    try:
-        with closing(connect(str(path))) as connection:
-            # Whoever has the database open in WAL mode holds a lock that this asks for; nothing may come between.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("BEGIN EXCLUSIVE")
-            connection.execute("COMMIT")
-            configure(connection, str(path))
-            yield connection
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise ConfigError(
-                "store.in_use", f"another process has {path} open", hint="stop the hub; it can start again afterwards"
-            ) from error
-        raise UnavailableError("store.unavailable", f"the database {path} cannot be used: {error}") from error
+_DROP: Final = "UPDATE log_entry SET body = ? WHERE entry_index >= ? AND entry_index < ?"
 
 
-def ensure_unused(path: Path) -> None:
-    """Refuse a database that somebody has open.
+async def drop_bodies(indexes: Iterable[int]) -> None:
+    """Drop entries' bodies. In one transaction.
 
-    Raises:
-        ConfigError: `store.in_use`.
-        UnavailableError: `store.unavailable`.
+    Args:
+        indexes: Of the entries, rising.
     """
-    with _alone(path):
-        pass
+    for run in _runs(indexes):
+        await Query(_DROP, (b"", run.start, run.stop))
 
 
-def drop_bodies(path: Path, indexes: Iterable[int]) -> None:
-    """Drop entries' bodies, all or none, and give the room back.
-
-    Raises:
-        ConfigError: `store.in_use`.
-        UnavailableError: `store.unavailable`.
-    """
-    with _alone(path) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(_DROP, ((index,) for index in indexes))
-        connection.execute("COMMIT")
-        connection.execute("VACUUM")
+def _runs(indexes: Iterable[int]) -> Iterator[range]:
+    """The indexes as runs without a gap; of one bundle at most, so that no statement takes long."""
+    run = range(0)
+    for index in indexes:
+        if run and (index != run.stop or len(run) == TILE_WIDTH):
+            yield run
+            run = range(0)
+        run = range(run.start if run else index, index + 1)
+    if run:
+        yield run
