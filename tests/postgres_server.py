@@ -88,6 +88,14 @@ class PostgresServer:
         """`immediate` is what a crash does: nothing is written out, and the next start recovers from the WAL."""
         self.run("pg_ctl", "stop", "-w", "-D", self.data, "-m", mode)
 
+    def limit_files(self, pids: list[int], size_bytes: int | None) -> None:
+        """Let processes of the server extend no file beyond a size; None takes that back."""
+        program = shutil.which("prlimit")
+        assert program is not None
+        size = "unlimited" if size_bytes is None else size_bytes
+        for pid in pids:
+            self.run(program, "--pid", str(pid), f"--fsize={size}:unlimited")
+
     def url(self, database: str, *, folder: Path | None = None) -> str:
         return f"postgresql://{USER}@/{database}?host={folder or self.folder}&port={self.port}"
 

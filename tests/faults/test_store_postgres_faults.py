@@ -6,6 +6,7 @@ every acknowledged write and each batch whole or not at all.
 """
 
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -321,3 +322,35 @@ async def test_a_value_that_the_database_cannot_hold_ends_its_operation_alone(
     assert isinstance(read[0], PrivysealError)
     assert read[1] == (b"one", b"two")
     await store.close()
+
+
+# -- the server's disk ------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_without_room_takes_nothing_until_there_is_room_again(
+    postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    """The kernel lets the server's processes extend no file beyond a size, as on a disk that is full."""
+    store = await opened(postgres.url(database), tmp_path)
+    await store.write(requesting("first"))
+    head = store.head
+    large = [random.Random(number).randbytes(60_000) for number in range(400)]
+    found = await postgres.execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND {WRITING}")
+    backends = [pid for (pid,) in found]
+    assert backends
+    # A segment of the WAL has 16 MiB, and is extended to that at once.
+    postgres.limit_files(backends, 17 << 20)
+
+    error = await refused(store, appending(*large))
+
+    assert (type(error), error.code) == (UnavailableError, "store.unavailable")
+    assert "could not extend" in error.message
+    assert store.head == head
+    await store.write(requesting("second"))  # small ones still fit
+    postgres.limit_files(backends, None)
+    assert await store.write(appending(*large)) == tuple(range(600, 1000))
+    assert store.head.size == 1000
+    await store.close()
+    again = await opened(postgres.url(database), tmp_path)
+    assert (await again.read(lambda tx: tx.entries(600, 400))) == tuple(large)
+    await again.close()
