@@ -28,7 +28,9 @@ def run(folder: Path, source: str, *, kind: str = "unit", **environment: str) ->
     tests.mkdir(parents=True)
     shutil.copy(CONFTEST, folder / "tests")
     (tests / "test_it.py").write_text(source)
-    (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nmarkers =\n  interop: judged by others\n")
+    (folder / "pytest.ini").write_text(
+        f"[pytest]\nasyncio_mode = auto\npythonpath = {CONFTEST.parent}\nmarkers =\n  interop: judged by others\n"
+    )
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PRIVYSEAL_VECTORS"}}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
