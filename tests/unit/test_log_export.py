@@ -359,3 +359,13 @@ def test_a_kept_checkpoint_that_is_not_there(tmp_path: Path) -> None:
         KeptCheckpoint(GrownLog().grow_to(3).public(), tmp_path / "head.checkpoint")
 
     assert caught.value.code == "file.missing"
+
+
+def test_a_kept_checkpoint_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    log = GrownLog().grow_to(3).public()
+    (tmp_path / "junk").write_bytes(bytes(range(256)))
+
+    with pytest.raises(ConfigError, match=f"{tmp_path}: Is a directory"):
+        KeptCheckpoint(log, tmp_path)
+    with pytest.raises(LogIntegrityError, match=f"^{tmp_path}/junk is no checkpoint of log"):
+        KeptCheckpoint(log, tmp_path / "junk")

@@ -12,10 +12,12 @@ from privyseal.cli.authority import AsJson, Authority, administration
 from privyseal.cli.render import emit, say
 from privyseal.client.administration import Administration
 from privyseal.client.config import load_client_config
-from privyseal.errors import ConfigError
+from privyseal.client.quorum_file import read_bounded
+from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.keyfile import public_key_text
 from privyseal.identity.trust import PinnedTrust
+from privyseal.tlog.quorum import MAX_POLICY_BYTES
 
 __all__ = ["init", "invite", "revoke", "run", "trust"]
 
@@ -209,9 +211,9 @@ def _pinned(directory: Path | None, config: str) -> PinnedTrust:
 
 def _policy_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("file.missing", f"cannot read the quorum policy {path}: {error}") from error
+        return read_bounded(path, MAX_POLICY_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise MalformedInputError("quorum.malformed", f"the quorum policy {path} is not valid UTF-8") from error
 
 
 def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:

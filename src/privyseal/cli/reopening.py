@@ -8,7 +8,8 @@ from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson, Authority
 from privyseal.cli.render import emit
-from privyseal.errors import ConfigError
+from privyseal.client.quorum_file import read_bounded
+from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.tlog.receipt import HEADER as RECEIPT_HEADER
 from privyseal.tlog.receipt import MAX_RECEIPT_BYTES, parse_receipt
@@ -76,8 +77,7 @@ def reopen(
 def _note(path: Path) -> str:
     """The signed note in a file, or that of a receipt."""
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_RECEIPT_BYTES + 1).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("file.missing", f"cannot read the checkpoint {path}: {error}") from error
+        text = read_bounded(path, MAX_RECEIPT_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise MalformedInputError("note.malformed", f"the checkpoint {path} is not valid UTF-8") from error
     return parse_receipt(text).checkpoint if text.startswith(RECEIPT_HEADER) else text

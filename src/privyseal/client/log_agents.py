@@ -218,7 +218,11 @@ class AgentComparison:
     def _read(self) -> RecordHead | Operation | Held | None:
         line = self._stream.readline(MAX_LINE_BYTES + 1)
         self._number += 1
-        return parse_line(line, self._number) if line else None
+        return parse_line(line, self._place) if line else None
+
+    @property
+    def _place(self) -> str:
+        return f"the agent's record {self._path}, line {self._number}"
 
     def _read_shown(self) -> Iterator[_Shown]:
         """The checkpoints, each signed by the log's key, in the order of their sizes."""
@@ -252,7 +256,7 @@ class AgentComparison:
             self._refuse("has an outcome and a signature that do not go together")
 
     def _refuse(self, why: str) -> NoReturn:
-        raise MalformedInputError(_MALFORMED, f"the agent's record {self._path}, line {self._number}, {why}")
+        raise MalformedInputError(_MALFORMED, f"{self._place}, {why}")
 
 
 #: A crash may take the agent's knowledge of an end away, and `unknown` is what the hub writes when nobody can be asked.

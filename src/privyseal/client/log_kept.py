@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from privyseal.client.log import PublicLog
-from privyseal.errors import ConfigError, LogIntegrityError
+from privyseal.client.quorum_file import read_bounded
+from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.tlog.audit import LogCheck
-from privyseal.tlog.checkpoint import Checkpoint
+from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Entry
 from privyseal.tlog.note import MAX_NOTE_BYTES
 
@@ -28,15 +29,9 @@ class KeptCheckpoint:
         Raises:
             ConfigError: `file.missing`.
             LogIntegrityError: `log.checkpoint` if it is none of this log.
-            OSError: if it cannot be read.
         """
         self.path: Final = path
-        try:
-            with path.open("rb") as file:
-                note = file.read(MAX_NOTE_BYTES + 1)
-        except FileNotFoundError as error:
-            raise ConfigError("file.missing", f"{path} is not there") from error
-        self.checkpoint: Final = log.open(note, str(path))
+        self.checkpoint: Final = _opened(log, path)
         self._place: Final = log.place
 
     def follow(self, check: LogCheck, _index: int, _entry: Entry | None) -> None:
@@ -69,3 +64,15 @@ class KeptCheckpoint:
                 hint="bring a copy of the log up to date with privyseal log export; if the hub shows this, its log"
                 " was cut: keep the checkpoint, it proves that",
             )
+
+
+def _opened(log: PublicLog, path: Path) -> Checkpoint:
+    note = read_bounded(path, MAX_NOTE_BYTES)
+    try:
+        return open_checkpoint(note, origin=log.origin, verifiers=(log.key,), also=log.also)
+    except (MalformedInputError, VerificationError) as error:
+        raise LogIntegrityError(
+            "log.checkpoint",
+            f"{path} is no checkpoint of log {log.origin!r}: {error.message}",
+            hint="name a file with one signed note, such as the hub's head.checkpoint",
+        ) from error

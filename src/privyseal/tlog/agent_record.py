@@ -66,12 +66,12 @@ def encode_line(line: RecordLine) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def parse_line(data: bytes, number: int) -> RecordLine:
+def parse_line(data: bytes, place: str) -> RecordLine:
     """A line by its form; nothing is verified.
 
     Args:
         data: The line, with its newline.
-        number: For messages.
+        place: Where it stands, for messages.
 
     Raises:
         MalformedInputError: `record.malformed`.
@@ -79,9 +79,9 @@ def parse_line(data: bytes, number: int) -> RecordLine:
     if len(data) > MAX_LINE_BYTES or not data.endswith(b"\n"):
         raise MalformedInputError(
             "record.malformed",
-            f"line {number} of the agent's record is longer than {MAX_LINE_BYTES} bytes, or was cut off",
+            f"{place} is longer than {MAX_LINE_BYTES} bytes, or was cut off",
         )
     try:
         return _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedInputError("record.malformed", f"line {number} of the agent's record: {error}") from error
+        raise MalformedInputError("record.malformed", f"{place}: {error}") from error
