@@ -147,12 +147,15 @@ class Anchors:
             return self._every_seconds
         return self._every_seconds - (self._clock() - last_ms) / 1000
 
+    async def _entries(self, start: int, end: int) -> tuple[bytes, ...]:
+        return await self._store.read(lambda tx: tx.entries(start, end - start))
+
     async def _last(self) -> tuple[int, int | None]:
         """Index and time of the newest anchor among the last few thousand entries."""
         end = self._store.head.size
         for _ in range(_SEEN):
             start = max(0, end - _BUNDLE)
-            found = await self._store.read(lambda tx, at=start, to=end: tx.entries(at, to - at))  # type: ignore[misc]
+            found = await self._entries(start, end)
             for place in range(len(found) - 1, -1, -1):
                 # Most are of another type: they need not be read whole.
                 if b'"t":"anchor"' in found[place] and isinstance(entry := parse_entry(found[place]), Anchor):
