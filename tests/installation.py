@@ -20,6 +20,12 @@ from lab.fault_shim import FaultyToken
 from privyseal.client.config import ClientConfig, load_client_config
 from privyseal.client.hub import HubClient
 from privyseal.errors import PrivysealError
+from privyseal.hub.config import HubFiles, load_hub_config
+from privyseal.hub.database import open_store
+from privyseal.identity.bundle import load_bundle
+from privyseal.ports.clock import system_clock
+from privyseal.ports.store import Tx
+from privyseal.tlog.entry import Deny, encode_entry
 from privyseal.tokens.software import create_software_token, generate_key, set_certificates
 from privyseal.tokens.testca import make_test_ca
 from programs import Outcome, Running, privyseal, succeeded, until
@@ -28,6 +34,7 @@ from softhsm import EC_ID, LABEL, RSA_ID
 __all__ = [
     "Site",
     "Up",
+    "add_refusals",
     "add_to_agent",
     "agent_text",
     "copy_of_program",
@@ -269,3 +276,17 @@ def agent_text(token: FaultyToken) -> str:
         f'\n[[key]]\nprofile = "release"\ntoken = "lab"\nid = "{RSA_ID.hex()}"\n'
         f'\n[[key]]\nprofile = "pinned"\ntoken = "lab"\nid = "{EC_ID.hex()}"\nlevel = "pinned"\n'
     )
+
+
+async def add_refusals(hub: Path, count: int) -> None:
+    """Fill the log of a hub that does not run with refusals, as it writes them."""
+    files = HubFiles(hub)
+    store = await open_store(load_hub_config(hub), load_bundle(files.bundle).origin, files, system_clock)
+
+    async def write(tx: Tx) -> None:
+        ts = await tx.now_ms()
+        for _ in range(count):
+            await tx.append(encode_entry(Deny(ts=ts, client="", profile="", request="", code="")))
+
+    await store.write(write)
+    await store.close()

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from installation import Site, add_to_agent, copy_of_program, free_port, make_site, software_token
+from installation import Site, add_refusals, add_to_agent, copy_of_program, free_port, make_site, software_token
 from postgres_server import PostgresServer
-from privyseal.hub.config import HubFiles, load_hub_config
-from privyseal.hub.database import open_store
 from privyseal.hub.pruning import Retention, prune_log
-from privyseal.identity.bundle import load_bundle
-from privyseal.ports.clock import system_clock
-from privyseal.ports.store import Tx
-from privyseal.tlog.entry import Deny, encode_entry
 from programs import Running, privyseal, refused, succeeded
 
 pytestmark = pytest.mark.interop
@@ -102,24 +96,10 @@ def test_the_doctor_looks_at_the_server(site: Site, postgres: PostgresServer) ->
     assert "agree" in rows["log head"]["found"]
 
 
-async def refuse_many(site: Site, count: int) -> None:
-    """Entries of refusals, as a hub writes them."""
-    hub = site.hub_directory
-    store = await open_store(load_hub_config(hub), load_bundle(hub / "bundle.json").origin, HubFiles(hub), system_clock)
-
-    async def write(tx: Tx) -> None:
-        ts = await tx.now_ms()
-        for _ in range(count):
-            await tx.append(encode_entry(Deny(ts=ts, client="", profile="", request="", code="")))
-
-    await store.write(write)
-    await store.close()
-
-
 def test_old_entries_go_while_no_hub_is_connected(site: Site, app: Path) -> None:
     refused(privyseal("log", "prune", "--dir", site.hub_directory), 2, "store.in_use")
     site.stop()
-    asyncio.run(refuse_many(site, 600))
+    asyncio.run(add_refusals(site.hub_directory, 600))
 
     # As if it were twenty years later.
     done = asyncio.run(prune_log(site.hub_directory, Retention(years=-18), dry_run=False))

@@ -12,34 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from installation import Up, copy_of_program, running_up
-from privyseal.hub.config import load_hub_config
+from installation import Up, add_refusals, copy_of_program, running_up
 from privyseal.hub.pruning import Pruned, Retention, prune_log
-from privyseal.identity.keyfile import load_ed25519
-from privyseal.ports.clock import system_clock
-from privyseal.ports.store import Tx
-from privyseal.storage.sqlite import SqliteStore
-from privyseal.tlog.entry import Deny, encode_entry
 from programs import privyseal, refused, succeeded
-
-
-async def grow(hub: Path, count: int) -> None:
-    """Refusals, as a hub writes them."""
-    store = await SqliteStore.open(
-        hub / "hub.db",
-        origin=load_hub_config(hub).name,
-        log_key=load_ed25519(hub / "log.key"),
-        clock=system_clock,
-        head_path=hub / "head.checkpoint",
-    )
-
-    async def write(tx: Tx) -> None:
-        ts = await tx.now_ms()
-        for _ in range(count):
-            await tx.append(encode_entry(Deny(ts=ts, client="", profile="", request="", code="")))
-
-    await store.write(write)
-    await store.close()
 
 
 def pruned(hub: Path, *, after_years: float, dry_run: bool = False, years: float = 2.0) -> Pruned:
@@ -64,7 +39,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Old:
     with running_up(made.home) as up:
         succeeded(up.run("sign", "--key", "demo", made.app))
         refused(privyseal("log", "prune", "--dir", made.home / "hub"), 2, "store.in_use")
-    asyncio.run(grow(made.home / "hub", 600))
+    asyncio.run(add_refusals(made.home / "hub", 600))
     with running_up(made.home) as up:
         succeeded(up.run("log", "export", made.full))
         succeeded(privyseal("agent", "export", "--dir", made.home / "agent", made.record))
