@@ -12,10 +12,10 @@ from privyseal.agent import operations
 from privyseal.hub import jobs
 from privyseal.hub.core import Hub
 from privyseal.hub.entries import result_entry
+from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.services import submit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
-from privyseal.hub.watched_store import WatchedStore
 from privyseal.ports.journal import OutcomeState
 from privyseal.ports.store import Job, Tx
 from privyseal.storage import connection, journal_tables
@@ -196,10 +196,12 @@ def test_a_replaced_link_that_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_commit_in_doubt_that_only_its_caller_hears_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def write(self: WatchedStore, operation: Any) -> Any:
+    async def write(self: GuardedStore, operation: Any) -> Any:
+        if not self.agreed:
+            raise self.refusal()
         return await self._store.write(operation)
 
-    monkeypatch.setattr(WatchedStore, "write", write)
+    monkeypatch.setattr(GuardedStore, "write", write)
     assert caught({"end"}, 300)
 
 

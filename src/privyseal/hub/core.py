@@ -10,8 +10,8 @@ import structlog
 
 from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError, VerificationError
 from privyseal.hub.config import HubConfig, parse_interval
+from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.hosts import SameHost, same_host
-from privyseal.hub.services.agreement import AwaitedStore
 from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.denials import Denials
@@ -24,7 +24,6 @@ from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
-from privyseal.hub.watched_store import WatchedStore
 from privyseal.hub.witness_http import WitnessClient
 from privyseal.identity.bundle import TrustBundle, open_successor
 from privyseal.identity.trust import PinnedTrust
@@ -55,7 +54,7 @@ class Hub:
         is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.store = AwaitedStore(WatchedStore(store, self.fail), self._begin_writing)
+        self.store = GuardedStore(store, on_agreement=self._begin_writing, failed=self.fail)
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
