@@ -62,8 +62,13 @@ async def never(_request: web.Request) -> web.StreamResponse:
 async def endless(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    while True:
-        await response.write(b"x" * 10_000)
+    try:
+        while True:
+            await response.write(b"x" * 10_000)
+    finally:
+        # A close would wait until somebody has read what was written, and nobody does.
+        if request.transport is not None:
+            request.transport.abort()
 
 
 def told(status: int, text: str, kind: str = "text/plain") -> Answer:
