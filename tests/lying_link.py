@@ -26,11 +26,13 @@ from privyseal.wire.link import (
     AgentMessage,
     Announce,
     Answers,
+    Events,
     Hello,
     HubMessage,
     ItemDone,
     ItemRefused,
     Job,
+    TokenReport,
     Welcome,
     decode_agent,
     encode,
@@ -53,9 +55,13 @@ class Peer:
         await self.socket.send_bytes(encode(message))
 
     async def receive(self) -> AgentMessage:
-        frame = await self.socket.receive(PATIENCE_SECONDS)
-        assert frame.type is WSMsgType.BINARY, frame
-        return decode_agent(frame.data)
+        """The next message but what the agent tells of its tokens by itself."""
+        while True:
+            frame = await self.socket.receive(PATIENCE_SECONDS)
+            assert frame.type is WSMsgType.BINARY, frame
+            message = decode_agent(frame.data)
+            if not isinstance(message, TokenReport | Events):
+                return message
 
     async def answer(self) -> ItemDone | ItemRefused:
         """What the agent says of one item."""
@@ -118,7 +124,7 @@ class LinkSite:
         assert isinstance(hello, Hello)
         self.hub.held_size = hello.checkpoint_size
         assert hello.checkpoint_root == self.hub.log.root(hello.checkpoint_size)
-        await peer.send(Welcome(name="agent"))
+        await peer.send(Welcome(name="agent", recorded=0))
         announced = await peer.receive()
         assert isinstance(announced, Announce)
         assert [(one.name, one.problem_code) for one in announced.profiles] == [(PROFILE, "")]

@@ -27,11 +27,11 @@ _LARGEST: Final = 2**53 - 1
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a log entry."""
     (whole,), definitions = msgspec.json.schema_components([Entry], ref_template="#/$defs/{name}")
-    common = _fields(get_args(Entry)[0].__base__.__doc__)
-    for definition in definitions.values():
+    inherited = {kind.__name__: _inherited(kind) for kind in get_args(Entry)}
+    for name_of_type, definition in definitions.items():
         says = definition.pop("description")
         definition["description"] = " ".join(says.partition("\n\n")[0].split())
-        told = common | _fields(says)
+        told = inherited.get(name_of_type, {}) | _fields(says)
         for name, field in definition["properties"].items():
             field.pop("default", None)
             if field.get("type") == "integer":
@@ -49,6 +49,11 @@ def schema() -> dict[str, Any]:
         **whole,
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _inherited(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What the types that it is made from say of their fields."""
+    return {name: text for base in reversed(kind.__mro__) for name, text in _fields(base.__doc__).items()}
 
 
 def _fields(docstring: str | None) -> dict[str, str]:

@@ -235,3 +235,53 @@ async def test_a_closed_journal_says_so(journal: AgentJournal) -> None:
         await journal.state()
 
     assert caught.value.code == "journal.closed"
+
+
+async def numbers(journal: AgentJournal) -> list[tuple[int, bytes]]:
+    return [(event.seq, event.entry) for event in await journal.events(100)]
+
+
+async def test_events_are_numbered_and_kept_until_they_are_recorded(journal: AgentJournal) -> None:
+    for entry in (b"one", b"two", b"three"):
+        await journal.add_event(entry)
+
+    assert await numbers(journal) == [(1, b"one"), (2, b"two"), (3, b"three")]
+    assert len(await journal.events(2)) == 2
+    await journal.events_recorded(2)
+    assert await numbers(journal) == [(3, b"three")]
+    await journal.events_recorded(3)
+    await journal.add_event(b"four")
+    assert await numbers(journal) == [(4, b"four")], "no number is given twice"
+
+
+async def test_a_journal_that_was_lost_goes_on_behind_the_hub(journal: AgentJournal) -> None:
+    for entry in (b"one", b"two"):
+        await journal.add_event(entry)
+    await journal.events_recorded(40)
+
+    assert await numbers(journal) == [(41, b"one"), (42, b"two")]
+    await journal.events_recorded(42)
+    await journal.add_event(b"three")
+    assert await numbers(journal) == [(43, b"three")]
+
+
+async def test_a_new_journal_goes_on_behind_the_hub(journal: AgentJournal) -> None:
+    await journal.events_recorded(7)
+    await journal.add_event(b"one")
+
+    assert await numbers(journal) == [(8, b"one")]
+
+
+async def test_what_is_remembered_is_recalled(journal: AgentJournal) -> None:
+    assert await journal.recall("token") is None
+    await journal.remember("token", b"1")
+    await journal.remember("token", b"2")
+
+    assert await journal.recall("token") == b"2"
+
+
+async def test_an_event_that_no_log_takes_is_refused(journal: AgentJournal) -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        await journal.add_event(bytes(65_536))
+
+    assert caught.value.code == "journal.range"

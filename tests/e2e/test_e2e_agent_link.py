@@ -85,7 +85,7 @@ def still_signs(site: Site) -> None:
         (b"\xc1" * 100, "link.malformed"),
         (b"\x91" * 100_000, "link.malformed"),
         (b"\xdf\xff\xff\xff\xff", "link.malformed"),
-        (encode(Welcome(name="x")), "link.malformed"),
+        (encode(Welcome(name="x", recorded=0)), "link.malformed"),
         (encode(Announce(profiles=())), "link.version"),
         (encode(OF_ANOTHER_VERSION), "link.version"),
     ],

@@ -126,7 +126,7 @@ async def test_a_lying_job_before_the_welcome_is_refused(site: LinkSite, ask: As
         said = await peer.answer()
         assert isinstance(said, ItemRefused)
         assert said.code == "job.entry"
-        await peer.send(Welcome(name="agent"))
+        await peer.send(Welcome(name="agent", recorded=0))
 
     await site.play(script)
 

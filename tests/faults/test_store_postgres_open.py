@@ -13,6 +13,7 @@ from postgres_server import PASSWORD, USER, PostgresServer
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.ports.store import Job, JobState, Request, Tx
 from privyseal.storage.postgres import PostgresStore
+from privyseal.storage.schema import REVISION
 from privyseal.tlog.proof import inclusion_proof, inclusion_tiles, verify_inclusion
 from privyseal.tlog.tree import leaf_hash
 
@@ -69,7 +70,7 @@ async def test_hubs_that_start_at_once_make_one_database(
     stores = await asyncio.gather(*(opened(url, tmp_path / str(number)) for number in range(4)))
 
     assert {store.head.note for store in stores} == {stores[0].head.note}
-    assert await postgres.execute("SELECT version_num FROM privyseal_schema", database) == [("0001",)]
+    assert await postgres.execute("SELECT version_num FROM privyseal_schema", database) == [(REVISION,)]
     for store in stores:
         await store.close()
 

@@ -19,7 +19,7 @@ from privyseal.client.receipts import CheckedReceipt, check_receipt
 from privyseal.errors import PrivysealError
 from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from privyseal.tlog.entry import Intent, Result, Unknown, parse_entry
+from privyseal.tlog.entry import Intent, Result, TokenEvent, Unknown, parse_entry
 from privyseal.tlog.note import parse_note, parse_vkey
 from privyseal.tlog.receipt import parse_receipt
 from privyseal.tlog.tree import EMPTY_ROOT
@@ -52,6 +52,7 @@ class Judge:
     signatures_made: set[str] = field(default_factory=set)
     released: dict[_Item, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     _stories: dict[str, _Story] = field(default_factory=lambda: defaultdict(_Story))
+    _told: int = 0
     _digests: dict[_Item, str] = field(default_factory=dict)
     _check: LogCheck = field(default_factory=LogCheck)
     _roots: list[bytes] = field(default_factory=lambda: [EMPTY_ROOT])
@@ -89,6 +90,10 @@ class Judge:
                 self._story(entry).not_used += 1
             case Unknown():
                 self._story(entry).unknown += 1
+            case TokenEvent():
+                self._told += 1
+                if entry.seq != self._told:
+                    self.violated("events", f"event {entry.seq} of the agent is on record as its {self._told}.")
 
     def _story(self, entry: Result | Unknown) -> _Story:
         return self._stories[self._digests.get((entry.request, entry.item), "")]  # of another log, if not known

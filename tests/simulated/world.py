@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lying_hub import HUB, NOW_MS
 from privyseal.agent.executor import Executor, ServedKey
 from privyseal.agent.link import HubLink, LinkSocket
+from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness, agent_cosigner
-from privyseal.errors import LogIntegrityError, PrivysealError
+from privyseal.errors import LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubConfig
 from privyseal.hub.core import Hub
 from privyseal.hub.http.link import serve_link
@@ -28,6 +29,7 @@ from privyseal.identity.trust import PinnedTrust
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.cosignature import Cosigner
+from privyseal.tlog.entry import TokenEvent
 from privyseal.wire.api import RequestView
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
@@ -46,6 +48,11 @@ _WATCH_SECONDS = 3.0
 #: Longer than a request that was sent twice, or a token that hangs, takes.
 _LATE_SECONDS = 150.0
 _KEY_ID = b"\x01"
+
+
+def _attached(at_ms: int, agent: str) -> TokenEvent:
+    """What an agent puts on record in each of its lives."""
+    return TokenEvent(ts=at_ms, agent=agent, seq=0, at=at_ms, token="simulated", event="attached")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,12 +197,14 @@ class World:
             bundle=day.trust.bundle, request_key=day.agent.request_key, journal=journal, clock=self.clock("agent")
         )
         cosigner = agent_cosigner(HUB, day.agent.name, Ed25519PrivateKey.from_private_bytes(b"w" * 32))
+        outbox = Outbox(journal=journal, clock=self.clock("agent"), request_key=day.agent.request_key)
         link = HubLink(
             url="hub",
             dial=lambda: self._dial(running),
             trust=PinnedTrust(Path("bundle.json"), day.trust.bundle),
             executor=executor,
             witness=LinkWitness(cosigner=cosigner, executor=executor, clock=self.clock("agent")),
+            outbox=outbox,
             failed=failed,
         )
         token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Lock()
@@ -203,7 +212,10 @@ class World:
         executor.serve(tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turn=turn) for profile in served))
         await link.announce(tuple(one for one in day.announcements if one.name in self._profiles))
         try:
+            await outbox.tell(_attached)
             await link.run()
+        except UnavailableError:  # the journal took nothing
+            process.kill()
         except Exception as error:  # noqa: BLE001 - the process boundary
             failed(error)
 

@@ -23,6 +23,7 @@ def test_both_databases_get_the_same_tables(dialect: Dialect) -> None:
     tables = sorted(text.split()[2] for text in statements if text.startswith("CREATE TABLE"))
 
     assert tables == [
+        "agent_event",
         "enrolment",
         "job",
         "job_preimage",

@@ -17,6 +17,7 @@ import structlog
 
 from privyseal.agent.executor import Executor
 from privyseal.agent.operations import journal_is_lost
+from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
 from privyseal.identity.trust import PinnedTrust
@@ -26,11 +27,14 @@ from privyseal.wire.link import (
     AddCheckpoint,
     AgentMessage,
     Announce,
+    EventsRecorded,
     Hello,
     Job,
     OutcomeQuery,
     ProfileAnnouncement,
     Refused,
+    TokenHealth,
+    TokenReport,
     TrustChanged,
     Welcome,
     decode_hub,
@@ -102,6 +106,7 @@ class HubLink:
         trust: PinnedTrust,
         executor: Executor,
         witness: LinkWitness,
+        outbox: Outbox,
         failed: Callable[[BaseException], None],
     ) -> None:
         """Keep a link.
@@ -112,19 +117,28 @@ class HubLink:
             trust: The pinned trust bundle; the hub may bring its successor.
             executor: Carries out jobs.
             witness: Cosigns checkpoints.
+            outbox: What the agent wants on record.
             failed: Called when a job ended in a way that nobody foresaw: the hub has no answer to it.
         """
         self._failed = failed
         self.trust = trust
         self._witness = witness
+        self._outbox = outbox
         self._dial_at_once = False
         self._url = url
         self._dial = dial
         self._executor = executor
         self._announcements: tuple[ProfileAnnouncement, ...] = ()
+        self._tokens: tuple[TokenHealth, ...] = ()
         self._socket: LinkSocket | None = None
         self._work: set[asyncio.Task[None]] = set()
         self.linked = asyncio.Event()
+
+    async def report(self, tokens: tuple[TokenHealth, ...]) -> None:
+        """Say how the tokens are, now and after each new link."""
+        self._tokens = tokens
+        if self.linked.is_set():
+            await self._send(TokenReport(tokens=tokens))
 
     async def announce(self, announcements: tuple[ProfileAnnouncement, ...]) -> None:
         """Say what is served, now and after each new link."""
@@ -151,6 +165,7 @@ class HubLink:
                 reason = str(error)
             finally:
                 self.linked.clear()
+                self._outbox.unlinked()
                 self._socket = None
             if self._dial_at_once:
                 self._dial_at_once = False
@@ -192,7 +207,9 @@ class HubLink:
             case Welcome():
                 _LOG.info("linked", hub=self._url, name=message.name)
                 await self._send(Announce(profiles=self._announcements))
+                await self._send(TokenReport(tokens=self._tokens))
                 self.linked.set()
+                await self._outbox.linked(message.recorded, self._send)
             case Refused():
                 raise UnavailableError(message.code, f"the hub refuses this agent: {message.message}")
             case TrustChanged():
@@ -203,6 +220,8 @@ class HubLink:
                 rest = await self._executor.accept(message, self._send)
                 if rest is not None:
                     self._spawn(rest)
+            case EventsRecorded():
+                await self._outbox.recorded(message.through)
             case OutcomeQuery():
                 await self._send(await self._executor.outcome(message))
 

@@ -15,6 +15,7 @@ from privyseal.agent.executor import Executor
 from privyseal.agent.keys import open_profiles
 from privyseal.agent.link import HubLink, dialer
 from privyseal.agent.operations import journal_is_lost
+from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
@@ -58,6 +59,7 @@ class Agent:
             clock=clock,
             own_witness=witness_key.public_key().public_bytes_raw(),
         )
+        self.outbox = Outbox(journal=journal, clock=clock, request_key=request_key)
         cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
         self.link = HubLink(
             url=config.hub,
@@ -65,6 +67,7 @@ class Agent:
             trust=trust,
             executor=self.executor,
             witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
+            outbox=self.outbox,
             failed=self._failure_seen,
         )
         self._tokens: dict[str, Token] = {

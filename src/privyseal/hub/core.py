@@ -12,6 +12,7 @@ from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, U
 from privyseal.hub.config import HubConfig, parse_interval
 from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.hosts import SameHost, same_host
+from privyseal.hub.services.agent_events import AgentEvents
 from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.denials import Denials
@@ -22,6 +23,7 @@ from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
+from privyseal.hub.services.token_board import TokenBoard
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
 from privyseal.hub.witness_http import WitnessClient
@@ -63,6 +65,8 @@ class Hub:
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
         self.enrolments = Enrolments(store=self.store, trust=trust, authority=authority, clock=clock)
         self.denials = Denials(self.store)
+        self.agent_events = AgentEvents(self.store)
+        self.token_board = TokenBoard()
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
 

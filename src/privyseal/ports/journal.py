@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["AgentJournal", "JournalEntry", "JournalState", "Outcome", "OutcomeState"]
+__all__ = ["AgentJournal", "JournalEntry", "JournalEvent", "JournalState", "Outcome", "OutcomeState"]
 
 
 class OutcomeState(StrEnum):
@@ -66,6 +66,19 @@ class Outcome:
     branch: str = ""
     code: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEvent:
+    """Something that the agent tells the hub, until that has it on record.
+
+    Attributes:
+        seq: The agent's number for it: 1, 2, 3, ….
+        entry: The log entry as the agent wrote it, without its number and place in the log.
+    """
+
+    seq: int
+    entry: bytes
 
 
 class AgentJournal(Protocol):
@@ -153,6 +166,30 @@ class AgentJournal(Protocol):
         Raises:
             LogIntegrityError: `journal.rewound`, as `begin`.
         """
+        ...
+
+    async def add_event(self, entry: bytes) -> None:
+        """Write down what the hub must put on record; durable when this returns."""
+        ...
+
+    async def events(self, count: int) -> tuple[JournalEvent, ...]:
+        """The oldest events that are not on record as far as this journal knows: `count` at most."""
+        ...
+
+    async def events_recorded(self, through: int) -> None:
+        """The hub has all events up to a number on record.
+
+        A number that was never given shows that this journal is not the one that the agent had before: the events that
+        it holds are numbered anew, behind that one.
+        """
+        ...
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """Keep a value under a name, in place of any other; durable when this returns."""
+        ...
+
+    async def recall(self, name: str) -> bytes | None:
+        """The value under a name; None if there is none."""
         ...
 
     async def entries(self, start: int, count: int) -> tuple[JournalEntry, ...]:

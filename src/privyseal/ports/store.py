@@ -255,6 +255,10 @@ class ReadTx(Protocol):
         """The profile's lease."""
         ...
 
+    async def agent_seq(self, agent_key: bytes) -> int:
+        """The number of the last event of that agent that stands in the log; 0 if none does."""
+        ...
+
     async def entries(self, start: int, count: int) -> tuple[bytes, ...]:
         """Committed log entries [start, start+count), fewer at the end of the log."""
         ...
@@ -332,6 +336,10 @@ class Tx(ReadTx, Protocol):
 
     async def put_job(self, job: Job) -> None:
         """Replace the job of the same request and item."""
+        ...
+
+    async def put_agent_seq(self, agent_key: bytes, seq: int) -> None:
+        """Remember the number of the last event of an agent, by its request key."""
         ...
 
     async def put_cosigned(self, size: int, note: str) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from privyseal.errors import LogIntegrityError, MalformedInputError, UnavailableError
-from privyseal.ports.journal import JournalEntry, JournalState, Outcome
+from privyseal.ports.journal import JournalEntry, JournalEvent, JournalState, Outcome
 from privyseal.storage.connection import Connect, configure, connect, prepare
+from privyseal.storage.journal_notes import JournalNotes
 from privyseal.storage.journal_tables import JOURNAL_SCHEMA, Checkpointed, JournalTables
 from privyseal.tlog.tile import MAX_ENTRY_BYTES
 from privyseal.tlog.tree import HASH_BYTES
@@ -29,6 +30,7 @@ class SqliteJournal:
     def __init__(self, connection: sqlite3.Connection, origin: str) -> None:
         self._connection: Final = connection
         self._tables: Final = JournalTables(connection, origin)
+        self._notes: Final = JournalNotes(connection)
         self._thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="privyseal-journal")
         self._doubt: sqlite3.Error | None = None
         self._closed = False
@@ -147,6 +149,51 @@ class SqliteJournal:
         _check_root(root)
         checkpoint = Checkpointed(note=note, size=size, root=root)
         await self._run(lambda: self._commit(lambda: self._tables.hold(checkpoint), durable=True))
+
+    async def add_event(self, entry: bytes) -> None:
+        """Write down what the hub must put on record; durable when this returns.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        if len(entry) > MAX_ENTRY_BYTES:
+            raise MalformedInputError("journal.range", f"an event is longer than {MAX_ENTRY_BYTES} bytes")
+        await self._run(lambda: self._commit(lambda: self._notes.add_event(entry), durable=True))
+
+    async def events(self, count: int) -> tuple[JournalEvent, ...]:
+        """The oldest events that are not on record as far as this journal knows: `count` at most.
+
+        Raises:
+            MalformedInputError: `journal.range`.
+        """
+        _check_range(count)
+        return await self._run(lambda: self._notes.events(count))
+
+    async def events_recorded(self, through: int) -> None:
+        """The hub has all events up to a number on record; see the port.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        _check_range(through)
+        await self._run(lambda: self._commit(lambda: self._notes.events_recorded(through), durable=True))
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """Keep a value under a name, in place of any other; durable when this returns.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        await self._run(lambda: self._commit(lambda: self._notes.remember(name, value), durable=True))
+
+    async def recall(self, name: str) -> bytes | None:
+        """The value under a name; None if there is none."""
+        return await self._run(lambda: self._notes.recall(name))
 
     async def entries(self, start: int, count: int) -> tuple[JournalEntry, ...]:
         """What was begun, in that order: `count` at most from the `start`-th on.

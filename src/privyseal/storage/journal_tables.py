@@ -7,6 +7,7 @@ from typing import Final
 
 from privyseal.ports.journal import JournalEntry, JournalState, Outcome
 from privyseal.storage.connection import Schema
+from privyseal.storage.journal_notes import NOTES_STATEMENTS
 from privyseal.storage.journal_rules import (
     Begun,
     End,
@@ -24,7 +25,7 @@ __all__ = ["JOURNAL_SCHEMA", "Checkpointed", "JournalTables"]
 JOURNAL_SCHEMA: Final = Schema(
     name="agent journal",
     application_id=0x5053794A,
-    version=1,
+    version=2,
     statements=(
         """
         CREATE TABLE held_checkpoint (
@@ -64,6 +65,7 @@ JOURNAL_SCHEMA: Final = Schema(
             message TEXT NOT NULL
         ) STRICT
         """,
+        *NOTES_STATEMENTS,
     ),
 )
 

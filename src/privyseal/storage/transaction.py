@@ -59,6 +59,7 @@ _QUEUED_LENGTHS: Final = (
 _QUEUED_JOBS: Final = f"{_JOBS} WHERE {_QUEUED} AND seq <= ? ORDER BY seq"
 _QUEUED_BEFORE: Final = f"SELECT count(*) FROM job WHERE profile = ? AND {_WAITING} AND seq < ?"
 _OPEN_JOBS: Final = f"{_JOBS} WHERE {_WAITING} AND state = 'intent' ORDER BY seq"
+_AGENT_SEQ: Final = "SELECT seq FROM agent_event WHERE request_key = ?"
 _LEASE: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease WHERE profile = ?"
 
 _ADD_JOIN_CODE: Final = f"{_insert('join_code', rows.JOIN_CODE_COLUMNS)} ON CONFLICT DO NOTHING RETURNING 1"
@@ -69,6 +70,7 @@ _OTHER_OF_CERTIFICATE: Final = "SELECT 1 FROM enrolment WHERE certificate_sha256
 _ADD_ENROLMENT: Final = _upsert("enrolment", rows.ENROLMENT_COLUMNS, "role, name")
 _ADD_GRANT: Final = _upsert("key_grant", rows.GRANT_COLUMNS, "request_key, profile")
 _PUT_PROFILE: Final = _upsert("key_profile", rows.PROFILE_COLUMNS, "name")
+_PUT_AGENT_SEQ: Final = _upsert("agent_event", "request_key, seq", "request_key")
 _PUT_COSIGNED: Final = _upsert("log_cosigned", "size, note", "size")
 _ADD_REQUEST: Final = f"{_insert('request', rows.REQUEST_COLUMNS)} ON CONFLICT DO NOTHING RETURNING 1"
 _LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM job"
@@ -168,6 +170,10 @@ class StoreReadTx:
         """The profile's lease."""
         return await self._one(_LEASE, (profile,), rows.lease_from)
 
+    async def agent_seq(self, agent_key: bytes) -> int:
+        """The number of the last event of that agent that stands in the log; 0 if none does."""
+        return await self._one(_AGENT_SEQ, (agent_key,), lambda row: int(row[0])) or 0
+
     async def entries(self, start: int, count: int) -> tuple[bytes, ...]:
         """Log entries [start, start+count), fewer at the end of the log."""
         return await self._log.entries(start, count)
@@ -255,6 +261,10 @@ class StoreTx(StoreReadTx):
     async def put_profile(self, profile: ProfileRow) -> None:
         """Remember a key profile as announced; replaces one of the same name."""
         await Query(_PUT_PROFILE, rows.profile_row(profile))
+
+    async def put_agent_seq(self, agent_key: bytes, seq: int) -> None:
+        """Remember the number of the last event of an agent, by its request key."""
+        await Query(_PUT_AGENT_SEQ, (agent_key, seq))
 
     async def put_cosigned(self, size: int, note: str) -> None:
         """Remember a checkpoint with witnesses' cosignatures; replaces one of the same size."""

@@ -7,26 +7,35 @@ uint16 length of a C2SP tlog-tiles entry bundle. Digests are lower-case hex. Nam
 stand here: keys are named by hash, names by salted hash.
 """
 
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
 from privyseal.errors import MalformedInputError
+from privyseal.tlog.agent_entries import Custody, Freeze, PinEvent, Reconcile, Recover, TokenEvent
+from privyseal.tlog.entry_base import BaseEntry, Integer
 
 __all__ = [
     "MAX_ENTRY_BYTES",
     "Admin",
+    "AgentEntry",
     "Anchor",
     "ArtifactDigest",
     "Claimed",
+    "Custody",
     "Deny",
     "Enrol",
     "Entry",
+    "Freeze",
     "GrantEntry",
     "Intent",
     "KeyEntry",
+    "PinEvent",
+    "Reconcile",
+    "Recover",
     "Result",
     "TimestampEntry",
+    "TokenEvent",
     "Unknown",
     "canonical_json",
     "encode_entry",
@@ -34,10 +43,6 @@ __all__ = [
 ]
 
 MAX_ENTRY_BYTES: Final = 65_535
-_MAX_INTEGER: Final = 2**53 - 1
-
-#: What RFC 8785 can write exactly.
-Integer = Annotated[int, msgspec.Meta(ge=-_MAX_INTEGER, le=_MAX_INTEGER)]
 
 
 class ArtifactDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,19 +69,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     size: Integer
 
 
-class _Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
-    """What all entries have: grammar version and time in milliseconds since the epoch.
-
-    Attributes:
-        ts: Milliseconds since the epoch, by the hub's clock; never less than in the entry before.
-        v: Version of the grammar: 1.
-    """
-
-    ts: Integer
-    v: Integer = 1
-
-
-class Intent(_Entry, frozen=True, tag="intent"):
+class Intent(BaseEntry, frozen=True, tag="intent"):
     """A token is about to be used: durable before the job leaves the hub (promise 1).
 
     Attributes:
@@ -114,7 +107,7 @@ class Intent(_Entry, frozen=True, tag="intent"):
     fence: Integer
 
 
-class Result(_Entry, frozen=True, tag="result"):
+class Result(BaseEntry, frozen=True, tag="result"):
     """What became of an intent: durable before a signature is released (promise 1).
 
     Attributes:
@@ -144,7 +137,7 @@ class Result(_Entry, frozen=True, tag="result"):
     code: str = ""
 
 
-class Unknown(_Entry, frozen=True, tag="unknown"):
+class Unknown(BaseEntry, frozen=True, tag="unknown"):
     """Nobody knows whether the token carried out an intent (promise 4).
 
     Attributes:
@@ -164,7 +157,7 @@ class Unknown(_Entry, frozen=True, tag="unknown"):
     code: str
 
 
-class Deny(_Entry, frozen=True, tag="deny"):
+class Deny(BaseEntry, frozen=True, tag="deny"):
     """A caller was refused; more than 60 times in a minute, and strangers, are only counted.
 
     Attributes:
@@ -182,7 +175,7 @@ class Deny(_Entry, frozen=True, tag="deny"):
     count: int = 1
 
 
-class Enrol(_Entry, frozen=True, tag="enrol"):
+class Enrol(BaseEntry, frozen=True, tag="enrol"):
     """A client or agent joined, or its standing ended.
 
     Attributes:
@@ -204,7 +197,7 @@ class Enrol(_Entry, frozen=True, tag="enrol"):
     statement: str
 
 
-class GrantEntry(_Entry, frozen=True, tag="grant"):
+class GrantEntry(BaseEntry, frozen=True, tag="grant"):
     """Authority keys granted a request key the use of a key profile.
 
     Attributes:
@@ -220,7 +213,7 @@ class GrantEntry(_Entry, frozen=True, tag="grant"):
     authorities: tuple[str, ...]
 
 
-class KeyEntry(_Entry, frozen=True, tag="key"):
+class KeyEntry(BaseEntry, frozen=True, tag="key"):
     """An agent announced a key profile, or changed what it says of it.
 
     Attributes:
@@ -248,7 +241,7 @@ class KeyEntry(_Entry, frozen=True, tag="key"):
     test: bool
 
 
-class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
+class TimestampEntry(BaseEntry, frozen=True, tag="timestamp"):
     """A TSA gave a timestamp token for a client: durable before the token leaves the hub.
 
     Attributes:
@@ -264,7 +257,7 @@ class TimestampEntry(_Entry, frozen=True, tag="timestamp"):
     tsa: str
 
 
-class Anchor(_Entry, frozen=True, tag="anchor"):
+class Anchor(BaseEntry, frozen=True, tag="anchor"):
     """A TSA's timestamp token over a checkpoint: what stands below it was written before that time.
 
     Attributes:
@@ -286,7 +279,7 @@ class Anchor(_Entry, frozen=True, tag="anchor"):
     client: str
 
 
-class Admin(_Entry, frozen=True, tag="admin"):
+class Admin(BaseEntry, frozen=True, tag="admin"):
     """An act on the hub itself.
 
     `genesis` opens a log under a trust bundle, and `bundle` puts another one in its place; with `confirm` the operator
@@ -308,7 +301,9 @@ class Admin(_Entry, frozen=True, tag="admin"):
     reason: str = ""
 
 
-Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Anchor | Admin
+#: What an agent tells of its tokens.
+AgentEntry = TokenEvent | PinEvent | Recover | Custody | Reconcile | Freeze
+Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Anchor | Admin | AgentEntry
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DECODER: Final[msgspec.json.Decoder[Entry]] = msgspec.json.Decoder(Entry)

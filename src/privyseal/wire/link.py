@@ -2,7 +2,9 @@
 """Messages of the agent link: MessagePack, one message a WebSocket frame, the agent dials in.
 
 The agent opens with `Hello` and `Announce`; from then on the hub sends `Job`, `OutcomeQuery` and `AddCheckpoint`, the
-agent `Answers`, `OutcomeReply` and `CheckpointAnswer`. WebSocket pings keep both sides sure of each other.
+agent `Answers`, `OutcomeReply` and `CheckpointAnswer`. What happens to its tokens the agent tells by itself: how they
+are (`TokenReport`), and what belongs into the log (`Events`, until the hub says `EventsRecorded`). WebSocket pings keep
+both sides sure of each other.
 """
 
 from typing import Final, TypeVar
@@ -14,11 +16,15 @@ from privyseal.errors import MalformedInputError
 __all__ = [
     "LINK_VERSION",
     "MAX_MESSAGE_BYTES",
+    "SIGN_BOUNDS_SECONDS",
     "AddCheckpoint",
+    "AgentEvent",
     "AgentMessage",
     "Announce",
     "Answers",
     "CheckpointAnswer",
+    "Events",
+    "EventsRecorded",
     "Hello",
     "HubMessage",
     "ItemDone",
@@ -30,6 +36,8 @@ __all__ = [
     "OutcomeReply",
     "ProfileAnnouncement",
     "Refused",
+    "TokenHealth",
+    "TokenReport",
     "TrustChanged",
     "Welcome",
     "decode_agent",
@@ -37,8 +45,10 @@ __all__ = [
     "encode",
 ]
 
-LINK_VERSION: Final = 2
+LINK_VERSION: Final = 3
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
+#: Bounds of the classes in which times of signatures are counted; longer ones are counted beyond the last.
+SIGN_BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
@@ -85,9 +95,10 @@ class Announce(_Message, frozen=True, tag="announce"):
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
-    """The hub accepts the agent."""
+    """The hub accepts the agent; it has the agent's events on record up to the number `recorded`."""
 
     name: str
+    recorded: int
 
 
 class Refused(_Message, frozen=True, tag="refused"):
@@ -119,6 +130,69 @@ class CheckpointAnswer(_Message, frozen=True, tag="checkpoint"):
 
     status: int
     text: str
+
+
+class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one token of the agent's is.
+
+    Attributes:
+        name: In agent.toml.
+        label, serial, model: What the token last said of itself; empty if it was never seen.
+        state: `ready`, `absent`, `blocked` (its PIN must not be presented before a person acts), `quarantined` (it came
+            back as another one), `frozen` (its counter does not fit), `drained` or `failed`.
+        code, problem, hint: Why it is not ready; empty if it is.
+        pin_state: What the token says of its PIN: `ok`, `count-low`, `final-try` or `locked`; empty if unknown.
+        signatures, failures: Since the agent was started.
+        restarts: How often its worker was started, the first time included.
+        recoveries: Steps of the recovery ladder that were taken since the agent was started, by their name.
+        sign_seconds: Time in which the token was signing, all together.
+        sign_counts: Signatures that took at most as long as the bound of the same place in SIGN_BOUNDS_SECONDS and
+            longer than the one before; the last one counts the longest.
+        counter: The token's own count of signatures; None if it has none.
+    """
+
+    name: str
+    state: str
+    label: str = ""
+    serial: str = ""
+    model: str = ""
+    hardware: bool = False
+    code: str = ""
+    problem: str = ""
+    hint: str = ""
+    pin_state: str = ""
+    signatures: int = 0
+    failures: int = 0
+    restarts: int = 0
+    recoveries: dict[str, int] = {}
+    sign_seconds: float = 0.0
+    sign_counts: tuple[int, ...] = ()
+    counter: int | None = None
+
+
+class TokenReport(_Message, frozen=True, tag="tokens"):
+    """How the agent's tokens are now; replaces what it said before."""
+
+    tokens: tuple[TokenHealth, ...]
+
+
+class AgentEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something for the log: an `AgentEntry` whose number, agent and time the hub fills in."""
+
+    seq: int
+    entry: bytes
+
+
+class Events(_Message, frozen=True, tag="events"):
+    """What the agent wants on record, in the order of its numbers. Told again until the hub says that it has it."""
+
+    events: tuple[AgentEvent, ...]
+
+
+class EventsRecorded(_Message, frozen=True, tag="recorded"):
+    """The agent's events are on record up to this number."""
+
+    through: int
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,8 +293,8 @@ class OutcomeReply(_Message, frozen=True, tag="outcome"):
     message: str = ""
 
 
-AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer
-HubMessage = Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint
+AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer | TokenReport | Events
+HubMessage = Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint | EventsRecorded
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _AGENT: Final[msgspec.msgpack.Decoder[AgentMessage]] = msgspec.msgpack.Decoder(AgentMessage)

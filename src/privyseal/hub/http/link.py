@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """/v1/agents/link: the WebSocket that an agent keeps open."""
 
+import asyncio
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -15,14 +16,18 @@ from privyseal.ports.store import Enrolment
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
+    AgentEvent,
     AgentMessage,
     Announce,
     Answers,
     CheckpointAnswer,
+    Events,
+    EventsRecorded,
     Hello,
     HubMessage,
     OutcomeReply,
     Refused,
+    TokenReport,
     TrustChanged,
     Welcome,
     decode_agent,
@@ -86,24 +91,49 @@ async def _greet(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) 
         witness=hello.witness,
         here=here,
     )
-    await send(Welcome(name=agent.name))
+    await send(Welcome(name=agent.name, recorded=await hub.agent_events.recorded(agent)))
     return link
 
 
+async def _record(hub: Hub, socket: LinkSocket, link: AgentLink, events: tuple[AgentEvent, ...]) -> None:
+    """Put an agent's events on record, and say so. What cannot be recorded ends the link: the agent tells it again."""
+    try:
+        await link.send(EventsRecorded(through=await hub.agent_events.record(link.agent, events)))
+    except PrivysealError as error:
+        _LOG.warning("events not recorded", agent=link.agent.name, code=error.code, reason=error.message)
+        await socket.close()
+
+
 async def _serve(hub: Hub, socket: LinkSocket, link: AgentLink) -> None:
-    while (message := await _receive(socket)) is not None:
-        match message:
-            case Announce():
-                await hub.dispatch.announce(link, message.profiles)
-            case Answers():
-                for answer in message.items:
-                    link.told(answer)
-            case OutcomeReply():
-                link.told_outcome(message)
-            case CheckpointAnswer():
-                link.told_checkpoint(message)
-            case Hello():
-                raise MalformedInputError("link.malformed", "a second hello on the agent link")
+    recording: asyncio.Task[None] | None = None
+    try:
+        while (message := await _receive(socket)) is not None:
+            if not isinstance(message, Events):
+                await _take(hub, link, message)
+            elif recording is None or recording.done():
+                recording = asyncio.create_task(_record(hub, socket, link, message.events))
+            else:
+                raise MalformedInputError("link.malformed", "more events before those before are recorded")
+    finally:
+        if recording is not None:
+            recording.cancel()
+
+
+async def _take(hub: Hub, link: AgentLink, message: AgentMessage) -> None:
+    match message:
+        case Announce():
+            await hub.dispatch.announce(link, message.profiles)
+        case Answers():
+            for answer in message.items:
+                link.told(answer)
+        case OutcomeReply():
+            link.told_outcome(message)
+        case CheckpointAnswer():
+            link.told_checkpoint(message)
+        case TokenReport():
+            hub.token_board.report(link.agent.name, message.tokens)
+        case Hello() | Events():
+            raise MalformedInputError("link.malformed", "a second hello on the agent link")
 
 
 async def serve_link(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) -> None:

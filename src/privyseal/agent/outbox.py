@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent wants on record: durable here first, then told to the hub until that has it in the log."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from privyseal.ports.clock import Clock
+from privyseal.ports.journal import AgentJournal
+from privyseal.tlog.entry import AgentEntry, encode_entry
+from privyseal.wire.link import AgentEvent, Events
+
+__all__ = ["EntryMaker", "Outbox"]
+
+_AT_ONCE: Final = 64
+
+#: Makes an entry out of what all of them have: ts, agent, seq, at.
+EntryMaker = Callable[[int, str], AgentEntry]
+
+
+class Outbox:
+    """Events of one agent on their way to its hub: one message under way at a time."""
+
+    def __init__(self, *, journal: AgentJournal, clock: Clock, request_key: bytes) -> None:
+        """`request_key` is the agent's raw public key."""
+        self._journal: Final = journal
+        self._clock: Final = clock
+        self._agent: Final = hashlib.sha256(request_key).hexdigest()
+        self._send: Callable[[Events], Awaitable[None]] | None = None
+        self._under_way = False
+
+    async def tell(self, make: EntryMaker) -> None:
+        """Keep an event until it is on record; durable when this returns.
+
+        Args:
+            make: Makes the entry, given the time in milliseconds and the agent's name in the log.
+
+        Raises:
+            PrivysealError: what the journal raises.
+        """
+        await self._journal.add_event(encode_entry(make(self._clock(), self._agent)))
+        await self._flush()
+
+    async def linked(self, recorded: int, send: Callable[[Events], Awaitable[None]]) -> None:
+        """A link stands; the hub has what was told up to the number `recorded`."""
+        self._send = send
+        await self.recorded(recorded)
+
+    def unlinked(self) -> None:
+        """The link is gone: what was under way is told again over the next one."""
+        self._send = None
+        self._under_way = False
+
+    async def recorded(self, through: int) -> None:
+        """The hub has events on record; the next ones go out."""
+        await self._journal.events_recorded(through)
+        self._under_way = False
+        await self._flush()
+
+    async def _flush(self) -> None:
+        if self._send is None or self._under_way:
+            return
+        self._under_way = True
+        events = await self._journal.events(_AT_ONCE)
+        send = self._send
+        if not events or send is None:
+            self._under_way = False
+            return
+        await send(Events(events=tuple(AgentEvent(seq=one.seq, entry=one.entry) for one in events)))

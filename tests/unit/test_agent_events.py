@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What agents tell of their tokens is on record once, in their order, under the hub's time and the agent's own key."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from privyseal.agent.outbox import Outbox
+from privyseal.errors import DeniedError, MalformedInputError
+from privyseal.hub.services.agent_events import AgentEvents
+from privyseal.ports.store import Enrolment
+from privyseal.storage.journal import SqliteJournal
+from privyseal.storage.sqlite import SqliteStore
+from privyseal.tlog.entry import Admin, Entry, TokenEvent, encode_entry, parse_entry
+from privyseal.wire.link import AgentEvent, Events
+
+KEY = b"a" * 32
+AGENT = Enrolment(
+    role="agent",
+    name="pi",
+    certificate_sha256=bytes(32),
+    request_key=KEY,
+    profiles=(),
+    salt=b"salt",
+    entry_index=0,
+)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(
+        ":memory:", origin="hub.example", log_key=Ed25519PrivateKey.generate(), clock=lambda: 7, head_path=None
+    )
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def journal() -> AsyncIterator[SqliteJournal]:
+    opened = await SqliteJournal.open(":memory:", origin="hub.example")
+    yield opened
+    await opened.close()
+
+
+def attached(at_ms: int, agent: str = "") -> TokenEvent:
+    return TokenEvent(ts=at_ms, agent=agent, seq=0, at=at_ms, token="0001", event="attached")
+
+
+def event(seq: int, at_ms: int = 3) -> AgentEvent:
+    return AgentEvent(seq=seq, entry=encode_entry(attached(at_ms)))
+
+
+async def log(store: SqliteStore) -> list[Entry]:
+    return [parse_entry(data) for data in await store.read(lambda tx: tx.entries(0, 1000))]
+
+
+async def numbers(store: SqliteStore) -> list[int]:
+    return [entry.seq for entry in await log(store) if isinstance(entry, TokenEvent)]
+
+
+async def test_the_hub_says_when_and_who(store: SqliteStore) -> None:
+    assert await AgentEvents(store).record(AGENT, (event(1),)) == 1
+
+    (entry,) = await log(store)
+    assert isinstance(entry, TokenEvent)
+    assert (entry.ts, entry.at, entry.seq, entry.agent) == (7, 3, 1, hashlib.sha256(KEY).hexdigest())
+
+
+async def test_what_is_told_again_is_on_record_once(store: SqliteStore) -> None:
+    events = AgentEvents(store)
+    for told in ((1, 2), (1, 2, 3), (3,), (2,)):
+        await events.record(AGENT, tuple(event(seq) for seq in told))
+
+    assert await numbers(store) == [1, 2, 3]
+    assert await events.recorded(AGENT) == 3
+
+
+async def test_a_number_that_is_left_out_is_refused(store: SqliteStore) -> None:
+    with pytest.raises(MalformedInputError) as caught:
+        await AgentEvents(store).record(AGENT, (event(1), event(3)))
+
+    assert caught.value.code == "link.event_gap"
+    assert await numbers(store) == [], "nothing of a message that is wrong"
+
+
+async def test_an_agent_tells_of_tokens_alone(store: SqliteStore) -> None:
+    entry = encode_entry(Admin(ts=1, action="bundle", bundle="00"))
+    with pytest.raises(DeniedError) as caught:
+        await AgentEvents(store).record(AGENT, (AgentEvent(seq=1, entry=entry),))
+
+    assert caught.value.code == "link.event"
+
+
+async def test_who_tells_much_has_to_wait(store: SqliteStore) -> None:
+    events = AgentEvents(store, minute_seconds=0.2)
+    await events.record(AGENT, tuple(event(seq) for seq in range(1, 121)))
+    begun_s = asyncio.get_running_loop().time()
+    await events.record(AGENT, tuple(event(seq) for seq in range(121, 361)))
+
+    assert asyncio.get_running_loop().time() - begun_s > 0.19
+
+
+async def test_events_wait_for_a_link_and_go_out_in_turn(journal: SqliteJournal) -> None:
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    sent: list[list[int]] = []
+
+    async def send(message: Events) -> None:
+        sent.append([one.seq for one in message.events])
+
+    for _ in range(3):
+        await outbox.tell(attached)
+    assert sent == []
+    await outbox.linked(0, send)
+    await outbox.tell(attached)
+    assert sent == [[1, 2, 3]], "one message under way at a time"
+    await outbox.recorded(3)
+    await outbox.recorded(4)
+    outbox.unlinked()
+    await outbox.tell(attached)
+    await outbox.linked(4, send)
+
+    assert sent == [[1, 2, 3], [4], [5]]
+
+
+async def test_a_lost_answer_is_made_up_for_by_the_next_link(journal: SqliteJournal) -> None:
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    sent: list[list[int]] = []
+
+    async def send(message: Events) -> None:
+        sent.append([one.seq for one in message.events])
+
+    await outbox.tell(attached)
+    await outbox.linked(0, send)
+    outbox.unlinked()
+    await outbox.tell(attached)
+    await outbox.linked(1, send)
+
+    assert sent == [[1], [2]]
