@@ -16,6 +16,7 @@ from privyseal.agent.check import KeyProfile
 from privyseal.agent.executor import ServedKey
 from privyseal.errors import UnavailableError
 from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.clock import system_clock
 from privyseal.ports.token import TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
 
@@ -38,8 +39,15 @@ class BrokenToken:
         """Nothing is open."""
 
 
-def broken_clock() -> int:
-    raise RuntimeError("defect")
+class BreakingClock:
+    """Works until it breaks."""
+
+    broken = False
+
+    def __call__(self) -> int:
+        if self.broken:
+            raise RuntimeError("defect")
+        return system_clock()
 
 
 async def failure(site: LinkSite) -> UnavailableError:
@@ -78,7 +86,9 @@ async def test_a_job_that_ends_unforeseen_ends_the_agent(site: LinkSite) -> None
 
 
 async def test_a_link_that_ends_unforeseen_ends_the_agent(tmp_path: Path) -> None:
-    async with open_link_site(tmp_path, broken_clock) as site:
+    clock = BreakingClock()
+    async with open_link_site(tmp_path, clock) as site:
+        clock.broken = True
         await job_is_sent(site)
 
         assert (await failure(site)).code == "agent.internal"

@@ -204,7 +204,6 @@ async def test_return_values_become_codes_that_know_whether_c_sign_began(
         0x30: "token.failed",
         0x32: "token.not_found",
         0x60: "token.key_not_found",
-        0xA4: "token.pin_locked",
         0xE0: "token.not_found",
         0x1B7: "token.failed",
         0x80000001: "token.failed",
@@ -224,22 +223,6 @@ async def test_return_values_become_codes_that_know_whether_c_sign_began(
         assert await sign(token), "the next call has a session that works"
         if function == "C_OpenSession":
             await end_session(faulty, token)
-
-
-@pytest.mark.parametrize("rv", [0xB0, 0xB3, 0x101])
-async def test_a_session_lost_before_c_sign_is_opened_once_more(
-    faulty: FaultyToken, token: WorkerToken, rv: int
-) -> None:
-    faulty.break_with(f"C_SignInit once {rv:x}")
-    assert await sign(token)
-    assert faulty.calls("C_SignInit") == 2
-    assert faulty.calls("C_Login") == 2
-
-    faulty.break_with(f"C_SignInit rv {rv:x}")
-    error = await refusal(token)
-
-    assert (error.code, error.ckr, error.begun) == ("token.session_lost", rv, False)
-    assert faulty.calls("C_SignInit") == 4
 
 
 async def test_a_session_lost_in_c_sign_is_not_tried_again(faulty: FaultyToken, token: WorkerToken) -> None:

@@ -207,7 +207,7 @@ class World:
             outbox=outbox,
             failed=failed,
         )
-        token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Lock()
+        token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Semaphore(1)
         served = [profile for profile in day.profiles if profile.name in self._profiles]
         executor.serve(tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turn=turn) for profile in served))
         await link.announce(tuple(one for one in day.announcements if one.name in self._profiles))

@@ -3,7 +3,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,6 +20,11 @@ __all__ = [
     "parse_agent_config",
     "token_config",
 ]
+
+
+_MAX_WORKERS: Final = 64
+_DAY_SECONDS: Final = 86_400
+_MAX_HOURS: Final = 8_784
 
 
 class AgentFiles(msgspec.Struct, frozen=True):
@@ -69,7 +74,15 @@ class AgentFiles(msgspec.Struct, frozen=True):
 
 
 class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[token]]`: a software token's directory, or a PKCS#11 module and which of its tokens."""
+    """`[[token]]`: a software token's directory, or a PKCS#11 module and which of its tokens.
+
+    Attributes:
+        workers: Processes that sign at the same time, each with a session of its own; more than one only for a module
+            that allows parallel sessions (a network HSM).
+        recycle_signatures, recycle_hours: After so many signatures or hours the workers are replaced between two jobs;
+            0 for never.
+        watch_seconds: How often the token is looked at while nothing is signed.
+    """
 
     name: str
     kind: Literal["software", "pkcs11"]
@@ -84,6 +97,11 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     call_seconds: float = 30.0
     sign_seconds: float = 60.0
     generate_seconds: float = 600.0
+    respawn_seconds: float = 1.0
+    workers: int = 1
+    recycle_signatures: int = 10_000
+    recycle_hours: float = 24.0
+    watch_seconds: float = 5.0
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +185,8 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
     for key in config.key:
         if not is_name(key.profile):
             raise ConfigError("config.malformed", f"{path}: {key.profile!r} cannot be a key profile: {NAME_RULE}")
+    for token in config.token:
+        _check_bounds(token, path)
     known = {token.name for token in config.token}
     for key in config.key:
         if key.token not in known:
@@ -175,6 +195,18 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
                 f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
             )
     return config
+
+
+def _check_bounds(token: TokenTable, path: Path) -> None:
+    wrong = ""
+    if not 1 <= token.workers <= _MAX_WORKERS:
+        wrong = f"workers must be 1 to {_MAX_WORKERS}"
+    elif token.recycle_signatures < 0 or not 0 <= token.recycle_hours <= _MAX_HOURS:
+        wrong = "recycle_signatures and recycle_hours must be 0 or more, and at most a year"
+    elif not 0 < token.watch_seconds <= _DAY_SECONDS:
+        wrong = "watch_seconds must be above 0 and at most a day"
+    if wrong:
+        raise ConfigError("config.malformed", f"{path}: token {token.name!r}: {wrong}")
 
 
 def token_config(table: TokenTable, directory: Path) -> TokenConfig:
@@ -198,4 +230,5 @@ def token_config(table: TokenTable, directory: Path) -> TokenConfig:
         call_seconds=table.call_seconds,
         sign_seconds=table.sign_seconds,
         generate_seconds=table.generate_seconds,
+        respawn_seconds=table.respawn_seconds,
     )

@@ -42,13 +42,15 @@ class ServedKey:
     """A key profile with the token that signs for it.
 
     Attributes:
-        turn: Held while the token signs for this profile; profiles of one token share it.
+        turn: Held while the token signs for this profile; profiles of one token share it. It lets in as many as the
+            token has workers.
     """
 
     profile: KeyProfile
     token: Token
     key_id: bytes
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    workers: int = 1
 
 
 class Executor:
@@ -181,19 +183,29 @@ class Executor:
     async def _sign_all(
         self, key: ServedKey, items: tuple[CheckedItem, ...], keys: list[Operation], answer: Answer
     ) -> None:
-        """Sign one item after the other; what ended within a moment goes to the hub together (one commit there)."""
+        """Sign the items, one after the other by each of the token's workers.
+
+        What ended within a moment goes to the hub together (one commit there); the last answer never waits.
+        """
         loop = asyncio.get_running_loop()
         ended: list[ItemDone | ItemRefused] = []
-        since_s = loop.time()
-        try:
-            for item, item_key in zip(items, keys, strict=True):
+        since_s, open_items = loop.time(), len(items)
+        orders = iter(zip(items, keys, strict=True))
+
+        async def work() -> None:
+            nonlocal since_s, open_items
+            for item, item_key in orders:
                 async with key.turn:
                     ended.append(await self._sign(key, item, item_key))
                 self._running.discard(item_key)
-                if item_key is keys[-1] or loop.time() - since_s >= _GATHER_SECONDS:
-                    await answer(Answers(items=tuple(ended)))
+                open_items -= 1
+                if open_items == 0 or loop.time() - since_s >= _GATHER_SECONDS:
+                    told, since_s = tuple(ended), loop.time()
                     ended.clear()
-                    since_s = loop.time()
+                    await answer(Answers(items=told))
+
+        try:
+            await _all_of(work, min(key.workers, len(items)))
         finally:
             self._running.difference_update(keys)
 
@@ -228,6 +240,19 @@ class Executor:
         running = key in self._running
         outcome = None if running else await self._journal.outcome(*key)
         return outcome_reply(key, running=running, outcome=outcome)
+
+
+async def _all_of(work: Callable[[], Coroutine[Any, Any, None]], times: int) -> None:
+    """Run the same work several times at once; the first failure ends the others, and is raised as it is."""
+    if times == 1:
+        await work()
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(times):
+                group.create_task(work())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def _request_id(job: Job) -> str:

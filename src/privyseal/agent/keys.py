@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from privyseal.agent.check import KeyProfile
-from privyseal.agent.config import AgentConfig, KeyConfig
+from privyseal.agent.config import KeyConfig
 from privyseal.agent.executor import ServedKey
 from privyseal.errors import ConfigError, PrivysealError, TokenError
 from privyseal.identity.system_roots import system_roots
@@ -19,7 +19,7 @@ from privyseal.pki.code_signing import public_ca_sign
 from privyseal.ports.token import Token, TokenInfo, TokenKey
 from privyseal.wire.link import ProfileAnnouncement
 
-__all__ = ["OpenedProfile", "chain_file", "find_key", "open_profiles"]
+__all__ = ["OpenedProfile", "ProfileOpener", "SeenToken", "chain_file", "find_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,40 +30,50 @@ class OpenedProfile:
     served: ServedKey | None
 
 
-async def open_profiles(
-    config: AgentConfig,
-    tokens: dict[str, Token],
-    directory: Path,
-    roots: Callable[[], tuple[bytes, ...]] = system_roots,
-) -> tuple[OpenedProfile, ...]:
-    """Look at every configured key profile; a token that fails takes only its own profiles down.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenToken:
+    """A token that answers: what it says of itself, and its signing keys."""
 
-    A token is asked once, however many profiles it has: a wrong PIN must not be presented for each of them.
+    info: TokenInfo
+    keys: tuple[TokenKey, ...]
 
-    Args:
-        config: What agent.toml says.
-        tokens: By their names there.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileOpener:
+    """Opens the key profiles of one token.
+
+    Attributes:
+        wanted: Those of agent.toml.
+        token: Signs for them.
+        turn: Held while it does; as many at a time as the token has workers.
+        workers: How many it has.
         directory: Where agent.toml is.
         roots: The roots that this system trusts; asked for only if there is a test profile.
     """
-    opened: list[OpenedProfile] = []
-    public_roots = roots() if any(key.test for key in config.key) else ()
-    for name, token in tokens.items():
-        wanted = [key for key in config.key if key.token == name]
-        turn = asyncio.Lock()
+
+    wanted: tuple[KeyConfig, ...]
+    token: Token
+    turn: asyncio.Semaphore
+    directory: Path
+    workers: int = 1
+    roots: Callable[[], tuple[bytes, ...]] = system_roots
+
+    def served(self, seen: SeenToken) -> tuple[OpenedProfile, ...]:
+        """The key profiles of a token that answers; one that fails takes no other down."""
+        public_roots = self.roots() if any(key.test for key in self.wanted) else ()
+        return tuple(self._opened(key, seen, public_roots) for key in self.wanted)
+
+    def unserved(self, problem: PrivysealError) -> tuple[OpenedProfile, ...]:
+        """The same of one that nobody may sign with."""
+        return tuple(_unserved(key, problem, self.directory) for key in self.wanted)
+
+    def _opened(self, key: KeyConfig, seen: SeenToken, public_roots: tuple[bytes, ...]) -> OpenedProfile:
         try:
-            info, keys = await token.info(), await token.keys()
+            profile = _open(key, seen.info, find_key(key, seen.keys), opener=self)
+            _check_test(key, profile.announcement.chain, public_roots)
         except PrivysealError as error:
-            opened.extend(_unserved(key, error, directory) for key in wanted)
-            continue
-        for key in wanted:
-            try:
-                profile = _open(key, info, find_key(key, keys), token=token, turn=turn, directory=directory)
-                _check_test(key, profile.announcement.chain, public_roots)
-                opened.append(profile)
-            except PrivysealError as error:
-                opened.append(_unserved(key, error, directory))
-    return tuple(opened)
+            return _unserved(key, error, self.directory)
+        return profile
 
 
 def find_key(config: KeyConfig, keys: tuple[TokenKey, ...]) -> TokenKey:
@@ -151,10 +161,8 @@ def _check_test(config: KeyConfig, chain: tuple[bytes, ...], public_roots: tuple
         )
 
 
-def _open(
-    config: KeyConfig, info: TokenInfo, key: TokenKey, *, token: Token, turn: asyncio.Lock, directory: Path
-) -> OpenedProfile:
-    chain = chain_file(config, directory) if config.chain else key.certificates
+def _open(config: KeyConfig, info: TokenInfo, key: TokenKey, *, opener: ProfileOpener) -> OpenedProfile:
+    chain = chain_file(config, opener.directory) if config.chain else key.certificates
     leaf = _leaf(config, chain, key.spki)
     profile = KeyProfile(
         name=config.profile,
@@ -176,7 +184,7 @@ def _open(
         witness=config.witness,
         test=config.test,
     )
-    served = ServedKey(profile=profile, token=token, key_id=key.key_id, turn=turn)
+    served = ServedKey(profile=profile, token=opener.token, key_id=key.key_id, turn=opener.turn, workers=opener.workers)
     return OpenedProfile(announcement=announcement, served=served)
 
 

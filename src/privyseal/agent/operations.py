@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, TokenError
+from privyseal.agent.ladder import is_unknown
+from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError
 from privyseal.ports.journal import Outcome, OutcomeState
 from privyseal.wire.link import ItemRefused, OutcomeReply
 
@@ -49,8 +50,6 @@ def check_at_rest(running: AbstractSet[Operation], request_id: str, items: Itera
 def refusal(operation: Operation, error: PrivysealError) -> ItemRefused:
     """What the hub is told of an item that was refused, or that the token did not sign."""
     request_id, item, fence = operation
-    # A module that answered with a CKR has ended the operation; one that hung or died has left it open.
-    unknown = isinstance(error, TokenError) and error.begun and error.ckr is None
     return ItemRefused(
         request=request_id,
         item=item,
@@ -58,7 +57,7 @@ def refusal(operation: Operation, error: PrivysealError) -> ItemRefused:
         branch=error.branch,
         code=_STALE if error.code in _STALE_CODES else error.code,
         message=error.message,
-        unknown=unknown,
+        unknown=is_unknown(error),
     )
 
 

@@ -5,6 +5,9 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import structlog
+
+from privyseal.errors import UnavailableError
 from privyseal.ports.clock import Clock
 from privyseal.ports.journal import AgentJournal
 from privyseal.tlog.entry import AgentEntry, encode_entry
@@ -12,6 +15,7 @@ from privyseal.wire.link import AgentEvent, Events
 
 __all__ = ["EntryMaker", "Outbox"]
 
+_LOG: Final = structlog.get_logger("privyseal.agent.outbox")
 _AT_ONCE: Final = 64
 
 #: Makes an entry out of what all of them have: ts, agent, seq, at.
@@ -26,19 +30,27 @@ class Outbox:
         self._journal: Final = journal
         self._clock: Final = clock
         self._agent: Final = hashlib.sha256(request_key).hexdigest()
+        #: What a full disk kept out of the journal.
+        self._unwritten: list[bytes] = []
         self._send: Callable[[Events], Awaitable[None]] | None = None
         self._under_way = False
 
     async def tell(self, make: EntryMaker) -> None:
-        """Keep an event until it is on record; durable when this returns.
+        """Keep an event until it is on record; durable when this returns, unless the disk takes nothing now.
 
         Args:
             make: Makes the entry, given the time in milliseconds and the agent's name in the log.
 
         Raises:
-            PrivysealError: what the journal raises.
+            LogIntegrityError: `journal.commit_unknown`.
         """
-        await self._journal.add_event(encode_entry(make(self._clock(), self._agent)))
+        self._unwritten.append(encode_entry(make(self._clock(), self._agent)))
+        try:
+            while self._unwritten:
+                await self._journal.add_event(self._unwritten[0])
+                del self._unwritten[0]
+        except UnavailableError as error:
+            _LOG.error("events not written yet", count=len(self._unwritten), reason=error.message)
         await self._flush()
 
     async def linked(self, recorded: int, send: Callable[[Events], Awaitable[None]]) -> None:

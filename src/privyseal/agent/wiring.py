@@ -10,12 +10,16 @@ from typing import Any, Final
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privyseal.agent.config import AgentConfig, AgentFiles, load_agent_config, token_config
+from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_agent_config, token_config
 from privyseal.agent.executor import Executor
-from privyseal.agent.keys import open_profiles
+from privyseal.agent.keeper import TokenKeeper
+from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.link import HubLink, dialer
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
+from privyseal.agent.pool import KeptToken, TokenPool
+from privyseal.agent.recovery import RecoveringToken
+from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
@@ -23,16 +27,15 @@ from privyseal.identity.keyfile import load_ed25519, read_private, save_private_
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.journal import AgentJournal
-from privyseal.ports.token import Token
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tokens.factory import open_token
+from privyseal.wire.link import ProfileAnnouncement, TokenHealth
 
 __all__ = ["Agent", "open_agent"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent")
-#: How often a token that is absent is looked for. A token whose PIN was refused is not asked again.
-_LOOK_SECONDS: Final = 5.0
-_LOOK_AGAIN: Final = frozenset({"token.not_found", "token.module", "token.timeout", "token.crashed", "token.failed"})
+#: How often counts of signatures go to the hub.
+_REPORT_SECONDS: Final = 5.0
 
 
 class Agent:
@@ -70,18 +73,40 @@ class Agent:
             outbox=self.outbox,
             failed=self._failure_seen,
         )
-        self._tokens: dict[str, Token] = {
-            table.name: open_token(token_config(table, files.directory)) for table in config.token
-        }
+        self.keepers = {table.name: self._keeper(table) for table in config.token}
+        self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
+    def _keeper(self, table: TokenTable) -> TokenKeeper:
+        record = TokenRecord(table.name, self.outbox)
+        members = tuple(
+            RecoveringToken(open_token(token_config(table, self._files.directory)), told=record.stepped)
+            for _ in range(table.workers)
+        )
+        token: KeptToken = members[0] if len(members) == 1 else TokenPool(members)
+        opener = ProfileOpener(
+            wanted=tuple(key for key in self.config.key if key.token == table.name),
+            token=token,
+            turn=asyncio.Semaphore(table.workers),
+            directory=self._files.directory,
+            workers=table.workers,
+        )
+        return TokenKeeper(
+            table, opener, token=token, record=record, journal=self._journal, changed=self._tokens_changed
+        )
+
     async def start(self) -> None:
-        """Open the tokens and dial out."""
-        again = await self._open_profiles()
+        """Look at the tokens and dial out."""
+        if not self.config.key:
+            _LOG.warning(
+                "no key profile: nothing can be signed here", next="privyseal token add, or fill in agent.toml; restart"
+            )
+        await asyncio.gather(*(keeper.start() for keeper in self.keepers.values()))
         self._spawn(self.link.run(), "agent link")
-        if again:
-            self._spawn(self._look_again(), "agent tokens")
+        self._spawn(self._report(), "agent report")
+        for name, keeper in self.keepers.items():
+            self._spawn(keeper.run(), f"agent token {name}")
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Return when asked to stop.
@@ -125,11 +150,14 @@ class Agent:
         if not self._failure.done():
             self._failure.set_result(error)
 
-    async def _open_profiles(self) -> bool:
-        """Open what can be opened and announce all; True if it is worth looking again."""
-        profiles = await open_profiles(self.config, self._tokens, self._files.directory)
+    async def _tokens_changed(self) -> None:
+        """Serve and announce what the tokens can sign for now."""
+        profiles = [profile for keeper in self.keepers.values() for profile in keeper.profiles]
         for profile in profiles:
-            found = profile.announcement
+            found, before = profile.announcement, self._announced.get(profile.announcement.name)
+            if found == before:
+                continue
+            self._announced[found.name] = found
             if profile.served is None:
                 _LOG.error(
                     "key profile not served",
@@ -140,22 +168,21 @@ class Agent:
                 )
             else:
                 _LOG.info("key profile ready", profile=found.name, level=found.level, hardware=found.hardware)
-        if not profiles:
-            _LOG.warning(
-                "no key profile: nothing can be signed here", next="privyseal token add, or fill in agent.toml; restart"
-            )
         self.executor.serve(tuple(profile.served for profile in profiles if profile.served is not None))
         await self.link.announce(tuple(profile.announcement for profile in profiles))
-        return any(profile.announcement.problem_code in _LOOK_AGAIN for profile in profiles)
+        await self.link.report(self._health())
 
-    async def _look_again(self) -> None:
-        again = True
-        while again:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                again = await self._open_profiles()
-            except PrivysealError as error:
-                _LOG.error("key profiles cannot be opened", code=error.code, reason=error.message)
+    def _health(self) -> tuple[TokenHealth, ...]:
+        return tuple(keeper.health() for keeper in self.keepers.values())
+
+    async def _report(self) -> None:
+        """Tell the hub how the tokens are, as often as that changes."""
+        told: tuple[TokenHealth, ...] = ()
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            if (now := self._health()) != told:
+                await self.link.report(now)
+                told = now
 
     async def stop(self) -> None:
         """Hang up, let the tokens finish, close everything."""
@@ -163,8 +190,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.link.stop()
-        for token in self._tokens.values():
-            await token.close()
+        await asyncio.gather(*(keeper.close() for keeper in self.keepers.values()))
         await self._journal.close()
 
 

@@ -30,7 +30,8 @@ class TokenEvent(AgentTold, frozen=True, tag="token"):
     """A token came, went, or was taken out of use or back into it.
 
     Attributes:
-        event: `attached`, `detached`, `quarantined`, `drained`, `resumed` or `recycled`.
+        event: `attached`, `detached`, `failed`, `quarantined` (it came back as another one), `drained`, `resumed` or
+            `recycled`.
         code: Why, as in docs/errors; empty if there is nothing to say.
     """
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from privyseal.errors import TokenError
 
-__all__ = ["Ckr", "Rv", "ckr_name"]
+__all__ = ["Ckr", "LunaRv", "NssRv", "Rv", "ckr_name"]
 
 
 class Rv(IntEnum):
@@ -117,6 +117,38 @@ class Rv(IntEnum):
 
 
 _VENDOR_DEFINED: Final = 0x8000_0000
+
+
+class LunaRv(IntEnum):
+    """Thales (SafeNet) Luna's own, from its cryptoki_v2.h: those that say what to do next."""
+
+    USER_LOCKED_OUT = _VENDOR_DEFINED + 0x07
+    ACCEL_DEVICE_ERROR = _VENDOR_DEFINED + 0x0C
+    USER_NOT_AUTHORIZED = _VENDOR_DEFINED + 0x1A
+    SO_LOGIN_FAILURE_THRESHOLD = _VENDOR_DEFINED + 0x1C
+    UNABLE_TO_CONNECT = _VENDOR_DEFINED + 0x1F
+    PARTITION_DISABLED = _VENDOR_DEFINED + 0x20
+    TIMEOUT = _VENDOR_DEFINED + 0x24
+    DEVICE_TIMEOUT = _VENDOR_DEFINED + 0x2B
+    OPERATION_NOT_ALLOWED = _VENDOR_DEFINED + 0x30
+    LICENSE_CAPACITY_EXCEEDED = _VENDOR_DEFINED + 0x31
+    AGAIN = _VENDOR_DEFINED + 0x41
+    STC_NO_SESSION_KEY = _VENDOR_DEFINED + 0x4F
+    STC_SESSION_INVALID = _VENDOR_DEFINED + 0x53
+    STC_NO_CHANNEL = _VENDOR_DEFINED + 0x56
+    CHALLENGE_INCORRECT = _VENDOR_DEFINED + 0x67
+    HSM_TAMPERED = _VENDOR_DEFINED + 0x76
+    HSM_RESTART_REQUIRED = _VENDOR_DEFINED + 0x8D
+    KEY_NOT_ACTIVE = _VENDOR_DEFINED + 0x136
+
+
+class NssRv(IntEnum):
+    """NSS's own (CKR_NSS_…), from its pkcs11n.h."""
+
+    CERTDB_FAILED = 0xCE53_4351
+    KEYDB_FAILED = 0xCE53_4352
+
+
 _BY_VALUE: Final = {int(rv): rv for rv in Rv}
 
 #: What is not named here is `token.failed`.
@@ -126,6 +158,7 @@ _CODES: Final[dict[Rv | None, str]] = {
     Rv.PIN_LEN_RANGE: "token.pin_incorrect",
     Rv.PIN_EXPIRED: "token.pin_expired",
     Rv.PIN_LOCKED: "token.pin_locked",
+    Rv.USER_PIN_NOT_INITIALIZED: "token.pin_missing",
     Rv.SLOT_ID_INVALID: "token.not_found",
     Rv.TOKEN_NOT_PRESENT: "token.not_found",
     Rv.TOKEN_NOT_RECOGNIZED: "token.not_found",
@@ -140,6 +173,7 @@ _CODES: Final[dict[Rv | None, str]] = {
 _HINTS: Final = {
     "token.pin_incorrect": "put the right PIN in place, then: privyseal token unlock; restart the agent",
     "token.pin_expired": "set a new PIN with the vendor's tool, then: privyseal token unlock; restart the agent",
+    "token.pin_missing": "set a user PIN with the vendor's tool",
     "token.pin_locked": "unlock it with the vendor's tool (SO PIN, PUK), then: privyseal token unlock; restart agent",
     "token.not_found": "check that the token is plugged in and that no other program holds it",
     "token.key_not_found": "list the token's keys; the key may have been deleted or renamed",

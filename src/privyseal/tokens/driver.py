@@ -44,6 +44,14 @@ class Driver(Protocol):
         """See `privyseal.ports.token.ManagedToken.store_certificates`."""
         ...
 
+    def reinitialize(self) -> None:
+        """C_Finalize and C_Initialize: the next call finds a module that remembers nothing.
+
+        Raises:
+            TokenError: `token.failed`; then only a new worker helps.
+        """
+        ...
+
     def close(self) -> None:
         """End sessions. May crash inside a vendor's module: whatever matters has been answered before."""
         ...

@@ -32,6 +32,7 @@ __all__ = [
     "KeysCall",
     "Open",
     "Progress",
+    "ReinitializeCall",
     "ScanAnswer",
     "ScanCall",
     "SignAnswer",
@@ -91,6 +92,10 @@ class ScanCall(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     module: str
 
 
+class ReinitializeCall(msgspec.Struct, frozen=True, tag="reinitialize"):
+    """C_Finalize and C_Initialize."""
+
+
 class CloseCall(msgspec.Struct, frozen=True, tag="close"):
     """The last call; the worker ends after it."""
 
@@ -102,7 +107,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Answer to `Open`, `StoreCall` and `CloseCall`."""
+    """Answer to `Open`, `StoreCall`, `ReinitializeCall` and `CloseCall`."""
 
 
 class InfoAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
@@ -169,7 +174,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         )
 
 
-Call = Open | InfoCall | KeysCall | SignCall | GenerateCall | StoreCall | ScanCall | CloseCall
+Call = Open | InfoCall | KeysCall | SignCall | GenerateCall | StoreCall | ScanCall | ReinitializeCall | CloseCall
 Answer = Progress | Done | InfoAnswer | KeysAnswer | SignAnswer | GenerateAnswer | ScanAnswer | Failure
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -48,7 +48,7 @@ class PinHistory:
         refused: Fingerprints that it refused and that nobody has forgiven.
         attempted: Fingerprint of the last attempt.
         unknown: Attempts in a row whose outcome is not known.
-        blocked: Whether a refusal stops all further attempts.
+        blocked: Whether a refusal, or a word of the token about its PIN, stops all further attempts.
         cleared: Whether a person cleared the token and nothing was tried since.
     """
 
@@ -62,7 +62,7 @@ class PinHistory:
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    event: Literal["attempt", "accepted", "refused", "not-judged", "cleared", "state"]
+    event: Literal["attempt", "accepted", "refused", "not-judged", "blocked", "cleared", "state"]
     at_ms: int
     serial: str
     salt: _Salt = ""
@@ -93,8 +93,10 @@ def _after(history: PinHistory, line: _Line) -> PinHistory:
         refused = (*(item for item in history.refused if item != tried), tried)[-_MAX_REFUSED:]
         accepted = "" if history.accepted == tried else history.accepted
         return replace(history, accepted=accepted, refused=refused, unknown=0, blocked=True)
-    if line.event == "not-judged":
-        return replace(history, unknown=max(history.unknown - 1, 0))
+    if line.event in ("not-judged", "blocked"):
+        judged_not = line.event == "not-judged"
+        unknown = max(history.unknown - 1, 0) if judged_not else history.unknown
+        return replace(history, unknown=unknown, blocked=history.blocked or not judged_not)
     if line.event == "cleared":
         refused = () if line.forgive_refused else history.refused
         return replace(history, refused=refused, unknown=0, blocked=False, cleared=True)
@@ -182,6 +184,15 @@ class PinJournal:
         with self._locked() as descriptor:
             return self._replay(descriptor).get(serial)
 
+    def block(self, serial: str) -> None:
+        """Stop all further attempts until a person acts: the token said something of its PIN that nobody asked for.
+
+        Raises:
+            TokenError: `token.pin_journal` if that cannot be written.
+        """
+        with self._locked() as descriptor:
+            self._append(descriptor, event="blocked", serial=serial)
+
     def conclude(self, serial: str, outcome: Outcome) -> None:
         """For `PinAttempt.conclude`, while the attempt's context lasts."""
         with self._locked() as descriptor:
@@ -191,7 +202,7 @@ class PinJournal:
         self,
         descriptor: int,
         *,
-        event: Literal["attempt", "accepted", "refused", "not-judged", "cleared"],
+        event: Literal["attempt", "accepted", "refused", "not-judged", "blocked", "cleared"],
         serial: str,
         salt: str = "",
         fingerprint: str = "",

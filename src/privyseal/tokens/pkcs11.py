@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Driver for a token behind any PKCS#11 module (PKCS#11 v3.1; DESIGN §6).
 
-One session, one login a session. Before C_Sign a lost session is opened once more; from C_Sign on nothing is
-tried again. The token signs digests only: CKM_RSA_PKCS over a DigestInfo, CKM_ECDSA over the bare digest.
+One session, one login a session. Nothing is tried again here: what failed is told, and the next call finds what the
+table of remedies wants it to find. The token signs digests only: CKM_RSA_PKCS over a DigestInfo, CKM_ECDSA over the
+bare digest.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from privyseal.tokens.pin import PinBuffer, PinSupply
 from privyseal.tokens.pin_journal import Outcome, PinJournal
 from privyseal.tokens.pkcs11_keys import PrivateKeyObject, read_keys
 from privyseal.tokens.pkcs11_make import create_certificates, generate_key_pair
+from privyseal.tokens.remedies import Remedy, remedy_for
 from privyseal.tokens.scan import is_software
 from privyseal.tokens.token_objects import digest_info, ecdsa_sig_value, pin_state, signature_bytes
 
@@ -32,17 +34,11 @@ T = TypeVar("T")
 _CKM_RSA_PKCS: Final = 0x0001
 _CKM_ECDSA: Final = 0x1041
 
-#: Entered once: what they made before they failed would be made again.
-_NOT_REPEATED: Final = frozenset({"C_GenerateKeyPair", "C_CreateObject"})
+_SESSION_STAYS: Final = frozenset({Remedy.RETRY, Remedy.GIVE_UP})
 
-#: What C_Login's refusals say of the PIN. What is not named leaves its outcome unknown: the token may have
-#: counted.
+#: What C_Login's errors say of the PIN, beside those that are about it. What is not named leaves its outcome unknown:
+#: the token may have counted.
 _LOGIN_OUTCOMES: Final[dict[int, Outcome]] = {
-    Rv.PIN_INCORRECT: "refused",
-    Rv.PIN_INVALID: "refused",
-    Rv.PIN_LEN_RANGE: "refused",
-    Rv.PIN_EXPIRED: "refused",
-    Rv.PIN_LOCKED: "refused",
     # These tell of something that was already so when the function was invoked (§5.1), before it saw a PIN.
     Rv.USER_ALREADY_LOGGED_IN: "not-judged",
     Rv.SESSION_HANDLE_INVALID: "not-judged",
@@ -57,7 +53,13 @@ _LOGIN_OUTCOMES: Final[dict[int, Outcome]] = {
 class _Session:
     handle: int
     slot: int
+    serial: str
     keys: tuple[PrivateKeyObject, ...]
+
+
+def _name_of(description: TokenDescription) -> str:
+    """Under which name the PIN journal knows a token."""
+    return description.serial or description.label
 
 
 def _key_of(session: _Session, key_id: bytes) -> PrivateKeyObject:
@@ -165,6 +167,14 @@ class Pkcs11Driver:
             with contextlib.suppress(Ckr):
                 self._module.close_session(handle)
 
+    def reinitialize(self) -> None:
+        """See `Driver.reinitialize`."""
+        self._drop_session()
+        # A module that cannot even end what it has may still begin anew.
+        with contextlib.suppress(Ckr):
+            self._module.finalize()
+        self._module.initialize()
+
     def close(self) -> None:
         """See `Driver.close`."""
         self._drop_session()
@@ -240,21 +250,27 @@ class Pkcs11Driver:
     # Sessions and the PIN
 
     def _on_session(self, operation: Callable[[_Session], T]) -> T:
-        """Run an operation; if the session was lost before C_Sign, once more on a fresh one."""
-        for is_last in (False, True):
-            try:
-                return operation(self._session or self._open_session())
-            except Ckr as error:
-                self._drop_session()
-                is_final = is_last or error.begun or error.function in _NOT_REPEATED
-                if is_final or error.code != "token.session_lost":
-                    raise
-        raise AssertionError("unreachable: the second turn returns or raises")
+        """Run an operation; after a failure the next one has a new session, unless this one is surely good."""
+        try:
+            return operation(self._session or self._open_session())
+        except Ckr as error:
+            self._after(error)
+            raise
+
+    def _after(self, error: Ckr) -> None:
+        """Leave behind what the table wants to find at the next call."""
+        remedy = remedy_for(error.ckr, in_sign=error.begun)
+        serial = "" if self._session is None else self._session.serial
+        if error.begun or remedy not in _SESSION_STAYS:
+            self._drop_session()
+        if remedy is Remedy.NEVER and error.function != "C_Login" and serial:
+            # C_Login's own refusals stand in the journal. One of another function must not lead to a login either.
+            self._journal.block(serial)
 
     def _open_session(self) -> _Session:
         slot = self._find_slot()
         handle = self._module.open_session(slot)
-        self._session = _Session(handle=handle, slot=slot, keys=())
+        self._session = _Session(handle=handle, slot=slot, serial=_name_of(self._module.token(slot)), keys=())
         try:
             self._login(self._session)
             self._session = self._with_keys(self._session)
@@ -287,7 +303,7 @@ class Pkcs11Driver:
         """C_Login, journalled (DESIGN promise 5). False if the token was logged in and looked at no PIN."""
         description = self._module.token(session.slot)
         with self._journal.attempt(
-            serial=description.serial or description.label,
+            serial=_name_of(description),
             pin=pin,
             pin_state=pin_state(description.flags),
         ) as attempt:
@@ -296,6 +312,8 @@ class Pkcs11Driver:
                 self._module.login(session.handle, user_type, pin.address, len(pin))
             except Ckr as error:
                 outcome = _LOGIN_OUTCOMES.get(error.ckr)
+                if remedy_for(error.ckr, in_sign=False) is Remedy.NEVER:
+                    outcome = "refused"
                 if outcome is not None:
                     attempt.conclude(outcome)
                 if error.ckr == Rv.USER_ALREADY_LOGGED_IN:

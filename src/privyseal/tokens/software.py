@@ -214,6 +214,10 @@ class SoftwareDriver:
         except ConfigError as error:
             raise TokenError("token.failed", error.message, hint=error.hint) from error
 
+    def reinitialize(self) -> None:
+        """See `Driver.reinitialize`: keys are decrypted anew."""
+        self._private = None
+
     def close(self) -> None:
         """See `Driver.close`."""
         self._private = None

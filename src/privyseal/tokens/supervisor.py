@@ -42,6 +42,8 @@ class WorkerToken:
         self._turn = asyncio.Lock()
         self._worker: WorkerProcess | None = None
         self._started_s: float | None = None
+        #: How often a worker was started.
+        self.starts = 0
         self._is_closed = False
         #: Calls in progress or waiting, so that none is lost to the garbage collector when its caller is
         #: cancelled.
@@ -93,6 +95,14 @@ class WorkerToken:
         if old is not None:
             old.wipe()
         await self.recycle()
+
+    async def reinitialize(self) -> None:
+        """Have the module forget everything (C_Finalize, C_Initialize), in the same worker.
+
+        Raises:
+            TokenError: as `Token.info`.
+        """
+        await self._exchange(frames.ReinitializeCall(), frames.Done)
 
     async def recycle(self) -> None:
         """End the worker between two calls; the next call starts another."""
@@ -175,6 +185,7 @@ class WorkerToken:
         if self._started_s is not None:
             await asyncio.sleep(max(0.0, self._started_s + self.config.respawn_seconds - now_s))
         self._started_s = asyncio.get_running_loop().time()
+        self.starts += 1
         # Known from its first moment, so that `close` can end it while it loads.
         self._worker = worker = await WorkerProcess.spawn(self.config.name, self.config.environment)
         try:

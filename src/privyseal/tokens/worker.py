@@ -137,11 +137,13 @@ def _answer(driver: Driver, call: frames.Call) -> frames.Answer:
             return frames.GenerateAnswer(key=driver.generate_key(kind=call.kind, key_id=call.key_id, label=call.label))
         case frames.StoreCall():
             driver.store_certificates(key_id=call.key_id, chain=call.chain)
-            return frames.Done()
-        case frames.CloseCall():
-            return frames.Done()
+        case frames.ReinitializeCall():
+            driver.reinitialize()
         case frames.Open() | frames.ScanCall():
             raise TokenError("token.protocol", "a worker is opened once")
+        case frames.CloseCall():
+            pass  # answered first
+    return frames.Done()
 
 
 def _serve(pipes: _Pipes) -> None:

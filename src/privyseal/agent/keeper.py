@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One token over time: it comes and goes, is recycled, drained and quarantined; what it serves follows from that."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+import msgspec
+import structlog
+
+from privyseal.agent.config import TokenTable
+from privyseal.agent.keys import OpenedProfile, ProfileOpener, SeenToken
+from privyseal.agent.ladder import Rung, is_about_pin
+from privyseal.agent.pool import KeptToken
+from privyseal.agent.token_identity import Identity, drained, quarantined
+from privyseal.agent.token_record import TokenRecord
+from privyseal.errors import ConflictError, PrivysealError
+from privyseal.ports.journal import AgentJournal
+from privyseal.wire.link import TokenHealth
+
+__all__ = ["TokenKeeper", "TokenState"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent.token")
+_FIRST_CLIMB_AGAIN_SECONDS: Final = 300.0
+_MAX_CLIMB_AGAIN_SECONDS: Final = 86_400.0
+_PIN_EVENTS: Final = {
+    "token.pin_incorrect": "refused",
+    "token.pin_expired": "refused",
+    "token.pin_locked": "locked",
+}
+
+
+class TokenState(Enum):
+    """Whether a token signs, and why not."""
+
+    READY = "ready"
+    ABSENT = "absent"
+    BLOCKED = "blocked"  #: its PIN must not be presented before a person acts
+    QUARANTINED = "quarantined"  #: it came back as another one
+    DRAINED = "drained"
+    FAILED = "failed"
+
+
+class _Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a token outlives the agent's process."""
+
+    identity: Identity | None = None
+    drained: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Now:
+    """How the token is."""
+
+    state: TokenState
+    problem: PrivysealError | None = None
+    seen: SeenToken | None = None
+
+
+class TokenKeeper:
+    """Keeps one token of agent.toml.
+
+    Attributes:
+        profiles: Its key profiles as they are announced now.
+    """
+
+    def __init__(
+        self,
+        table: TokenTable,
+        opener: ProfileOpener,
+        *,
+        token: KeptToken,
+        record: TokenRecord,
+        journal: AgentJournal,
+        changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Keep a token.
+
+        Args:
+            table: What agent.toml says of it.
+            opener: Opens its key profiles.
+            token: The token.
+            record: Puts on record what happens to it.
+            journal: Where it is known again after a restart.
+            changed: Called after each change of state or profiles.
+        """
+        self._table: Final = table
+        self._opener: Final = opener
+        self._token: Final = token
+        self._record: Final = record
+        self._journal: Final = journal
+        self._changed: Final = changed
+        self._looking: Final = asyncio.Lock()
+        self._memory = _Memory()
+        self._now = _Now(state=TokenState.ABSENT)
+        self._is_first_look = True
+        self._was_here = False
+        self._climb_again_s = 0.0
+        self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
+        self._recycled_s = 0.0
+        self._recycled_at = 0
+        self.profiles: tuple[OpenedProfile, ...] = ()
+
+    @property
+    def state(self) -> TokenState:
+        """Whether it signs."""
+        return self._now.state
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look for the first time.
+
+        Raises:
+            PrivysealError: what the journal raises.
+        """
+        kept = await self._journal.recall(self._memory_name)
+        if kept is not None:
+            self._memory = msgspec.json.decode(kept, type=_Memory)
+        self._recycled_s = _now_s()
+        if self._memory.drained:
+            await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
+            return
+        await self.look()
+
+    async def run(self) -> None:
+        """Look at the token again and again until cancelled."""
+        while True:
+            await asyncio.sleep(self._table.watch_seconds)
+            await self.look()
+
+    async def look(self) -> None:
+        """Find out how the token is now, and act on it.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        async with self._looking:
+            if self._now.state is TokenState.DRAINED:
+                return
+            try:
+                await self._look()
+            except PrivysealError as error:
+                await self._failed(error)
+            self._is_first_look = False
+            if self._now.state is TokenState.READY:
+                await self._recycle_if_due()
+
+    async def _look(self) -> None:
+        if self._now.state is TokenState.READY and self._token.pin_error is not None:
+            raise self._token.pin_error
+        info = await (self._token.info() if self._climbs() else self._token.glance())
+        seen = self._now.seen
+        known = seen is not None and seen.info.serial == info.serial
+        if seen is not None and known and self._now.state is not TokenState.FAILED:
+            self._now = replace(self._now, seen=replace(seen, info=info))
+            return
+        if self._now.state is TokenState.BLOCKED and info.serial == self._record.serial:
+            return  # to log in again would be to present a PIN
+        self._record.serial = info.serial or info.label
+        await self._came(SeenToken(info=info, keys=await self._token.keys()))
+
+    def _climbs(self) -> bool:
+        """Whether a look may take the steps of the ladder: a token that is simply not there needs none each time."""
+        if self._now.state is TokenState.READY or self._is_first_look:
+            return True
+        if self._now.state is TokenState.BLOCKED or _now_s() < self._climb_again_s:
+            return False
+        self._climb_again_s = _now_s() + self._climb_pause_seconds
+        self._climb_pause_seconds = min(2 * self._climb_pause_seconds, _MAX_CLIMB_AGAIN_SECONDS)
+        return True
+
+    async def _failed(self, error: PrivysealError) -> None:
+        if error.code == "journal.commit_unknown":
+            raise error
+        if is_about_pin(error):
+            state = TokenState.BLOCKED
+        else:
+            state = TokenState.ABSENT if error.code == "token.not_found" else TokenState.FAILED
+        before = self._now
+        if (state, error.code) == (before.state, before.problem.code if before.problem else ""):
+            return
+        if before.state is TokenState.READY or self._is_first_look:
+            self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
+            self._climb_again_s = _now_s() + self._climb_pause_seconds
+        if state is TokenState.BLOCKED:
+            await self._record.pin(_PIN_EVENTS.get(error.code, "blocked"), error.code)
+        else:
+            await self._record.token("detached" if state is TokenState.ABSENT else "failed", error.code)
+        await self._out_of_use(state, error)
+
+    async def _out_of_use(self, state: TokenState, problem: PrivysealError) -> None:
+        self._now = _Now(state=state, problem=problem)
+        _LOG.error(
+            "token not in use",
+            token=self._table.name,
+            state=state.value,
+            code=problem.code,
+            reason=problem.message,
+            next=problem.hint,
+        )
+        self.profiles = self._opener.unserved(problem)
+        await self._changed()
+
+    async def _came(self, seen: SeenToken) -> None:
+        """A token answers: it is used if it is the one that was here before."""
+        identity = Identity.of(seen)
+        before = self._memory.identity
+        difference = "" if before is None else self._difference(before, identity)
+        if difference and (self._was_here or difference == "token.other_serial"):
+            problem = quarantined(self._table.name, difference, seen)
+            await self._record.token("quarantined", difference)
+            await self._out_of_use(TokenState.QUARANTINED, problem)
+            self._now = replace(self._now, seen=seen)
+            return
+        await self._use(seen, identity, "attached", difference)
+
+    def _difference(self, before: Identity, now: Identity) -> str:
+        if now.serial not in (before.serial, self._table.serial):
+            return "token.other_serial"
+        return "" if before.keys == now.keys else "token.other_certificates"
+
+    async def _use(self, seen: SeenToken, identity: Identity, event: str, code: str = "") -> None:
+        self._was_here = True
+        if self._memory.identity != identity:
+            await self._remember(_Memory(identity=identity))
+        await self._record.token(event, code)
+        self._now = _Now(state=TokenState.READY, seen=seen)
+        self.profiles = self._opener.served(seen)
+        await self._changed()
+
+    # -- what persons and plans do to it ------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Take the token out of use once what it is signing has ended; it stays so until `resume`."""
+        async with self._looking:
+            if self._now.state is not TokenState.DRAINED:
+                await self._remember(msgspec.structs.replace(self._memory, drained=True))
+                await self._record.token("drained")
+                await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
+        for _ in range(self._table.workers):  # until each worker has been free once: new jobs do not come any more
+            async with self._opener.turn:
+                pass
+
+    async def resume(self) -> None:
+        """Take the token back into use, as the one that it is now."""
+        async with self._looking:
+            await self._remember(_Memory())
+            self._now = _Now(state=TokenState.ABSENT)
+            self._was_here = False
+            self._is_first_look = True
+            await self._record.token("resumed")
+        await self.look()
+
+    async def recycle(self) -> None:
+        """Replace its workers between two jobs."""
+        async with self._looking:
+            await self._recycle()
+        await self.look()
+
+    async def reset(self) -> Rung:
+        """Take the step of the ladder that helps most without a person's hands: reset the USB device, or the worker.
+
+        Returns:
+            The step that was taken.
+
+        Raises:
+            PrivysealError: it could not be taken.
+        """
+        rung = Rung.USB_RESET if Rung.USB_RESET in self._token.possible else Rung.WORKER
+        await self._token.step(rung, ConflictError("token.reset", "a person asked for it"))
+        await self.look()
+        return rung
+
+    async def retry(self) -> None:
+        """A person has looked into its PIN: it may be presented again, as far as the PIN journal allows."""
+        async with self._looking:
+            if self._now.state is TokenState.BLOCKED:
+                self._now = _Now(state=TokenState.ABSENT)
+                self._is_first_look = True
+        await self.look()
+
+    async def _recycle_if_due(self) -> None:
+        table, signatures = self._table, self._token.signing.signatures
+        by_count = 0 < table.recycle_signatures <= signatures - self._recycled_at
+        by_time = 0 < table.recycle_hours * 3600 <= _now_s() - self._recycled_s
+        if by_count or by_time:
+            await self._recycle()
+
+    async def _recycle(self) -> None:
+        self._recycled_at, self._recycled_s = self._token.signing.signatures, _now_s()
+        await self._token.recycle()
+        await self._record.token("recycled")
+        if self._now.state is TokenState.READY:
+            try:
+                await self._token.keys()  # so that the next job does not wait for module and login
+            except PrivysealError as error:
+                await self._failed(error)
+
+    @property
+    def _memory_name(self) -> str:
+        return f"token {self._table.name}"
+
+    async def _remember(self, memory: _Memory) -> None:
+        await self._journal.remember(self._memory_name, msgspec.json.encode(memory))
+        self._memory = memory
+
+    async def close(self) -> None:
+        """Let what it is signing end, then end its workers."""
+        await self._token.close()
+
+    def health(self) -> TokenHealth:
+        """How it is, for the hub."""
+        seen, problem, signing = self._now.seen, self._now.problem, self._token.signing
+        return TokenHealth(
+            name=self._table.name,
+            state=self._now.state.value,
+            label=seen.info.label if seen else "",
+            serial=self._record.serial,
+            model=seen.info.model if seen else "",
+            hardware=seen.info.hardware if seen else False,
+            code=problem.code if problem else "",
+            problem=problem.message if problem else "",
+            hint=problem.hint if problem else "",
+            pin_state=seen.info.pin_state.value if seen else "",
+            signatures=signing.signatures,
+            failures=signing.failures,
+            restarts=self._token.starts,
+            recoveries={rung.value: count for rung, count in signing.steps.items()},
+            sign_seconds=signing.seconds,
+            sign_counts=tuple(signing.counts),
+        )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

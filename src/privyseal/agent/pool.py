@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several workers for one token whose module allows parallel sessions, such as a network HSM."""
+
+import asyncio
+from typing import Final, Protocol
+
+from privyseal.agent.ladder import Rung
+from privyseal.agent.recovery import RecoveringToken, Signing
+from privyseal.errors import PrivysealError
+from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import Token, TokenInfo, TokenKey
+
+__all__ = ["KeptToken", "TokenPool"]
+
+
+class KeptToken(Token, Protocol):
+    """A token that recovers by itself, with one worker or with several."""
+
+    @property
+    def starts(self) -> int:
+        """How often a worker was started."""
+        ...
+
+    @property
+    def signing(self) -> Signing:
+        """What it has done since the agent was started."""
+        ...
+
+    @property
+    def pin_error(self) -> PrivysealError | None:
+        """The last failure that a person must look into before the PIN may be presented again."""
+        ...
+
+    @property
+    def possible(self) -> frozenset[Rung]:
+        """The rungs of the recovery ladder that it has."""
+        ...
+
+    async def glance(self) -> TokenInfo:
+        """As `info`, without a single step of recovery."""
+        ...
+
+    async def recycle(self) -> None:
+        """End its workers, each between two calls."""
+        ...
+
+    async def step(self, rung: Rung, reason: PrivysealError) -> None:
+        """Take one step because a person asks for it.
+
+        Raises:
+            PrivysealError: it could not be taken.
+        """
+        ...
+
+
+class TokenPool:
+    """A `KeptToken` that signs with whichever worker is idle."""
+
+    def __init__(self, members: tuple[RecoveringToken, ...]) -> None:
+        self._members: Final = members
+        self._idle: Final[asyncio.Queue[RecoveringToken]] = asyncio.Queue()
+        for member in members:
+            self._idle.put_nowait(member)
+
+    @property
+    def starts(self) -> int:
+        """How often a worker was started, all together."""
+        return sum(member.starts for member in self._members)
+
+    @property
+    def signing(self) -> Signing:
+        """What all of them have done."""
+        return sum((member.signing for member in self._members), start=Signing())
+
+    @property
+    def pin_error(self) -> PrivysealError | None:
+        """That of the first worker that has one."""
+        return next((member.pin_error for member in self._members if member.pin_error is not None), None)
+
+    @property
+    def possible(self) -> frozenset[Rung]:
+        """See `KeptToken.possible`."""
+        return self._members[0].possible
+
+    async def info(self) -> TokenInfo:
+        """See `Token.info`; the first worker answers for all."""
+        return await self._members[0].info()
+
+    async def glance(self) -> TokenInfo:
+        """See `KeptToken.glance`."""
+        return await self._members[0].glance()
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        """See `Token.keys`; the others log in when they are first needed, after the first one's PIN was accepted."""
+        return await self._members[0].keys()
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        """See `Token.sign`."""
+        member = await self._idle.get()
+        try:
+            return await member.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+        finally:
+            self._idle.put_nowait(member)
+
+    async def recycle(self) -> None:
+        """End the workers one after the other, so that the rest goes on signing."""
+        for member in self._members:
+            await member.recycle()
+
+    async def step(self, rung: Rung, reason: PrivysealError) -> None:
+        """See `KeptToken.step`: what is the worker's own is done to each, what is the host's once."""
+        own = rung in (Rung.SESSION, Rung.MODULE, Rung.WORKER)
+        for member in self._members if own else self._members[:1]:
+            await member.step(rung, reason)
+
+    async def close(self) -> None:
+        """See `Token.close`."""
+        await asyncio.gather(*(member.close() for member in self._members))

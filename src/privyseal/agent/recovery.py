@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`RecoveringToken`: the Token port over one that fails, taking the steps of the recovery ladder (DESIGN §7).
+
+A call that failed before C_Sign is made again after each step, until one succeeds or no step is left. What failed in
+C_Sign is told at once, and never entered again here; the step that it calls for is taken before the next call.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from privyseal.agent.ladder import BOUNDS, Bound, Climb, Rung, Tally, is_about_pin
+from privyseal.errors import PrivysealError
+from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.wire.link import SIGN_BOUNDS_SECONDS
+
+__all__ = ["Recoverable", "RecoveringToken", "Signing", "Step"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent.recovery")
+T = TypeVar("T")
+#: A step of the host's; it bounds its own time, and raises PrivysealError if it could not be taken.
+Step = Callable[[], Awaitable[None]]
+#: Told each step that was taken: the rung, the error that led to it, whether it could be taken.
+Told = Callable[[Rung, PrivysealError, bool], Awaitable[None]]
+
+#: After a session was closed some tokens are busy for a while (up to a second and more); each try waits longer.
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_MAX_PAUSE_SECONDS: Final = 2.0
+_CLIMB_SECONDS: Final = 300.0
+
+
+class Recoverable(Token, Protocol):
+    """A token whose worker can be told to begin anew."""
+
+    starts: int
+
+    async def reinitialize(self) -> None:
+        """C_Finalize and C_Initialize in the same worker."""
+        ...
+
+    async def recycle(self) -> None:
+        """End the worker; the next call starts another."""
+        ...
+
+
+@dataclass(slots=True)
+class Signing:
+    """What a token has done since the agent was started.
+
+    Attributes:
+        counts: By class of duration, as `TokenHealth.sign_counts`.
+        steps: Steps of the ladder that were taken.
+    """
+
+    signatures: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SIGN_BOUNDS_SECONDS) + 1))
+    steps: Counter[Rung] = field(default_factory=Counter)
+
+    def took(self, seconds: float) -> None:
+        """A signature was made in this time."""
+        self.signatures += 1
+        self.seconds += seconds
+        self.counts[bisect_left(SIGN_BOUNDS_SECONDS, seconds)] += 1
+
+    def __add__(self, other: "Signing") -> "Signing":
+        return Signing(
+            signatures=self.signatures + other.signatures,
+            failures=self.failures + other.failures,
+            seconds=self.seconds + other.seconds,
+            counts=[one + more for one, more in zip(self.counts, other.counts, strict=True)],
+            steps=self.steps + other.steps,
+        )
+
+
+class RecoveringToken:
+    """A token that comes back by itself."""
+
+    def __init__(
+        self,
+        token: Recoverable,
+        *,
+        told: Told,
+        steps: Mapping[Rung, Step] | None = None,
+        bounds: Mapping[Rung, Bound] = BOUNDS,
+        climb_seconds: float = _CLIMB_SECONDS,
+        pause_seconds: float = _FIRST_PAUSE_SECONDS,
+    ) -> None:
+        """Recover a token.
+
+        Args:
+            token: The one that fails.
+            told: Called after each step.
+            steps: Those of the host that are configured: from `USB_RESET` on.
+            bounds: How often each step may be taken.
+            climb_seconds: How long one call may go on climbing.
+            pause_seconds: Before the first retry; doubled with each further one.
+        """
+        self._token: Final = token
+        self._told: Final = told
+        self._steps: Final[dict[Rung, Step]] = {
+            Rung.SESSION: _nothing,  # the driver has dropped a session that is not good
+            Rung.MODULE: token.reinitialize,
+            Rung.WORKER: token.recycle,
+            **(steps or {}),
+        }
+        self._tally: Final = Tally(bounds)
+        self._climb_seconds: Final = climb_seconds
+        self._pause_seconds: Final = pause_seconds
+        self._owed: PrivysealError | None = None
+        self.signing: Final = Signing()
+        #: The last failure that a person must look into before the PIN may be presented again.
+        self.pin_error: PrivysealError | None = None
+
+    @property
+    def starts(self) -> int:
+        """How often a worker was started."""
+        return self._token.starts
+
+    async def info(self) -> TokenInfo:
+        """See `Token.info`."""
+        return await self._recovering(self._token.info)
+
+    async def glance(self) -> TokenInfo:
+        """As `info`, without a single step of recovery: for a token that is probably not there."""
+        return await self._token.info()
+
+    async def keys(self) -> tuple[TokenKey, ...]:
+        """See `Token.keys`."""
+        keys = await self._recovering(self._token.keys)
+        self.pin_error = None
+        return keys
+
+    async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        """See `Token.sign`."""
+        loop = asyncio.get_running_loop()
+
+        async def once() -> bytes:
+            since_s = loop.time()
+            signature = await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+            self.signing.took(loop.time() - since_s)
+            return signature
+
+        try:
+            return await self._recovering(once)
+        except PrivysealError:
+            self.signing.failures += 1
+            raise
+
+    async def close(self) -> None:
+        """See `Token.close`."""
+        await self._token.close()
+
+    async def recycle(self) -> None:
+        """End the worker between two calls; the next call starts another."""
+        await self._token.recycle()
+
+    async def step(self, rung: Rung, reason: PrivysealError) -> None:
+        """Take one step because a person asks for it.
+
+        Raises:
+            PrivysealError: it could not be taken.
+        """
+        await self._take(rung, reason)
+
+    @property
+    def possible(self) -> frozenset[Rung]:
+        """The rungs that this token has."""
+        return frozenset(self._steps)
+
+    async def _recovering(self, call: Callable[[], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._climb_seconds
+        climb = Climb(possible=self._steps.keys())
+        pause_seconds = self._pause_seconds
+        if self._owed is not None:
+            climb = await self._pay(climb)
+        while True:
+            try:
+                return await call()
+            except PrivysealError as error:
+                if is_about_pin(error):
+                    self.pin_error = error
+                if getattr(error, "begun", False):
+                    self._owed = error
+                    raise
+                rung = climb.next(error, self._tally, loop.time())
+                if rung is None or loop.time() >= until_s:
+                    raise
+                climb = replace(climb, climbed=rung)
+                await self._try(rung, error)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
+
+    async def _pay(self, climb: Climb) -> Climb:
+        """Take the first step that the last failure in C_Sign calls for."""
+        error, self._owed = self._owed, None
+        if error is None:
+            return climb
+        rung = climb.next(error, self._tally, asyncio.get_running_loop().time())
+        if rung is None:
+            return climb
+        await self._try(rung, error)
+        return replace(climb, climbed=rung)
+
+    async def _try(self, rung: Rung, error: PrivysealError) -> None:
+        try:
+            await self._take(rung, error)
+        except PrivysealError as failure:
+            _LOG.warning("recovery step failed", step=rung.value, code=failure.code, reason=failure.message)
+
+    async def _take(self, rung: Rung, error: PrivysealError) -> None:
+        self._tally.take(rung, asyncio.get_running_loop().time())
+        self.signing.steps[rung] += 1
+        _LOG.warning("recovery step", step=rung.value, code=error.code, reason=error.message)
+        try:
+            await self._steps[rung]()
+        except PrivysealError:
+            await self._told(rung, error, False)  # noqa: FBT003 - by position, as `Told` says
+            raise
+        await self._told(rung, error, True)  # noqa: FBT003
+
+
+async def _nothing() -> None:
+    """What is wanted has happened already."""

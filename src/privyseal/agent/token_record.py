@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to one token, as entries on their way to the log."""
+
+from typing import Final
+
+import structlog
+
+from privyseal.agent.ladder import Rung
+from privyseal.agent.outbox import Outbox
+from privyseal.errors import PrivysealError, TokenError
+from privyseal.tlog.entry import PinEvent, Recover, TokenEvent
+
+__all__ = ["TokenRecord"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent.token")
+
+
+class TokenRecord:
+    """Tells of one token.
+
+    Attributes:
+        serial: Its serial number; empty while it was never seen, then its name in agent.toml stands for it.
+    """
+
+    def __init__(self, name: str, outbox: Outbox) -> None:
+        """`name` is that of agent.toml."""
+        self._name: Final = name
+        self._outbox: Final = outbox
+        self.serial = ""
+
+    @property
+    def _token(self) -> str:
+        return self.serial or self._name
+
+    async def token(self, event: str, code: str = "") -> None:
+        """It came, went, or was taken out of use or back into it; see `TokenEvent`.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        _LOG.info("token", token=self._name, serial=self.serial, happened=event, code=code)
+        await self._outbox.tell(
+            lambda at, agent: TokenEvent(ts=at, agent=agent, seq=0, at=at, token=self._token, event=event, code=code)
+        )
+
+    async def pin(self, event: str, code: str = "", authority: str = "") -> None:
+        """Something that concerns its PIN; see `PinEvent`.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        _LOG.info("PIN", token=self._name, serial=self.serial, happened=event, code=code)
+        await self._outbox.tell(
+            lambda at, agent: PinEvent(
+                ts=at, agent=agent, seq=0, at=at, token=self._token, event=event, code=code, authority=authority
+            )
+        )
+
+    async def stepped(self, rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
+        """A step of the recovery ladder was taken, or could not be.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        ckr = error.ckr if isinstance(error, TokenError) else None
+        function = error.function if isinstance(error, TokenError) else ""
+        await self._outbox.tell(
+            lambda at, agent: Recover(
+                ts=at,
+                agent=agent,
+                seq=0,
+                at=at,
+                token=self._token,
+                step=rung.value,
+                code=error.code,
+                function=function,
+                ckr=-1 if ckr is None else ckr,
+                outcome="done" if done else "failed",
+            )
+        )
