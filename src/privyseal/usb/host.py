@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The USB devices of this host for a running agent: found and awaited without blocking its event loop."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from privyseal.errors import UsbError
+from privyseal.usb.calls import KernelCalls, UsbCalls
+from privyseal.usb.devices import UsbDevice, read_device, scan, select
+from privyseal.usb.selector import UsbSelector
+from privyseal.usb.uevents import Changes, changes
+
+__all__ = ["UsbHost", "require_linux"]
+
+#: The kernel answers at once, but for a device whose lock somebody else holds.
+_READ_SECONDS: Final = 10.0
+#: Between two looks while no event tells of a change.
+_LOOK_SECONDS: Final = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsbHost:
+    """This host; with other folders and calls, one that is described by files.
+
+    Attributes:
+        sysfs: Where the kernel shows devices.
+        nodes: Where their nodes are.
+        calls: What changes a device.
+        changes: Opens the news of devices that come and go.
+    """
+
+    sysfs: Path = Path("/sys/bus/usb/devices")
+    nodes: Path = Path("/dev/bus/usb")
+    calls: UsbCalls = field(default_factory=KernelCalls)
+    changes: Callable[[], Changes] = changes
+
+    async def devices(self) -> tuple[UsbDevice, ...]:
+        """All devices, ordered by bus and port.
+
+        Raises:
+            UsbError: `usb.not_linux`, `usb.no_sysfs`, `usb.no_answer`.
+        """
+        require_linux()
+        return await _aside(lambda: scan(self.sysfs, self.nodes))
+
+    async def find(self, selector: UsbSelector) -> UsbDevice:
+        """The one device that fits.
+
+        Raises:
+            UsbError: As `devices` does; `usb.not_found`, `usb.several`, `usb.is_hub`.
+        """
+        return select(await self.devices(), selector)
+
+    async def at(self, bus_id: str) -> UsbDevice | None:
+        """What is attached there now.
+
+        Raises:
+            UsbError: `usb.no_answer`.
+        """
+        return await _aside(lambda: read_device(self.sysfs, self.nodes, bus_id))
+
+    async def awaited(
+        self, before: UsbDevice, news: Changes, *, seconds: float, attached_anew: bool = False
+    ) -> UsbDevice:
+        """Wait until a device is back in its port, with its node and its interfaces.
+
+        Args:
+            before: As it was.
+            news: Opened before what made it go.
+            seconds: How long to wait.
+            attached_anew: Whether it must have another device number than before, as after it had no power.
+
+        Raises:
+            UsbError: `usb.not_back`, `usb.no_answer`.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            now = await self.at(before.bus_id)
+            if now is not None and _is_back(before, now, attached_anew=attached_anew):
+                return now
+            left = until - loop.time()
+            if left <= 0:
+                raise _not_back(before, now, seconds)
+            await news.wait(min(left, _LOOK_SECONDS))
+
+
+def _is_back(before: UsbDevice, now: UsbDevice, *, attached_anew: bool) -> bool:
+    is_usable = now.is_same_as(before) and os.path.exists(now.node)  # noqa: PTH110 - Path.exists raises where it may not look
+    return is_usable and not (attached_anew and now.device_number == before.device_number)
+
+
+def require_linux() -> None:
+    """See to it that this is Linux.
+
+    Raises:
+        UsbError: `usb.not_linux`.
+    """
+    if sys.platform != "linux":
+        raise UsbError(
+            "usb.not_linux",
+            f"USB devices are reached through Linux's sysfs and usbdevfs; this is {sys.platform}",
+            hint="run the agent on the Linux host that the token is attached to, or leave `usb` out of agent.toml",
+        )
+
+
+def _not_back(before: UsbDevice, now: UsbDevice | None, seconds: float) -> UsbError:
+    if now is None:
+        found = "nothing"
+    elif now.is_same_as(before):
+        found = f"the same as before, as number {now.device_number}"
+    else:
+        found = f"{now} with serial number {now.serial!r} and interfaces {now.interface_classes}"
+    return UsbError(
+        "usb.not_back",
+        f"{before} did not come back within {seconds:g} s; there is {found}",
+        hint="look at `dmesg` and at the token's light; take it out and insert it again",
+    )
+
+
+async def _aside(read: Callable[[], T]) -> T:
+    """Do this in a thread that nobody has to wait for: sysfs reads wait while another holds the device's lock."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def finish(setter: Callable[[], None]) -> None:
+        if not done.done():
+            setter()
+
+    def run() -> None:
+        try:
+            value = read()
+        except UsbError as error:
+            told = error
+            _tell(loop, lambda: finish(lambda: done.set_exception(told)))
+        else:
+            _tell(loop, lambda: finish(lambda: done.set_result(value)))
+
+    threading.Thread(target=run, name="usb-sysfs", daemon=True).start()
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            return await done
+    except TimeoutError as error:
+        raise UsbError(
+            "usb.no_answer",
+            f"the kernel did not answer within {_READ_SECONDS:g} s: another program holds a USB device",
+            hint="look at `dmesg`; take the device out and insert it again",
+        ) from error
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+        return
