@@ -15,6 +15,7 @@ __all__ = [
     "AgentConfig",
     "AgentFiles",
     "KeyConfig",
+    "RecoveryTable",
     "TokenTable",
     "load_agent_config",
     "parse_agent_config",
@@ -82,6 +83,9 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         recycle_signatures, recycle_hours: After so many signatures or hours the workers are replaced between two jobs;
             0 for never.
         watch_seconds: How often the token is looked at while nothing is signed.
+        usb: Its USB device, which is reset when nothing less helps: `0529:0620`, `0529:0620:SERIAL`, `serial:…` or a
+            bus id such as `1-1.4`.
+        port_power: Whether its port may be power-cycled as well.
     """
 
     name: str
@@ -102,6 +106,8 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     recycle_signatures: int = 10_000
     recycle_hours: float = 24.0
     watch_seconds: float = 5.0
+    usb: str = ""
+    port_power: bool = False
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +135,20 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     test: bool = False
 
 
+class RecoveryTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[recovery]`: commands of this host that may bring a token back, as lists of program and arguments.
+
+    Attributes:
+        restart_pcscd: Restarts the smart card service; empty for never.
+        reboot: Reboots the host, at most once a day; empty for never.
+        command_seconds: How long each may take.
+    """
+
+    restart_pcscd: tuple[str, ...] = ()
+    reboot: tuple[str, ...] = ()
+    command_seconds: float = 60.0
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What agent.toml says.
 
@@ -143,6 +163,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     web: str
     token: tuple[TokenTable, ...] = ()
     key: tuple[KeyConfig, ...] = ()
+    recovery: RecoveryTable = RecoveryTable()
 
 
 def load_agent_config(directory: Path) -> AgentConfig:

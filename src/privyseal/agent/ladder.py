@@ -96,7 +96,9 @@ def span_for(error: PrivysealError) -> tuple[Rung, Rung] | None:
         return None
     if error.ckr is None:
         first = _FIRST_BY_CODE.get(error.code)
-        return None if first is None else (first, Rung.REBOOT)
+        # No reboot for what a person has taken out.
+        last = Rung.PCSCD if error.code == "token.not_found" else Rung.REBOOT
+        return None if first is None else (first, last)
     remedy = remedy_for(error.ckr, in_sign=error.begun)
     if remedy not in _FIRST:
         return None

@@ -195,7 +195,8 @@ class RecoveringToken:
                 if rung is None or loop.time() >= until_s:
                     raise
                 climb = replace(climb, climbed=rung)
-                await self._try(rung, error)
+                if not await self._try(rung, error):
+                    raise
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
 
@@ -210,11 +211,14 @@ class RecoveringToken:
         await self._try(rung, error)
         return replace(climb, climbed=rung)
 
-    async def _try(self, rung: Rung, error: PrivysealError) -> None:
+    async def _try(self, rung: Rung, error: PrivysealError) -> bool:
+        """Take a step; False if it shows that no step can help, as the device is not attached at all."""
         try:
             await self._take(rung, error)
         except PrivysealError as failure:
             _LOG.warning("recovery step failed", step=rung.value, code=failure.code, reason=failure.message)
+            return failure.code != "usb.not_found"
+        return True
 
     async def _take(self, rung: Rung, error: PrivysealError) -> None:
         self._tally.take(rung, asyncio.get_running_loop().time())

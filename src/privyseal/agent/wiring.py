@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_agent_config, token_config
 from privyseal.agent.executor import Executor
+from privyseal.agent.host_steps import host_steps
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.link import HubLink, dialer
@@ -81,7 +82,11 @@ class Agent:
     def _keeper(self, table: TokenTable) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)
         members = tuple(
-            RecoveringToken(open_token(token_config(table, self._files.directory)), told=record.stepped)
+            RecoveringToken(
+                open_token(token_config(table, self._files.directory)),
+                told=record.stepped,
+                steps=host_steps(table, self.config.recovery, self._files.directory),
+            )
             for _ in range(table.workers)
         )
         token: KeptToken = members[0] if len(members) == 1 else TokenPool(members)
