@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds `pkcs11_fault_shim.c` and puts it around a SoftHSM2 token."""
+"""Builds the shim (`pkcs11_fault_*.c`) and puts it around a SoftHSM2 token."""
 
 import asyncio
 import atexit
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from privyseal.tokens.config import TokenConfig
 from softhsm import SoftHsm, need
 
-_SOURCE = Path(__file__).with_name("pkcs11_fault_shim.c")
+_SOURCES = tuple(sorted(Path(__file__).parent.glob("pkcs11_fault_*.c")))
+_FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-shared", "-fPIC")
 
 
 @cache
@@ -22,9 +24,7 @@ def _library() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="privyseal-shim-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     library = directory / "pkcs11_fault_shim.so"
-    subprocess.run(
-        ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, _SOURCE, "-ldl"], check=True
-    )
+    subprocess.run(["cc", *_FLAGS, "-o", library, *_SOURCES, "-ldl"], check=True)
     return library
 
 
@@ -43,16 +43,21 @@ class FaultyToken:
     def _log(self) -> Path:
         return self.hsm.directory / "shim.log"
 
-    def config(self, **changes: Any) -> TokenConfig:
-        environment = self.hsm.environment | {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs that loads `library` by itself."""
+        return self.hsm.environment | {
             "PRIVYSEAL_SHIM_MODULE": self.hsm.module,
             "PRIVYSEAL_SHIM_CONTROL": str(self._control),
             "PRIVYSEAL_SHIM_LOG": str(self._log),
+            "PRIVYSEAL_SHIM_STATE": str(self.hsm.directory / "shim.state"),
         }
-        return self.hsm.config(module=str(self.library), environment=environment, **changes)
+
+    def config(self, **changes: Any) -> TokenConfig:
+        return self.hsm.config(module=str(self.library), environment=self.environment, **changes)
 
     def break_with(self, *orders: str) -> None:
-        """From now on, in whatever process: `C_Sign hang`, `C_SignInit rv b3`, ..."""
+        """From now on, in whatever process: lines of `shim_orders`, or `C_Sign hang`, `C_SignInit rv b3`, ..."""
         fresh = self._control.with_suffix(".new")
         fresh.write_text("".join(order + "\n" for order in orders))
         fresh.replace(self._control)
@@ -60,9 +65,23 @@ class FaultyToken:
     def heal(self) -> None:
         self._control.unlink(missing_ok=True)
 
+    def _words(self) -> list[str]:
+        return self._log.read_text().split() if self._log.exists() else []
+
     def calls(self, function: str) -> int:
         """How often a function has reached the module."""
-        return self._log.read_text().split().count(function) if self._log.exists() else 0
+        return self._words().count(function)
+
+    def begun(self) -> Counter[str]:
+        """How often C_Sign has reached the module for each digest (the last 32 bytes of its data, hexadecimal)."""
+        return self._after("data=")
+
+    def signed(self) -> Counter[str]:
+        """How often the token itself has signed each digest, whatever became of the answer."""
+        return self._after("signed=")
+
+    def _after(self, mark: str) -> Counter[str]:
+        return Counter(word.removeprefix(mark) for word in self._words() if word.startswith(mark))
 
     async def until_called(self, function: str) -> None:
         """Wait until a function has reached the module; its log is a file, which gives no event to wait for."""

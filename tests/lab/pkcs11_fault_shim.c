@@ -1,242 +1,179 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A PKCS#11 module that wraps another one and lets a test decide what goes wrong (PKCS#11 v3.1; v2.40 function list).
+ * For one thread at a time, as our worker is.
  *
  *   PRIVYSEAL_SHIM_MODULE   the module that does the work
- *   PRIVYSEAL_SHIM_CONTROL  a file of lines "FUNCTION ACTION [ARGUMENT]"; read anew at each call, may be missing
+ *   PRIVYSEAL_SHIM_CONTROL  a file of orders and quirks, one a line; read anew at each call, may be missing
  *   PRIVYSEAL_SHIM_LOG      one line for each call of a wrapped function, before anything happens to it
+ *   PRIVYSEAL_SHIM_STATE    a file for what must outlive a process
  *
- * Actions: `rv HEX` return it; `once HEX` return it and remove the control file; `hang`; `abort`; `segv` crash after
- * the real function; `empty` (C_GetSlotList) no slots; `flags HEX` (C_GetSlotInfo, C_GetTokenInfo) set these too;
- * `maker NAME` (C_GetTokenInfo) another manufacturer; `small` (C_Sign) want a larger buffer than was given;
- * `short` (C_Sign) give one byte less than there is.
+ * An order is "FUNCTION ACTION [ARGUMENT] [WHEN]". Of several that are due, the last one in the file is done.
+ *
+ *   rv HEX    return it, without calling the real function     once HEX  the same, and remove the control file
+ *   hang      never return                                     abort     before the real function
+ *   segv      crash after the real function                    delay MS  first wait; goes together with another order
+ *   empty     (C_GetSlotList) no slots
+ *   flags HEX (C_GetSlotInfo, C_GetTokenInfo) set these too    maker NAME  (C_GetTokenInfo) another manufacturer
+ *   small     (C_Sign) want a larger buffer than was given     short       (C_Sign) give one byte less than there is
+ *
+ * WHEN counts the function's calls since the control file was written, from 1 on:
+ *
+ *   @N  the N-th call of this process      /N  every N-th call of this process
+ *   *N  the first N calls of all processes, and then no more
+ *   %P SEED  P percent of all processes' calls, the same ones for the same seed
+ *
+ * A quirk is "quirk NAME [ARGUMENT ...]"; several go together.
+ *
+ *   empty-after-open MS        no slots until MS after C_Initialize, or after a session was closed by any process
+ *   busy-after-close MS [HEX]  C_OpenSession and C_SignInit return HEX (CKR_DEVICE_ERROR) until MS after that
+ *   session-cap N              CKR_SESSION_COUNT for session N + 1 of this process
+ *   pin-counter N              N wrong PINs lock it: flags in C_GetTokenInfo, then CKR_PIN_LOCKED; a right one resets
+ *   removed                    no token; sessions that a call finds open are lost for good
+ *
+ * The log has a line "FUNCTION" for a call, for C_Sign "C_Sign data=HEX" with the last 32 bytes of what was to be
+ * signed, and "signed=HEX" once the real module has made the signature.
  */
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef unsigned long ulong_t;
-typedef ulong_t rv_t;
+#include "pkcs11_fault_shim.h"
 
-enum { OK = 0x0, GENERAL_ERROR = 0x5, BUFFER_TOO_SMALL = 0x150 };
-enum { FUNCTIONS = 68, LARGE = 4096, FLAGS_OFFSET = 96, MANUFACTURER_OFFSET = 32, MANUFACTURER_SIZE = 32 };
+enum { LARGE = 4096, MANUFACTURER_OFFSET = 32, MANUFACTURER_SIZE = 32, LOGGED_BYTES = 32 };
 
-struct function_list {
-  unsigned char major, minor;
-  void *functions[FUNCTIONS];
-};
+struct function_list *real;
 
-/* Places in CK_FUNCTION_LIST. */
-enum {
-  INITIALIZE = 0, FINALIZE = 1, GET_SLOT_LIST = 4, GET_SLOT_INFO = 5, GET_TOKEN_INFO = 6, OPEN_SESSION = 12,
-  LOGIN = 18, CREATE_OBJECT = 20, SIGN_INIT = 42, SIGN = 43, GENERATE_KEY_PAIR = 59
-};
-
-static struct function_list ours;
-static struct function_list *real;
-
-struct order {
-  char action[16];
-  char argument[64];
-};
-
-static void log_call(const char *function) {
+/* One write for a line, so that those of several processes stay whole. */
+static void log_line(const char *first, const char *second, const struct call *call) {
   const char *path = getenv("PRIVYSEAL_SHIM_LOG");
-  FILE *file = path ? fopen(path, "a") : NULL;
-  if (file) {
-    fprintf(file, "%s\n", function);
-    fclose(file);
-  }
-}
-
-/* What the control file says about this function; an empty action if nothing. */
-static struct order order_for(const char *function) {
-  struct order found = {"", ""};
-  const char *path = getenv("PRIVYSEAL_SHIM_CONTROL");
-  FILE *file = path ? fopen(path, "r") : NULL;
-  char line[128];
-  while (file && fgets(line, sizeof line, file)) {
-    char name[32] = "";
-    struct order read = {"", ""};
-    if (sscanf(line, "%31s %15s %63s", name, read.action, read.argument) >= 2 && !strcmp(name, function)) {
-      found = read;
+  char line[64 + 2 * LOGGED_BYTES + 2];
+  int length = snprintf(line, 64, "%s%s", first, second);
+  int file = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
+  if (call) {
+    const unsigned char *data = (const unsigned char *)call->argument[1];
+    word bytes = data ? call->argument[2] : 0;
+    for (word i = bytes > LOGGED_BYTES ? bytes - LOGGED_BYTES : 0; i < bytes; i++) {
+      length += snprintf(line + length, 3, "%02x", data[i]);
     }
   }
-  if (file) {
-    fclose(file);
-  }
-  return found;
-}
-
-/* Log the call and do what happens before the real function. Nonzero: return that instead of calling it. */
-static rv_t before(const char *function, struct order *order) {
-  log_call(function);
-  *order = order_for(function);
-  if (!strcmp(order->action, "hang")) {
-    for (;;) {
-      pause();
+  line[length++] = '\n';
+  if (file >= 0) {
+    if (write(file, line, (size_t)length) != length) {
+      abort(); /* A log that lacks a call would prove a lie. */
     }
+    close(file);
   }
-  if (!strcmp(order->action, "abort")) {
-    abort();
-  }
-  if (!strcmp(order->action, "once")) {
-    unlink(getenv("PRIVYSEAL_SHIM_CONTROL"));
-    return strtoul(order->argument, NULL, 16);
-  }
-  return strcmp(order->action, "rv") ? OK : strtoul(order->argument, NULL, 16);
 }
 
-static rv_t after(const struct order *order, rv_t rv) {
-  if (!strcmp(order->action, "segv")) {
+/* What an order does before the real function. Nonzero: it has answered in call->rv. */
+static int order_answers(struct call *call, const struct script *script) {
+  if (script->delay_ms) {
+    wait_ms(script->delay_ms);
+  }
+  switch (script->action) {
+    case HANG:
+      for (;;) {
+        pause();
+      }
+    case ABORT:
+      abort();
+    case ONCE:
+      unlink(getenv("PRIVYSEAL_SHIM_CONTROL"));
+      call->rv = script->number;
+      return 1;
+    case RETURN:
+      call->rv = script->number;
+      return 1;
+    case EMPTY:
+      *(word *)call->argument[2] = 0;
+      call->rv = RV_OK;
+      return 1;
+    case SMALL:
+      call->rv = RV_BUFFER_TOO_SMALL;
+      if (*(word *)call->argument[4] >= LARGE) {
+        return 0;
+      }
+      *(word *)call->argument[4] = LARGE;
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+static void order_follows(const struct call *call, const struct script *script) {
+  if (script->action == SEGV) {
     raise(SIGSEGV);
   }
-  return rv;
-}
-
-static rv_t shim_initialize(void *arguments) {
-  struct order order;
-  rv_t rv = before("C_Initialize", &order);
-  printf("a module that talks on stdout\n");
-  fflush(stdout);
-  return rv ? rv : after(&order, ((rv_t(*)(void *))real->functions[INITIALIZE])(arguments));
-}
-
-static rv_t shim_finalize(void *reserved) {
-  struct order order;
-  rv_t rv = before("C_Finalize", &order);
-  return rv ? rv : after(&order, ((rv_t(*)(void *))real->functions[FINALIZE])(reserved));
-}
-
-static rv_t shim_get_slot_list(unsigned char present, ulong_t *slots, ulong_t *count) {
-  struct order order;
-  rv_t rv = before("C_GetSlotList", &order);
-  if (!rv && !strcmp(order.action, "empty")) {
-    *count = 0;
-    return OK;
-  }
-  return rv ? rv
-            : ((rv_t(*)(unsigned char, ulong_t *, ulong_t *))real->functions[GET_SLOT_LIST])(present, slots, count);
-}
-
-/* CK_SLOT_INFO and CK_TOKEN_INFO both have their flags behind 96 bytes of text. */
-static void add_flags(const struct order *order, void *info) {
-  ulong_t flags;
-  if (strcmp(order->action, "flags")) {
+  if (call->rv != RV_OK) {
     return;
   }
-  memcpy(&flags, (char *)info + FLAGS_OFFSET, sizeof flags);
-  flags |= strtoul(order->argument, NULL, 16);
-  memcpy((char *)info + FLAGS_OFFSET, &flags, sizeof flags);
-}
-
-static rv_t shim_get_slot_info(ulong_t slot, void *info) {
-  struct order order;
-  rv_t rv = before("C_GetSlotInfo", &order);
-  rv = rv ? rv : ((rv_t(*)(ulong_t, void *))real->functions[GET_SLOT_INFO])(slot, info);
-  if (!rv) {
-    add_flags(&order, info);
+  if (script->action == FLAGS) {
+    change_flags((void *)call->argument[1], script->number, 0);
   }
-  return rv;
-}
-
-static rv_t shim_get_token_info(ulong_t slot, void *info) {
-  struct order order;
-  rv_t rv = before("C_GetTokenInfo", &order);
-  rv = rv ? rv : ((rv_t(*)(ulong_t, void *))real->functions[GET_TOKEN_INFO])(slot, info);
-  if (!rv) {
-    add_flags(&order, info);
+  if (script->action == MAKER) {
+    char *maker = (char *)call->argument[1] + MANUFACTURER_OFFSET;
+    size_t length = strlen(script->text);
+    memset(maker, ' ', MANUFACTURER_SIZE);
+    memcpy(maker, script->text, length < MANUFACTURER_SIZE ? length : MANUFACTURER_SIZE);
   }
-  if (!rv && !strcmp(order.action, "maker")) {
-    size_t length = strlen(order.argument);
-    memset((char *)info + MANUFACTURER_OFFSET, ' ', MANUFACTURER_SIZE);
-    memcpy((char *)info + MANUFACTURER_OFFSET, order.argument, length < MANUFACTURER_SIZE ? length : MANUFACTURER_SIZE);
+  if (script->action == SHORT) {
+    *(word *)call->argument[4] -= 1;
   }
-  return rv;
 }
 
-static rv_t shim_open_session(ulong_t slot, ulong_t flags, void *application, void *notify, ulong_t *session) {
-  struct order order;
-  rv_t rv = before("C_OpenSession", &order);
-  return rv ? rv
-            : ((rv_t(*)(ulong_t, ulong_t, void *, void *, ulong_t *))real->functions[OPEN_SESSION])(
-                  slot, flags, application, notify, session);
-}
-
-static rv_t shim_login(ulong_t session, ulong_t user, unsigned char *pin, ulong_t length) {
-  struct order order;
-  rv_t rv = before("C_Login", &order);
-  return rv ? rv
-            : ((rv_t(*)(ulong_t, ulong_t, unsigned char *, ulong_t))real->functions[LOGIN])(session, user, pin,
-                                                                                            length);
-}
-
-static rv_t shim_sign_init(ulong_t session, void *mechanism, ulong_t key) {
-  struct order order;
-  rv_t rv = before("C_SignInit", &order);
-  return rv ? rv : ((rv_t(*)(ulong_t, void *, ulong_t))real->functions[SIGN_INIT])(session, mechanism, key);
-}
-
-static rv_t shim_sign(ulong_t session, unsigned char *data, ulong_t length, unsigned char *signature, ulong_t *room) {
-  struct order order;
-  rv_t rv = before("C_Sign", &order);
-  if (!rv && !strcmp(order.action, "small") && *room < LARGE) {
-    *room = LARGE;
-    return BUFFER_TOO_SMALL;
+/* Nonzero: call->rv is the answer. */
+static int before(struct call *call, struct script *script) {
+  int is_sign = call->place == AT_C_Sign;
+  log_line(call->name, is_sign ? " data=" : "", is_sign ? call : NULL);
+  if (call->place == AT_C_Initialize) {
+    printf("a module that talks on stdout\n");
+    fflush(stdout);
   }
-  rv = rv ? rv
-          : ((rv_t(*)(ulong_t, unsigned char *, ulong_t, unsigned char *, ulong_t *))real->functions[SIGN])(
-                session, data, length, signature, room);
-  if (!rv && !strcmp(order.action, "short")) {
-    *room -= 1;
+  read_script(call->place, script);
+  return order_answers(call, script) || quirk_answers(call, &script->quirks);
+}
+
+static void after(struct call *call, const struct script *script) {
+  if (call->place == AT_C_Sign && call->rv == RV_OK && call->argument[3]) {
+    log_line("signed=", "", call);
   }
-  return after(&order, rv);
+  quirk_follows(call, &script->quirks);
+  order_follows(call, script);
 }
 
-static rv_t shim_create_object(ulong_t session, void *template, ulong_t count, ulong_t *object) {
-  struct order order;
-  rv_t rv = before("C_CreateObject", &order);
-  return rv ? rv
-            : ((rv_t(*)(ulong_t, void *, ulong_t, ulong_t *))real->functions[CREATE_OBJECT])(session, template, count,
-                                                                                             object);
-}
+#define WRAPPER(function, index, parameters, ...)                                     \
+  static word shim_##function parameters {                                            \
+    struct call call = {.place = index, .name = #function, .argument = {__VA_ARGS__}}; \
+    struct script script;                                                             \
+    if (!before(&call, &script)) {                                                    \
+      call.rv = ((word(*) parameters)real->functions[index])(__VA_ARGS__);            \
+      after(&call, &script);                                                          \
+    }                                                                                 \
+    return call.rv;                                                                   \
+  }
+WRAPPED(WRAPPER)
+#undef WRAPPER
 
-static rv_t shim_generate_key_pair(ulong_t session, void *mechanism, void *public, ulong_t public_count, void *private,
-                                   ulong_t private_count, ulong_t *public_key, ulong_t *private_key) {
-  struct order order;
-  rv_t rv = before("C_GenerateKeyPair", &order);
-  rv = rv ? rv
-          : ((rv_t(*)(ulong_t, void *, void *, ulong_t, void *, ulong_t, ulong_t *,
-                      ulong_t *))real->functions[GENERATE_KEY_PAIR])(session, mechanism, public, public_count, private,
-                                                                     private_count, public_key, private_key);
-  return after(&order, rv);
-}
-
-rv_t C_GetFunctionList(struct function_list **list) {
+__attribute__((visibility("default"))) word C_GetFunctionList(struct function_list **list) {
+  static struct function_list ours;
   if (!real) {
     const char *path = getenv("PRIVYSEAL_SHIM_MODULE");
     void *library = path ? dlopen(path, RTLD_NOW) : NULL;
-    rv_t (*get)(struct function_list **) = library ? (rv_t(*)(struct function_list **))dlsym(library, "C_GetFunctionList") : NULL;
-    if (!get || get(&real)) {
-      return GENERAL_ERROR;
+    void *get = library ? dlsym(library, "C_GetFunctionList") : NULL;
+    if (!get || ((word(*)(struct function_list **))get)(&real)) {
+      return RV_GENERAL_ERROR;
     }
     ours = *real;
-    ours.functions[INITIALIZE] = (void *)shim_initialize;
-    ours.functions[FINALIZE] = (void *)shim_finalize;
-    ours.functions[GET_SLOT_LIST] = (void *)shim_get_slot_list;
-    ours.functions[GET_SLOT_INFO] = (void *)shim_get_slot_info;
-    ours.functions[GET_TOKEN_INFO] = (void *)shim_get_token_info;
-    ours.functions[OPEN_SESSION] = (void *)shim_open_session;
-    ours.functions[LOGIN] = (void *)shim_login;
-    ours.functions[SIGN_INIT] = (void *)shim_sign_init;
-    ours.functions[SIGN] = (void *)shim_sign;
-    ours.functions[CREATE_OBJECT] = (void *)shim_create_object;
-    ours.functions[GENERATE_KEY_PAIR] = (void *)shim_generate_key_pair;
+#define REPLACE(name, index, parameters, ...) ours.functions[index] = (void *)shim_##name;
+    WRAPPED(REPLACE)
+#undef REPLACE
   }
   *list = &ours;
-  return OK;
+  return RV_OK;
 }
