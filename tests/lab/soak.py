@@ -52,6 +52,7 @@ def soak_orders(*, percent: float, seed: int) -> tuple[str, ...]:
         aborts("C_Sign"),
         crashes_after("C_Sign"),
         returns("C_Sign", 0x30),
+        returns("C_Sign", 0xB3),
         returns("C_Sign", 0xE0),
         "C_Sign short",
     )
@@ -64,6 +65,8 @@ def soak_orders(*, percent: float, seed: int) -> tuple[str, ...]:
         crashes_after("C_OpenSession"),
         returns("C_FindObjectsInit", 0x90),
         returns("C_FindObjects", 0x30),
+        aborts("C_FindObjects"),
+        hangs("C_FindObjectsFinal"),
         returns("C_GetAttributeValue", 0x82),
         returns("C_CloseSession", 0xB3),
         crashes_after("C_Finalize"),
