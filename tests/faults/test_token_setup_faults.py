@@ -193,3 +193,17 @@ async def test_files_that_are_no_module_are_named(faulty: FaultyToken, tmp_path:
     # What the loader does with half a library is its own affair: some versions end the process (SIGBUS).
     assert codes.pop(1) in ("token.module", "token.crashed")
     assert codes == ["token.module", "token.module", "token.module"]
+
+
+async def test_a_module_that_once_fails_to_initialize_again_is_initialized_by_the_next_call(
+    faulty: FaultyToken, token: WorkerToken
+) -> None:
+    """A search that finds nothing is repeated after C_Finalize and C_Initialize: the second of this worker."""
+    faulty.break_with("C_GetSlotList empty", "C_Initialize rv 5 @2")
+    with pytest.raises(TokenError) as caught:
+        await token.info()
+    assert (caught.value.code, caught.value.function) == ("token.failed", "C_Initialize")
+
+    faulty.heal()
+
+    assert (await token.info()).label == LABEL

@@ -82,6 +82,8 @@ class Pkcs11Driver:
         self._journal = journal
         self._progress = progress
         self._loaded: Module | None = None
+        #: False between C_Finalize and a C_Initialize that worked.
+        self._is_initialized = False
         self._session: _Session | None = None
         #: Held only while a key asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE).
         self._accepted_pin: PinBuffer | None = None
@@ -97,6 +99,7 @@ class Pkcs11Driver:
         module = Module(self._config.module)
         module.initialize()
         self._loaded = module
+        self._is_initialized = True
 
     def info(self) -> TokenInfo:
         """See `Driver.info`."""
@@ -197,10 +200,13 @@ class Pkcs11Driver:
         Many modules notice readers and tokens only in C_Initialize, so an empty search is repeated once after
         C_Finalize: no session is open at this point.
         """
+        if not self._is_initialized:
+            self._initialize()
         found = self._matching_slots()
         if not found:
             self._module.finalize()
-            self._module.initialize()
+            self._is_initialized = False
+            self._initialize()
             found = self._matching_slots()
         if not found:
             raise TokenError(
@@ -215,6 +221,10 @@ class Pkcs11Driver:
                 hint="name the token by its serial",
             )
         return found[0]
+
+    def _initialize(self) -> None:
+        self._module.initialize()
+        self._is_initialized = True
 
     def _wanted(self) -> str:
         config = self._config
