@@ -19,8 +19,11 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@$(BIN)/python tools/fetch_inputs.py
 	@$(BIN)/python -m pytest $(ARGS)
 
-soak: ## Run 100,000 simulated schedules of hub and agent under faults (ARGS="--seed N" runs one of them again)
+soak: ## Sign 10,000 times among faults and 100,000 times without, then run 100,000 simulated schedules of hub and agent
+	@tools/system_packages.sh
 	@tools/setup.sh dev
+	@PYTHONPATH=tests $(BIN)/python -m lab --signatures 10000 --percent 1
+	@PYTHONPATH=tests $(BIN)/python -m lab --signatures 100000 --percent 0
 	@PYTHONPATH=tests $(BIN)/python -m simulated --first 1000000 --count 100000 $(ARGS)
 
 matrix: ## Sign every PE input in every way and ask every judge (ARGS=--all: with every key)

@@ -9,7 +9,9 @@ import pytest
 from lab.fault_shim import FaultyToken, around
 from lab.shim_orders import at, crashes_after
 from lab.soak import discrepancies, soak, soak_orders
-from privyseal.errors import TokenError
+from privyseal.agent.ladder import Bound, Rung, is_unknown
+from privyseal.agent.recovery import RecoveringToken
+from privyseal.errors import PrivysealError, TokenError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.factory import open_token
@@ -53,6 +55,30 @@ async def test_among_faults_of_all_kinds_the_callers_account_is_the_tokens(
     assert tally.begun, "the faults were there"
     assert tally.unbegun.total() > len(tally.begun)
     assert len(tally.signatures) >= 0.97 * SIGNATURES
+
+
+async def test_a_recovering_token_leaves_nothing_to_its_callers(faulty: FaultyToken) -> None:
+    """What failed before it began is made up for inside; only what began and has no outcome is told."""
+    steps: list[Rung] = []
+
+    async def told(rung: Rung, _error: PrivysealError, _done: bool) -> None:  # noqa: FBT001 - as `Told`
+        steps.append(rung)
+
+    free = {rung: Bound(count=100_000, seconds=60.0) for rung in Rung}
+    token = RecoveringToken(open_token(config(faulty)), told=told, bounds=free, pause_seconds=0.001)
+    spki = next(key.spki for key in await token.keys() if key.key_id == EC_ID)
+    faulty.break_with(*soak_orders(percent=1, seed=SEED))
+
+    tally = await soak(token, key_id=EC_ID, mechanism=Mechanism.ECDSA_SHA256, signatures=SIGNATURES, callers=3)
+
+    faulty.heal()
+    await token.close()
+    assert discrepancies(tally, faulty, signatures=SIGNATURES, spki=spki, mechanism=Mechanism.ECDSA_SHA256) == []
+    assert len(tally.signatures) + len(tally.begun) == SIGNATURES
+    assert tally.begun, "the faults were there"
+    assert all(is_unknown(error) for error in tally.begun.values()), "the hub may repeat each of them, once"
+    assert not tally.refused
+    assert {Rung.SESSION, Rung.WORKER} <= set(steps)
 
 
 class Careless(WorkerToken):

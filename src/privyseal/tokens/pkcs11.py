@@ -176,7 +176,8 @@ class Pkcs11Driver:
         # A module that cannot even end what it has may still begin anew.
         with contextlib.suppress(Ckr):
             self._module.finalize()
-        self._module.initialize()
+        self._is_initialized = False
+        self._initialize()
 
     def close(self) -> None:
         """See `Driver.close`."""
@@ -330,6 +331,7 @@ class Pkcs11Driver:
                     return False
                 raise
             attempt.conclude("accepted")
+            self._progress("")  # what fails from here on did not fail in C_Login
             return True
 
     def _with_keys(self, session: _Session) -> _Session:
