@@ -35,13 +35,14 @@ def soak_orders(*, percent: float, seed: int) -> tuple[str, ...]:
     """Faults of all kinds.
 
     Args:
-        percent: How many of 100 signatures meet one, once a session is open. Calls that open a session fail ten
-            times as often, as they are so few.
+        percent: How many of 100 signatures meet one, once a session is open. What opens a session fails ten times as
+            often, as it is so seldom called.
         seed: Of the choice.
 
     None in C_Login: what it leaves unknown keeps the PIN back by design, which has tests of its own.
     """
-    signing = (
+    many_calls = (
+        returns("C_GetAttributeValue", 0x82),
         hangs("C_SignInit"),
         aborts("C_SignInit"),
         returns("C_SignInit", 0x30),
@@ -56,7 +57,7 @@ def soak_orders(*, percent: float, seed: int) -> tuple[str, ...]:
         returns("C_Sign", 0xE0),
         "C_Sign short",
     )
-    opening = (
+    few_calls = (
         returns("C_Initialize", 0x5),
         aborts("C_Initialize"),
         "C_GetSlotList empty",
@@ -67,14 +68,13 @@ def soak_orders(*, percent: float, seed: int) -> tuple[str, ...]:
         returns("C_FindObjects", 0x30),
         aborts("C_FindObjects"),
         hangs("C_FindObjectsFinal"),
-        returns("C_GetAttributeValue", 0x82),
         returns("C_CloseSession", 0xB3),
         crashes_after("C_Finalize"),
     )
-    rare, often = percent / len(signing), percent * 10 / len(opening)
+    rarely, often = percent / len(many_calls), percent * 10 / len(few_calls)
     return (
-        *(f"{order} {chance(rare, seed=seed + number)}" for number, order in enumerate(signing)),
-        *(f"{order} {chance(often, seed=seed + 100 + number)}" for number, order in enumerate(opening)),
+        *(f"{order} {chance(rarely, seed=seed + number)}" for number, order in enumerate(many_calls)),
+        *(f"{order} {chance(often, seed=seed + 100 + number)}" for number, order in enumerate(few_calls)),
         delays("C_Sign", 5, chance(percent, seed=seed + 200)),
     )
 
