@@ -11,6 +11,10 @@
 
 #include "pkcs11_fault_shim.h"
 
+#ifdef __APPLE__
+#define st_mtim st_mtimespec
+#endif
+
 enum { FILE_BYTES = 16384, LINE_BYTES = 127, WORDS = 6, HIGHEST_MS = 600000 };
 
 static const struct {

@@ -37,8 +37,8 @@ uint64_t now_ns(void) {
 }
 
 void wait_ms(word ms) {
-  uint64_t until_ns = now_ns() + (uint64_t)ms * 1000000;
-  struct timespec until = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+  /* Relative, and not CLOCK_REALTIME's either (POSIX nanosleep); clock_nanosleep is not everywhere. */
+  struct timespec left = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
+  while (nanosleep(&left, &left) && errno == EINTR) {
   }
 }
