@@ -108,6 +108,7 @@ _noun(
         ("list", "The configured tokens and their state."),
         ("scan", "PKCS#11 modules of this machine and the tokens in them. Logs in to none."),
         ("add", "Put a token and a key profile into agent.toml."),
+        ("test", "Sign many times in a row and say how the token took it: times, faults, recoveries."),
         ("unlock", "Allow PIN attempts again after a refused or unknown one."),
     ),
 )

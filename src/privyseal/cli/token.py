@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson
+from privyseal.cli.enduring import test
 from privyseal.cli.render import emit, table
 from privyseal.cli.scanning import scan
 from privyseal.errors import ConfigError, PrivysealError
 
-__all__ = ["add", "list", "scan", "unlock"]
+__all__ = ["add", "list", "scan", "test", "unlock"]
 
 
 def list(  # noqa: A001 - the command's name

@@ -51,6 +51,8 @@ class WorkerProcess:
         self._process = process
         #: The function that the worker said it would enter, during the call in progress.
         self.function = ""
+        #: How often it entered C_Login.
+        self.logins = 0
 
     @classmethod
     async def spawn(cls, name: str, variables: Mapping[str, str]) -> "WorkerProcess":
@@ -121,6 +123,7 @@ class WorkerProcess:
                 await self._send(call, pin)
                 while isinstance(answer := await self._receive(), frames.Progress):
                     self.function = answer.function
+                    self.logins += self.function == "C_Login"
                     if self.function in _LONG_FUNCTIONS:
                         seconds = sign_seconds
                         deadline.reschedule(asyncio.get_running_loop().time() + seconds)

@@ -42,12 +42,18 @@ class WorkerToken:
         self._turn = asyncio.Lock()
         self._worker: WorkerProcess | None = None
         self._started_s: float | None = None
-        #: How often a worker was started.
+        #: How often a worker was started, and how often one entered C_Login.
         self.starts = 0
+        self._past_logins = 0
         self._is_closed = False
         #: Calls in progress or waiting, so that none is lost to the garbage collector when its caller is
         #: cancelled.
         self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def logins(self) -> int:
+        """How often a PIN was presented."""
+        return self._past_logins + (0 if self._worker is None else self._worker.logins)
 
     async def info(self) -> TokenInfo:
         """See `Token.info`."""
@@ -174,6 +180,7 @@ class WorkerToken:
     async def _end_worker(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
+            self._past_logins += worker.logins
             await worker.close(self.config.close_seconds)
 
     async def _live_worker(self) -> WorkerProcess:
@@ -197,4 +204,5 @@ class WorkerToken:
 
     async def _discard(self, worker: WorkerProcess) -> None:
         self._worker = None
+        self._past_logins += worker.logins
         await worker.kill()
