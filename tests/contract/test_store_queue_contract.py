@@ -15,6 +15,7 @@ from privyseal.ports.store import (
     JoinCode,
     Lease,
     ProfileRow,
+    Queue,
     Request,
     Store,
     Tx,
@@ -223,3 +224,23 @@ async def test_a_fence_only_grows(store: Store) -> None:
     await store.write(lambda tx: tx.put_lease(taken))
     assert await store.read(lambda tx: tx.lease("acme-ev")) == taken
     assert await store.read(lambda tx: tx.lease("none")) is None
+
+
+async def test_queues_tell_what_waits_for_each_profile_and_since_when(store: Store) -> None:
+    assert await store.read(lambda tx: tx.queues()) == ()
+    later = replace(REQUEST, id="cd" * 32, idempotency_key="later", profile="other", created_ms=9)
+    elsewhere = replace(JOBS[0], request_id=later.id, profile="other")
+    await store.write(adding(*JOBS))
+    await store.write(lambda tx: tx.add_request(later, (elsewhere,)))
+    acme = Queue(profile="acme-ev", queued=3, under_way=0, oldest_ms=1)
+    other = Queue(profile="other", queued=1, under_way=0, oldest_ms=9)
+    assert await store.read(lambda tx: tx.queues()) == (acme, other)
+
+    await store.write(lambda tx: tx.put_job(replace(JOBS[0], state=JobState.INTENT, fence=1)))
+    await store.write(lambda tx: tx.put_job(replace(JOBS[1], state=JobState.SIGNED, fence=1)))
+    await store.write(lambda tx: tx.put_job(replace(elsewhere, state=JobState.INTENT, fence=1)))
+
+    assert await store.read(lambda tx: tx.queues()) == (
+        Queue(profile="acme-ev", queued=1, under_way=1, oldest_ms=1),
+        Queue(profile="other", queued=0, under_way=1, oldest_ms=None),
+    )

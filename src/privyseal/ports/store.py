@@ -24,6 +24,7 @@ __all__ = [
     "Lease",
     "LogHead",
     "ProfileRow",
+    "Queue",
     "ReadTx",
     "Request",
     "Store",
@@ -159,6 +160,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What stands before a key profile's token.
+
+    Attributes:
+        queued, under_way: Jobs in state QUEUED and INTENT.
+        oldest_ms: When the request of the first queued job was made, by its client's clock; None if none is queued.
+    """
+
+    profile: str
+    queued: int
+    under_way: int
+    oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """Who may dispatch jobs of a key profile, under which fence. The fence only ever grows."""
 
@@ -245,6 +261,10 @@ class ReadTx(Protocol):
 
     async def queued_before(self, profile: str, seq: int) -> int:
         """How many jobs of the profile are queued or under way before `seq`."""
+        ...
+
+    async def queues(self) -> tuple[Queue, ...]:
+        """What is queued or under way, by key profile; nothing for a profile of which nothing is."""
         ...
 
     async def open_jobs(self) -> tuple[Job, ...]:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Request
+from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Queue, Request
 from privyseal.storage.calls import Row
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "lease_from",
     "profile_from",
     "profile_row",
+    "queue_from",
     "request_from",
     "request_row",
 ]
@@ -220,6 +221,12 @@ def job_from(row: Row) -> Job:
         code=code,
         message=message,
     )
+
+
+def queue_from(row: Row) -> Queue:
+    """From profile, jobs, how many of them are queued, and the time of the oldest of these."""
+    profile, jobs, queued, oldest_ms = row
+    return Queue(profile=profile, queued=int(queued), under_way=int(jobs) - int(queued), oldest_ms=oldest_ms)
 
 
 def lease_from(row: Row) -> Lease:

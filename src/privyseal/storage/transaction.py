@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Request
+from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Queue, Request
 from privyseal.storage import rows
 from privyseal.storage.calls import Insert, Query, Row
 from privyseal.storage.head import LogSeal
@@ -58,6 +58,11 @@ _QUEUED_LENGTHS: Final = (
 )
 _QUEUED_JOBS: Final = f"{_JOBS} WHERE {_QUEUED} AND seq <= ? ORDER BY seq"
 _QUEUED_BEFORE: Final = f"SELECT count(*) FROM job WHERE profile = ? AND {_WAITING} AND seq < ?"
+_QUEUES: Final = (
+    "SELECT job.profile, count(*), sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END),"
+    " min(CASE WHEN state = 'queued' THEN created_ms END)"
+    f" FROM job JOIN request ON request.id = request_id WHERE {_WAITING} GROUP BY job.profile ORDER BY job.profile"
+)
 _OPEN_JOBS: Final = f"{_JOBS} WHERE {_WAITING} AND state = 'intent' ORDER BY seq"
 _AGENT_SEQ: Final = "SELECT seq FROM agent_event WHERE request_key = ?"
 _LEASE: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease WHERE profile = ?"
@@ -161,6 +166,10 @@ class StoreReadTx:
     async def queued_before(self, profile: str, seq: int) -> int:
         """How many jobs of the profile are queued or under way before `seq`."""
         return await self._one(_QUEUED_BEFORE, (profile, seq), lambda row: int(row[0])) or 0
+
+    async def queues(self) -> tuple[Queue, ...]:
+        """What is queued or under way, by key profile."""
+        return await self._all(_QUEUES, (), rows.queue_from)
 
     async def open_jobs(self) -> tuple[Job, ...]:
         """Jobs in state INTENT, oldest first."""
