@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from privyseal.errors import ConflictError, LogIntegrityError
+from privyseal.ports.queue import Queue
 from privyseal.ports.store import (
     Enrolment,
     Grant,
@@ -15,7 +16,6 @@ from privyseal.ports.store import (
     JoinCode,
     Lease,
     ProfileRow,
-    Queue,
     Request,
     Store,
     Tx,

@@ -10,6 +10,7 @@ from no_witnesses import no_witnesses
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.lane import Lane, LaneServices
+from privyseal.hub.services.observer import Observer
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore
@@ -58,6 +59,7 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
         store=store,
         audit=audit,
         witnesses=no_witnesses(store, audit),
+        observer=Observer(system_clock),
         holder="this hub",
         changed=lambda _: None,
         failed=lambda _: None,

@@ -99,7 +99,7 @@ async def test_whoever_meets_a_commit_of_unknown_outcome_the_whole_hub_is_unread
     with pytest.raises(LogIntegrityError):
         await hub.store.write(write)
 
-    assert "store.commit_unknown" in hub.unready_reason
+    assert "store.commit_unknown" in str(hub.refusal)
     with pytest.raises(LogIntegrityError, match="last commit"):
         hub.ensure_signing()
     await hub.stop()

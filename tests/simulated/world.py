@@ -147,11 +147,11 @@ class World:
         )
         await hub.start()
         running.hub = hub
-        while "[log.unconfirmed]" in hub.unready_reason or not hub.unready_reason:  # noqa: ASYNC110 - as whoever watches /readyz
+        while hub.broken is None:  # noqa: ASYNC110 - as whoever watches /readyz
             await asyncio.sleep(_WATCH_SECONDS)
-        self.chaos.struck.append(f"(hub stopped: {hub.unready_reason})")
-        if "[store.commit_unknown]" not in hub.unready_reason:  # no fault here gives it another reason
-            self.judge.violated("unforeseen", f"hub: {hub.unready_reason}")
+        self.chaos.struck.append(f"(hub stopped: {hub.broken})")
+        if "[store.commit_unknown]" not in str(hub.broken):  # no fault here gives it another reason
+            self.judge.violated("unforeseen", f"hub: {hub.broken}")
         running.process.kill()  # who runs it starts it again, as the message says
 
     def _again(self, process: Process, start: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane, LaneServices
+from privyseal.hub.services.observer import Observer
 from privyseal.wire.link import HubMessage
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
@@ -40,6 +41,7 @@ async def announced_twice(store: SimStore) -> tuple[Lane, ...]:
         store=store,
         audit=audit,
         witnesses=no_witnesses(store, audit),
+        observer=Observer(lambda: NOW_MS),
         holder="this hub",
         changed=lambda _: None,
         failed=lambda _: None,

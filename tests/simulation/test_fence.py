@@ -11,6 +11,8 @@ from privyseal.errors import UnavailableError
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.lane import Lane, LaneServices, _Ended
+from privyseal.hub.services.observer import Observer
+from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Lease, ProfileRow, ReadTx, Request, Tx
 from privyseal.wire.link import HubMessage, ItemRefused
 from privyseal.wire.statement import accepted_statement
@@ -69,6 +71,7 @@ async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
         store=store,
         audit=audit,
         witnesses=no_witnesses(store, audit),
+        observer=Observer(system_clock),
         holder="this hub",
         changed=lambda _: None,
         failed=lambda _: None,

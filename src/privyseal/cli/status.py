@@ -1,40 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """`privyseal status`."""
 
+import sys
+import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from privyseal.cli.render import emit, table
+from privyseal.cli.event_lines import event_line
+from privyseal.cli.render import emit, say, table
+from privyseal.cli.status_tokens import certificate_lines, token_lines
 from privyseal.client.config import load_client_config
+from privyseal.client.events import follow_events
 from privyseal.client.hub import HubClient
+from privyseal.client.transport import MtlsTransport
 from privyseal.wire.api import AgentStatus, HubStatus
 
 __all__ = ["status"]
 
 
-def status(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, config: str = "") -> None:
-    """Key profiles, agents, queues and the log's head, as the hub sees them.
+def status(
+    *,
+    events: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    config: str = "",
+) -> None:
+    """Key profiles, tokens, agents, queues, certificates and the log's head, as the hub sees them.
 
     Parameters
     ----------
+    events
+        Print what happens at the hub instead, an event a line, until interrupted: tokens, recoveries, PINs, agents,
+        certificates that end, and this client's own jobs.
     as_json
-        Print one JSON document.
+        Print one JSON document; with --events one a line.
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    found = HubClient(load_client_config(config)).status()
+    client = load_client_config(config)
+    if events:
+        transport = MtlsTransport(client)
+        for event in follow_events(transport, wait=time.sleep, trouble=lambda error: say(f"{error.message}; again")):
+            emit(msgspec.to_builtins(event), (event_line(event),), as_json=as_json)
+            sys.stdout.flush()
+        return
+    found = HubClient(client).status()
     emit(msgspec.to_builtins(found), _lines(found), as_json=as_json)
 
 
 def _lines(found: HubStatus) -> list[str]:
-    lines = [
-        f"hub     {found.hub} (version {found.version}), asked as client {found.client}",
-        f"log     {found.log_size} entries, root {found.log_root[:16]}…",
-        f"agents  {', '.join(f'{one.name} ({_linked(one)})' for one in found.agents) or 'none'}",
-        "",
-    ]
+    parts = (
+        _head(found),
+        certificate_lines(found.certificates),
+        _profiles(found),
+        token_lines(found.tokens),
+        _tsas(found),
+        _witnesses(found),
+        _notes(found),
+    )
+    lines: list[str] = []
+    for part in parts:
+        rows = list(part)
+        lines += ["", *rows] if lines and rows else rows
+    return lines
+
+
+def _head(found: HubStatus) -> Iterator[str]:
+    yield f"hub     {found.hub} (version {found.version}), asked as client {found.client}"
+    yield f"log     {found.log_size} entries, root {found.log_root[:16]}…"
+    yield f"agents  {', '.join(f'{one.name} ({_linked(one)})' for one in found.agents) or 'none'}"
+
+
+def _linked(agent: AgentStatus) -> str:
+    if not agent.linked:
+        return "no link"
+    return "linked, on the hub's host" if agent.here else "linked"
+
+
+def _profiles(found: HubStatus) -> Iterator[str]:
     rows = [("KEY PROFILE", "STATE", "LEVEL", "TOKEN", "QUEUE", "CERTIFICATE")]
     rows += [
         (
@@ -47,26 +92,28 @@ def _lines(found: HubStatus) -> list[str]:
         )
         for one in found.profiles
     ]
-    lines.extend(table(rows) if len(rows) > 1 else ["no key profiles: no agent has announced one yet"])
-    problems = [f"{one.name}: {one.problem}" for one in found.profiles if one.problem and not one.online]
-    lines += ["", *problems] if problems else []
+    yield from table(rows) if len(rows) > 1 else ("no key profiles: no agent has announced one yet",)
+    for one in found.profiles:
+        if one.problem and not one.online:
+            yield f"  {one.name}: {one.problem}"
+            if one.hint:
+                yield f"    next: {one.hint}"
+
+
+def _tsas(found: HubStatus) -> Iterator[str]:
     if found.tsas:
-        tsas = [(one.url, one.state, one.problem or "none") for one in found.tsas]
-        lines += ["", *table([("TSA", "STATE", "LAST FAILURE"), *tsas])]
+        rows = [(one.url, one.state, one.problem or "none") for one in found.tsas]
+        yield from table([("TSA", "STATE", "LAST FAILURE"), *rows])
+
+
+def _witnesses(found: HubStatus) -> Iterator[str]:
     if found.witnesses:
-        witnesses = [(one.name, str(one.size or "-"), one.problem or "none") for one in found.witnesses]
-        lines += ["", *table([("WITNESS", "COSIGNED", "LAST FAILURE"), *witnesses])]
+        rows = [(one.name, str(one.size or "-"), one.problem or "none") for one in found.witnesses]
+        yield from table([("WITNESS", "COSIGNED", "LAST FAILURE"), *rows])
+
+
+def _notes(found: HubStatus) -> Iterator[str]:
     if any(one.level == "traced" for one in found.profiles):
-        lines += [
-            "",
-            "traced: a hub that was taken over could use the token, and every use would stay provable.",
-        ]
+        yield "traced: a hub that was taken over could use the token, and every use would stay provable."
     if any(one.test for one in found.profiles):
-        lines += ["", "test: its signatures are for trying things out; do not give them to anybody."]
-    return lines
-
-
-def _linked(agent: AgentStatus) -> str:
-    if not agent.linked:
-        return "no link"
-    return "linked, on the hub's host" if agent.here else "linked"
+        yield "test: its signatures are for trying things out; do not give them to anybody."

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from urllib3.exceptions import HTTPError
 
 from privyseal.client.transport import WebTransport, web_context
-from privyseal.errors import ConfigError, IdentityError, PrivysealError, UnavailableError
+from privyseal.errors import ConfigError, IdentityError, MalformedInputError, PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle, open_bundle
 from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
-from privyseal.wire.api import CertificateState, decode_body
+from privyseal.wire.api import CertificateState, Health, decode_body
 
 __all__ = ["HubProbe", "hub_rows"]
 
@@ -40,6 +40,14 @@ class _Health:
     date: str
     sent_ms: int
     received_ms: int
+
+    @property
+    def told(self) -> Health:
+        """What it says; nothing if something else answers in its place."""
+        try:
+            return decode_body(self.text.encode(), Health)
+        except MalformedInputError:
+            return Health(status="")
 
 
 class HubProbe(WebTransport):
@@ -74,12 +82,14 @@ class HubProbe(WebTransport):
     def check_listener(self, health: _Health) -> Row:
         """The hub answers, and says that it can sign."""
         if health.status != 200:
+            told = health.told
+            why = f"{told.reason} [{told.code}]" if told.reason else f"HTTP {health.status} {health.text[:200].strip()}"
             return failed(
                 _CONNECTED,
                 UnavailableError(
                     "hub.unready",
-                    f"{self._url} answers, but cannot sign now: HTTP {health.status} {health.text[:200].strip()}",
-                    hint="on the hub's machine: privyseal doctor --dir DIR, and its log",
+                    f"{self._url} answers, but cannot sign now: {why}",
+                    hint=told.next or "on the hub's machine: privyseal doctor --dir DIR, and its log",
                 ),
             )
         return passed(_CONNECTED, f"{self._url} answers with the pinned CA's certificate, and is ready")

@@ -11,6 +11,7 @@ import http.client
 import ssl
 import time
 import urllib.parse
+from collections.abc import Iterator
 from typing import Final, TypeVar
 
 import msgspec
@@ -133,6 +134,31 @@ class WebTransport:
             raise self._failure(error) from error
         response.release_conn()
         return _answer(response, url, data)
+
+    def stream(self, path: str, headers: dict[str, str], *, silence_seconds: float) -> Iterator[bytes]:
+        """GET what does not end; answers with its pieces as they come, until the hub ends it.
+
+        Args:
+            path: Path at the hub.
+            headers: To be sent.
+            silence_seconds: How long nothing may come before the hub counts as gone.
+
+        Raises:
+            UnavailableError, IdentityError, PrivysealError: as `request`.
+        """
+        url = self._url + path
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=silence_seconds)
+        try:
+            response = self._pool.request("GET", url, headers=headers, timeout=timeout, preload_content=False)
+            try:
+                if response.status >= 400:
+                    _answer(response, url, _read(response, url, time.monotonic() + silence_seconds))
+                while piece := response.read1(_PIECE_BYTES, decode_content=False):
+                    yield piece
+            finally:
+                response.close()
+        except HTTPError as error:
+            raise self._failure(error) from error
 
     def _failure(self, error: HTTPError) -> PrivysealError:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -4,6 +4,7 @@
 import re
 import tomllib
 from collections import Counter
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -17,6 +18,7 @@ __all__ = [
     "AnchorTable",
     "HubConfig",
     "HubFiles",
+    "MetricsTable",
     "TsaTable",
     "check_hub_name",
     "load_hub_config",
@@ -102,6 +104,16 @@ class AnchorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     every: str = ""
 
 
+class MetricsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may read /metrics.
+
+    Attributes:
+        allow: Addresses and networks, such as `192.0.2.7` or `2001:db8::/32`.
+    """
+
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1")
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What hub.toml says.
 
@@ -112,6 +124,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
         tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
         anchor: Whether the hub anchors its log by itself.
+        metrics: Who may read /metrics.
     """
 
     name: str
@@ -122,6 +135,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     database: str = ""
     tsa: tuple[TsaTable, ...] = ()
     anchor: AnchorTable = AnchorTable()
+    metrics: MetricsTable = MetricsTable()
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -162,11 +176,23 @@ def check_hub_name(name: str) -> None:
         raise ConfigError("config.malformed", f"a hub's name has at most {_MAX_NAME_BYTES} characters")
 
 
+def _check_network(text: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            "config.network",
+            f"[metrics] allow: {error}",
+            hint='write addresses and networks: "192.0.2.7", "10.0.0.0/8", "2001:db8::/32"',
+        ) from error
+
+
 def load_hub_config(directory: Path) -> HubConfig:
     """Read hub.toml.
 
     Raises:
-        ConfigError: `config.missing`, `config.malformed`, `config.address`, `config.database`, `timestamp.url`.
+        ConfigError: `config.missing`, `config.malformed`, `config.address`, `config.database`, `config.network`,
+            `timestamp.url`.
     """
     path = HubFiles(directory).config
     try:
@@ -184,6 +210,8 @@ def load_hub_config(directory: Path) -> HubConfig:
         check_database_url(config.database)
     if parse_interval(config.anchor.every) and not config.tsa:
         raise ConfigError("config.malformed", f"{path}: [anchor] needs a TSA to ask: name one under [[tsa]]")
+    for network in config.metrics.allow:
+        _check_network(network)
     for url, count in Counter(table.url for table in config.tsa).items():
         check_tsa_url(url)
         if count > 1:

@@ -15,11 +15,13 @@ from privyseal.hub.hosts import SameHost, same_host
 from privyseal.hub.services.agent_events import AgentEvents
 from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
+from privyseal.hub.services.certificates import CertificateWatch
 from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.services.lane import LaneServices
+from privyseal.hub.services.observer import Observer
 from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
@@ -56,17 +58,19 @@ class Hub:
         is_here: SameHost = same_host,
     ) -> None:
         self.config = config
-        self.store = GuardedStore(store, on_agreement=self._begin_writing, failed=self.fail)
+        self.clock = clock
+        self.store = GuardedStore(store, clock=clock, on_agreement=self._begin_writing, failed=self.fail)
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
-        self._witnessing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.audit = Audit(self.store)
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
         self.enrolments = Enrolments(store=self.store, trust=trust, authority=authority, clock=clock)
         self.denials = Denials(self.store)
-        self.agent_events = AgentEvents(self.store)
-        self.token_board = TokenBoard()
+        self.observer = Observer(clock)
+        self.agent_events = AgentEvents(self.store, self.observer.recorded)
+        self.token_board = TokenBoard(self.observer.token)
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
 
@@ -83,6 +87,7 @@ class Hub:
                 store=store,
                 audit=self.audit,
                 witnesses=self.witnesses,
+                observer=self.observer,
                 holder=secrets.token_hex(8),
                 changed=self._changed,
                 failed=self.fail,
@@ -94,9 +99,16 @@ class Hub:
             audit=self.audit,
             witnesses=self.witnesses,
             denials=self.denials,
+            observer=self.observer,
             trust=trust,
             clock=clock,
         )
+        self.certificates = CertificateWatch(
+            profiles=lambda: tuple(lane.profile for lane in self.dispatch.lanes),
+            clock=clock,
+            told=self.observer.certificate,
+        )
+        self.dispatch.announced = self.certificates.look
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.requests.changed_all
 
@@ -145,6 +157,14 @@ class Hub:
                 await link.send(TrustChanged(bundle=bundle.envelope))
         return bundle
 
+    def revoked(self, role: str, name: str) -> None:
+        """A member has no standing any more, from now on."""
+        if role == "agent":
+            self.dispatch.drop(name)
+            self.token_board.forget(name)
+        else:
+            self.observer.stream.end(name)
+
     def _changed(self, request_id: str) -> None:
         self.requests.changed(request_id)
 
@@ -158,11 +178,16 @@ class Hub:
         self._broken = error
 
     @property
-    def unready_reason(self) -> str:
-        """Why nothing can be signed, or empty."""
-        if self._broken is not None:
-            return str(self._broken)
-        return "" if self.store.agreed else str(self.store.refusal())
+    def broken(self) -> PrivysealError | None:
+        """Why this process signs nothing any more, if that is so."""
+        return self._broken
+
+    @property
+    def refusal(self) -> PrivysealError | None:
+        """Why nothing can be signed, or None."""
+        if self._broken is None and not self.store.agreed:
+            return self.store.refusal()
+        return self._broken
 
     def ensure_signing(self) -> None:
         """Refuse new requests once the log cannot be trusted any more.
@@ -170,10 +195,8 @@ class Hub:
         Raises:
             PrivysealError: what went wrong.
         """
-        if self._broken is not None:
-            raise self._broken
-        if not self.store.agreed:
-            raise self.store.refusal()
+        if (refusal := self.refusal) is not None:
+            raise refusal
 
     async def check_agent_head(self, size: int, root: bytes) -> None:
         """Hold the checkpoint that an agent has seen against the log (DESIGN §5: restored backups).
@@ -225,8 +248,9 @@ class Hub:
         """
         await self._await_agreement(confirmed_size)
         await self.dispatch.start()
-        self._witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
-        self._witnessing.add_done_callback(self._witnessing_ended)
+        for work, name in ((self.witnesses.run(), "witnesses"), (self.certificates.run(), "certificates")):
+            self._tasks.append(asyncio.create_task(work, name=name))
+            self._tasks[-1].add_done_callback(self._task_ended)
 
     def _begin_writing(self) -> None:
         self.anchors.start()
@@ -255,7 +279,7 @@ class Hub:
         agents = any(one.role == "agent" and one.revoked_ms is None for one in enrolments)
         return agents or any(one.url for one in self.bundle.witnesses.witnesses)
 
-    def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
@@ -266,9 +290,9 @@ class Hub:
         """End the lanes, close the store."""
         await self.anchors.stop()
         await self.dispatch.stop()
-        if self._witnessing is not None:
-            self._witnessing.cancel()
-            await asyncio.gather(self._witnessing, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.witnesses.close()
         await self._tsa_client.close()
         await self.denials.stop()

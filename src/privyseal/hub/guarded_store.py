@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from privyseal.errors import LogIntegrityError, UnavailableError
+from privyseal.ports.clock import Clock
 from privyseal.ports.store import LogHead, ReadTx, Store, Tx
 
 __all__ = ["GuardedStore"]
@@ -22,22 +23,31 @@ class GuardedStore:
 
     Attributes:
         agreed: Whether it writes.
+        committed_ms: When this process last wrote to it, by the hub's clock; None if it has not.
     """
 
     def __init__(
-        self, store: Store, *, on_agreement: Callable[[], None], failed: Callable[[BaseException], None]
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        on_agreement: Callable[[], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         """Guard a store.
 
         Args:
             store: The store itself.
+            clock: The time.
             on_agreement: Called once, when it begins to write.
             failed: Called with the error when it can no longer be written, whoever was writing.
         """
         self._store: Final = store
         self._on_agreement: Final = on_agreement
         self._failed: Final = failed
+        self._clock: Final = clock
         self.agreed = False
+        self.committed_ms: int | None = None
 
     def agree(self) -> None:
         """Somebody else knows this log, and no newer one."""
@@ -63,10 +73,12 @@ class GuardedStore:
         if not self.agreed:
             raise self.refusal()
         try:
-            return await self._store.write(operation)
+            value = await self._store.write(operation)
         except LogIntegrityError as error:
             self._failed(error)
             raise
+        self.committed_ms = self._clock()
+        return value
 
     async def read(self, operation: Callable[[ReadTx], Awaitable[T]]) -> T:
         """As `Store.read`."""

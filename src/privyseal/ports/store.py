@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeVar
 
+from privyseal.ports.queue import Queue
+
 __all__ = [
     "Enrolment",
     "Grant",
@@ -24,7 +26,6 @@ __all__ = [
     "Lease",
     "LogHead",
     "ProfileRow",
-    "Queue",
     "ReadTx",
     "Request",
     "Store",
@@ -157,21 +158,6 @@ class Job:
     branch: str = ""
     code: str = ""
     message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """What stands before a key profile's token.
-
-    Attributes:
-        queued, under_way: Jobs in state QUEUED and INTENT.
-        oldest_ms: When the request of the first queued job was made, by its client's clock; None if none is queued.
-    """
-
-    profile: str
-    queued: int
-    under_way: int
-    oldest_ms: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

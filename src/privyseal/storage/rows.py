@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Queue, Request
+from privyseal.ports.queue import Queue
+from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Request
 from privyseal.storage.calls import Row
 
 __all__ = [

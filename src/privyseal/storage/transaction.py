@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Queue, Request
+from privyseal.ports.queue import Queue
+from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Request
 from privyseal.storage import rows
 from privyseal.storage.calls import Insert, Query, Row
 from privyseal.storage.head import LogSeal

@@ -11,6 +11,7 @@ __all__ = [
     "AgentStatus",
     "AnchorView",
     "CertificateState",
+    "CertificateWarning",
     "Decreed",
     "Health",
     "HubStatus",
@@ -25,6 +26,7 @@ __all__ = [
     "SignatureRequest",
     "TimestampRequest",
     "TimestampView",
+    "TokenStatus",
     "TsaStatus",
     "WitnessStatus",
     "decode_body",
@@ -157,6 +159,7 @@ class ProfileStatus(_Body, frozen=True):
     queued: int
     subject: str
     not_after: str
+    hint: str = ""
     witness: str = "off"
     test: bool = False
 
@@ -201,6 +204,55 @@ class WitnessStatus(_Body, frozen=True):
     problem: str = ""
 
 
+class TokenStatus(_Body, frozen=True):
+    """A token in `status`, as its agent last said.
+
+    Attributes:
+        linked: Whether its agent has a link; if not, all else is old.
+        token: Its name in agent.toml.
+        state: `ready`, `absent`, `blocked`, `quarantined`, `frozen`, `drained` or `failed`.
+        pin_state: `ok`, `count-low`, `final-try` or `locked`; empty if unknown.
+        signatures, failures, restarts, recoveries: Since the agent was started; `restarts` without the first start.
+        p50_seconds, p99_seconds: The bound that half, and 99 of 100, of the signatures stayed within; None for none.
+        code, problem, hint: Why it is not ready, and the next step; empty if it is.
+    """
+
+    agent: str
+    linked: bool
+    token: str
+    label: str
+    serial: str
+    model: str
+    hardware: bool
+    state: str
+    pin_state: str
+    signatures: int
+    failures: int
+    restarts: int
+    recoveries: dict[str, int]
+    p50_seconds: float | None = None
+    p99_seconds: float | None = None
+    code: str = ""
+    problem: str = ""
+    hint: str = ""
+
+
+class CertificateWarning(_Body, frozen=True):
+    """The certificate of a key profile ends soon, or has ended.
+
+    Attributes:
+        not_after: ISO 8601, UTC.
+        days: Whole days left; negative once it has ended.
+        level: `notice` from 60 days on, `warning` from 30, `urgent` from 7, `expired`.
+    """
+
+    profile: str
+    subject: str
+    not_after: str
+    days: int
+    level: str
+
+
 class HubStatus(_Body, frozen=True):
     """GET /v1/status."""
 
@@ -213,13 +265,22 @@ class HubStatus(_Body, frozen=True):
     agents: tuple[AgentStatus, ...]
     tsas: tuple[TsaStatus, ...] = ()
     witnesses: tuple[WitnessStatus, ...] = ()
+    tokens: tuple[TokenStatus, ...] = ()
+    certificates: tuple[CertificateWarning, ...] = ()
 
 
-class Health(_Body, frozen=True):
-    """GET /livez and /readyz."""
+class Health(_Body, frozen=True, omit_defaults=True):
+    """GET /livez and /readyz.
+
+    Attributes:
+        status: `ok` or `unready`.
+        code, reason, next: Why, as in docs/errors, and what to do; empty if it is ok.
+    """
 
     status: str
+    code: str = ""
     reason: str = ""
+    next: str = ""
 
 
 class CertificateState(_Body, frozen=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log as C2SP tlog-tiles lays it out, under /log/, and the hub's health."""
+"""The log as C2SP tlog-tiles lays it out, under /log/, and the OpenAPI document."""
 
 import json
 from typing import Final
@@ -14,7 +14,6 @@ from privyseal.ports.store import ReadTx
 from privyseal.tlog.checkpoint import parse_decimal
 from privyseal.tlog.tile import EntryBundle, Tile, encode_bundle, parse_path
 from privyseal.tlog.tree import TILE_HEIGHT
-from privyseal.wire.api import Health
 
 __all__ = ["routes"]
 
@@ -72,19 +71,6 @@ async def _checkpoints(call: Call) -> web.Response:
     return web.Response(text=body, content_type="application/jsonl", headers={"Cache-Control": "no-cache"})
 
 
-async def _livez(_call: Call) -> msgspec.Struct:
-    return Health(status="ok")
-
-
-async def _readyz(call: Call) -> msgspec.Struct:
-    reason = call.hub.unready_reason
-    if reason:
-        raise web.HTTPServiceUnavailable(
-            body=msgspec.json.encode(Health(status="unready", reason=reason)), content_type="application/json"
-        )
-    return Health(status="ok")
-
-
 def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
     """These routes, and the OpenAPI document over them and all others."""
 
@@ -92,7 +78,7 @@ def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
         document = openapi_document((*others, *own))
         return web.Response(body=msgspec.json.encode(document), content_type="application/json")
 
-    def public(path: str, summary: str, handler: Handler, answer: type[msgspec.Struct] | None = None) -> Route:
+    def public(path: str, summary: str, handler: Handler) -> Route:
         return Route(
             method="GET",
             path=path,
@@ -101,7 +87,6 @@ def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
             audit="none",
             summary=summary,
             handler=handler,
-            answer=answer,
         )
 
     own = (
@@ -109,8 +94,6 @@ def routes(others: tuple[Route, ...]) -> tuple[Route, ...]:
         public("/log/cosigned", "The newest checkpoint that witnesses have cosigned, with their lines", _cosigned),
         public("/log/tile/{path:.+}", "Tiles and entry bundles (C2SP tlog-tiles)", _tile),
         public("/log/checkpoints/{start}", "256 stored checkpoints from the start-th on", _checkpoints),
-        public("/livez", "The process answers", _livez, Health),
-        public("/readyz", "The hub can sign", _readyz, Health),
         public("/openapi.json", "This API", openapi),
     )
     return own

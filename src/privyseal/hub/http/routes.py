@@ -145,7 +145,7 @@ async def _problems(
     try:
         return await handler(request)
     except web.HTTPException as error:
-        if error.status < 400 or error.content_type == "application/json":
+        if error.status < 400:
             raise
         code = _HTTP_CODES.get(error.status, "http.refused")
         problem = Problem(

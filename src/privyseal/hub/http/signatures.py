@@ -1,31 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/v1/signatures, /v1/profiles and /v1/status: what a client asks."""
+"""/v1/signatures and /v1/profiles: what a client asks."""
 
-import datetime as dt
 import math
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 from aiohttp import web
-from cryptography import x509
 
-import privyseal
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route, json_response
-from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.submit import Question
-from privyseal.ports.store import Enrolment, ReadTx
-from privyseal.wire.api import (
-    AgentStatus,
-    HubStatus,
-    ProfileStatus,
-    ProfileView,
-    RequestView,
-    SignatureRequest,
-    WitnessStatus,
-)
+from privyseal.wire.api import ProfileView, RequestView, SignatureRequest
 from privyseal.wire.statement import MAX_ITEMS
 
 __all__ = ["ROUTES"]
@@ -99,63 +85,6 @@ async def _profile(call: Call) -> msgspec.Struct:
     )
 
 
-async def _status(call: Call) -> msgspec.Struct:
-    hub = call.hub
-    lanes = hub.dispatch.lanes  # as they are now: an agent may announce another while the database is read
-
-    async def read(tx: ReadTx) -> tuple[tuple[Enrolment, ...], list[int]]:
-        last = 2**62
-        return await tx.enrolments(), [await tx.queued_before(lane.profile.name, last) for lane in lanes]
-
-    enrolments, queued = await hub.store.read(read)
-    links = hub.dispatch.links
-    return HubStatus(
-        hub=hub.bundle.hub,
-        version=privyseal.__version__,
-        client=call.caller.name,
-        log_size=hub.store.head.size,
-        log_root=hub.store.head.root.hex(),
-        profiles=tuple(_profile_status(lane, count) for lane, count in zip(lanes, queued, strict=True)),
-        agents=tuple(
-            _agent_status(one.name, links.get(one.name))
-            for one in enrolments
-            if one.role == "agent" and one.revoked_ms is None
-        ),
-        tsas=hub.timestamps.status(),
-        witnesses=tuple(
-            WitnessStatus(name=one.witness.name, size=one.size, problem=one.problem) for one in hub.witnesses.status()
-        ),
-    )
-
-
-def _agent_status(name: str, link: AgentLink | None) -> AgentStatus:
-    if link is None:
-        return AgentStatus(name=name, linked=False)
-    return AgentStatus(name=name, linked=True, witness=link.witness, here=link.here)
-
-
-def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
-    subject, not_after = "", ""
-    if lane.profile.chain:
-        certificate = x509.load_der_x509_certificate(lane.profile.chain[0])
-        subject = certificate.subject.rfc4514_string()
-        not_after = certificate.not_valid_after_utc.astimezone(dt.UTC).isoformat()
-    return ProfileStatus(
-        name=lane.profile.name,
-        level=lane.profile.level,
-        hardware=lane.profile.hardware,
-        witness=lane.profile.witness,
-        test=lane.profile.test,
-        token_label=lane.profile.token_label,
-        agent=lane.agent_name,
-        online=lane.online,
-        problem="" if lane.problem is None else str(lane.problem),
-        queued=queued,
-        subject=subject,
-        not_after=not_after,
-    )
-
-
 ROUTES: Final = (
     Route(
         method="POST",
@@ -187,15 +116,5 @@ ROUTES: Final = (
         summary="A key profile: its certificate chain and level",
         handler=_profile,
         answer=ProfileView,
-    ),
-    Route(
-        method="GET",
-        path="/v1/status",
-        listener=Listener.MTLS,
-        permission=Permission.MEMBER,
-        audit="none",
-        summary="Key profiles, agents, queues and the log's head",
-        handler=_status,
-        answer=HubStatus,
     ),
 )

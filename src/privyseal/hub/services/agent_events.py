@@ -3,6 +3,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -22,8 +23,16 @@ _MINUTE_SECONDS: Final = 60.0
 class AgentEvents:
     """Writes the entries of `privyseal.tlog.agent_entries`."""
 
-    def __init__(self, store: Store, *, minute_seconds: float = _MINUTE_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        told: Callable[[Enrolment, int, AgentEntry], None] = lambda _agent, _index, _entry: None,
+        *,
+        minute_seconds: float = _MINUTE_SECONDS,
+    ) -> None:
+        """`told` is called with each event that is on record now: its agent, its index, its entry."""
         self._store: Final = store
+        self._told: Final = told
         self._minute_seconds: Final = minute_seconds
         #: When the next event of an agent is due, by the loop's clock.
         self._due_s: dict[bytes, float] = {}
@@ -43,8 +52,9 @@ class AgentEvents:
         """
         told = [_told(event) for event in events]
 
-        async def write(tx: Tx) -> int:
+        async def write(tx: Tx) -> tuple[int, list[tuple[int, AgentEntry]]]:
             last = await _recorded(tx, agent)
+            fresh = []
             for event in told:
                 if event.seq <= last:
                     continue
@@ -54,11 +64,14 @@ class AgentEvents:
                     )
                 last = event.seq
                 key = hashlib.sha256(agent.request_key).hexdigest()
-                await tx.append(encode_entry(msgspec.structs.replace(event, agent=key, ts=await tx.now_ms())))
+                entry = msgspec.structs.replace(event, agent=key, ts=await tx.now_ms())
+                fresh.append((await tx.append(encode_entry(entry)), entry))
             await tx.put_agent_seq(agent.request_key, last)
-            return last
+            return last, fresh
 
-        through = await self._store.write(write)
+        through, fresh = await self._store.write(write)
+        for index, entry in fresh:
+            self._told(agent, index, entry)
         await self._pause(agent, len(events))
         return through
 

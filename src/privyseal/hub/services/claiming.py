@@ -30,6 +30,7 @@ class Batch:
     Attributes:
         grant: The client's signed grant, for a pinned profile.
         jobs: Empty if the items were refused instead: they had waited too long.
+        refused: Those.
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Batch:
     grant: bytes = b""
     jobs: tuple[Job, ...] = ()
     intents: tuple[Intent, ...] = ()
+    refused: tuple[Job, ...] = ()
 
 
 async def claim_batch(tx: Tx, profile: ProfileRow, fence: int) -> Batch | None:
@@ -78,6 +80,7 @@ async def _refuse(tx: Tx, request: Request, client: Enrolment, jobs: tuple[Job, 
     """The items leave the queue unsigned, on record."""
     entry = deny_entry(client, request.profile, request.id, code, await tx.now_ms(), count=len(jobs))
     await tx.append(encode_entry(entry))
-    for job in jobs:
-        await tx.put_job(replace(job, state=JobState.FAILED, branch="denied", code=code, message=_LATE[code]))
-    return Batch(request=request, client=client)
+    late = tuple(replace(job, state=JobState.FAILED, branch="denied", code=code, message=_LATE[code]) for job in jobs)
+    for job in late:
+        await tx.put_job(job)
+    return Batch(request=request, client=client, refused=late)

@@ -2,7 +2,7 @@
 """All lanes of this hub: agents announce key profiles, each profile gets its lane."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError
@@ -25,8 +25,9 @@ class Dispatch:
         self._tasks: list[asyncio.Task[None]] = []
         self._links: dict[str, AgentLink] = {}
         self._hanging_up: set[asyncio.Future[object]] = set()
-        #: Set whenever an agent has announced something.
+        #: Set, and called, whenever an agent has announced something.
         self.changed = asyncio.Event()
+        self.announced: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Make a lane for each key profile that is known from before; they wait for their agents."""
@@ -71,6 +72,7 @@ class Dispatch:
         """
         self.drop(link.agent.name)
         self._links[link.agent.name] = link
+        self._services.observer.agent(link.agent.name, linked=True)
 
     def unlinked(self, link: AgentLink) -> None:
         """A link ended."""
@@ -78,6 +80,7 @@ class Dispatch:
             lane.detach(link)
         if self._links.get(link.agent.name) is link:
             del self._links[link.agent.name]
+            self._services.observer.agent(link.agent.name, linked=False)
 
     def drop(self, agent: str) -> None:
         """End an agent's link: its profiles go offline at once, whatever its socket does."""
@@ -109,6 +112,7 @@ class Dispatch:
             lane = self._lanes.get(announcement.name) or self._open(profile)
             await lane.attach(link, profile, problem)
         self.changed.set()
+        self.announced()
 
     def _check_stands(self, link: AgentLink) -> None:
         if self._links.get(link.agent.name) is not link:

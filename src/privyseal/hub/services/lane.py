@@ -20,9 +20,10 @@ from privyseal.hub.jobs import Record, Settled, answer_told, lease_raised, lease
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_batch
+from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.store import Job, ProfileRow, ReadTx, Store, Tx
+from privyseal.ports.store import Job, ProfileRow, ReadTx, Request, Store, Tx
 from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
 from privyseal.tlog.note import parse_note
@@ -45,6 +46,7 @@ class LaneServices:
     store: Store
     audit: Audit
     witnesses: Witnesses
+    observer: Observer
     holder: str
     changed: Callable[[str], None]  #: called with a request id after each durable change
     failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
@@ -81,6 +83,14 @@ class Lane:
     def agent_name(self) -> str:
         """Name of the agent that serves the profile."""
         return self.profile.agent
+
+    def offline(self) -> UnavailableError:
+        """Why nothing can be sent while there is no link."""
+        return UnavailableError(
+            "agent.offline",
+            f"agent {self.agent_name!r}, which serves key profile {self.profile.name!r}, has no link to the hub",
+            hint="start it on the token's host (privyseal agent run), or try again in a moment",
+        )
 
     # -- link ---------------------------------------------------------------------------------------------------
 
@@ -159,6 +169,7 @@ class Lane:
 
     def start(self, batch: Batch) -> None:
         """Send a claimed batch; its place in the window is given back when every item is settled."""
+        self._observe_claim(batch)
         if not batch.jobs:
             self._services.changed(batch.request.id)
             self.release()
@@ -168,6 +179,14 @@ class Lane:
             self.release()
         else:
             self._spawn(self._serve(batch, self._link))
+
+    def _observe_claim(self, batch: Batch) -> None:
+        observer = self._services.observer
+        if batch.jobs:
+            observer.jobs(batch.request, (job.item for job in batch.jobs), JobStep(state="intent"))
+        elif batch.refused:
+            step = JobStep(state="failed", outcome="denied", code=batch.refused[0].code)
+            observer.jobs(batch.request, (job.item for job in batch.refused), step)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(work)
@@ -208,7 +227,7 @@ class Lane:
                 while waiting and waiting[0][2].done():
                     job, intent, answer = waiting.popleft()
                     ended.append(_Ended(job=job, intent=intent, answer=answer.result()))
-                await self._settle(batch.request.id, tuple(ended))
+                await self._settle(batch.request, tuple(ended))
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
@@ -230,7 +249,7 @@ class Lane:
                 _Ended(job=job, intent=intent, answer=never_sent(job, error))
                 for job, intent in zip(batch.jobs, batch.intents, strict=True)
             )
-            await self._settle(batch.request.id, ended)
+            await self._settle(batch.request, ended)
             return None
 
     async def _send(self, link: AgentLink, batch: Batch, cosigned: str) -> None:
@@ -273,31 +292,34 @@ class Lane:
             )
             link.held_size = proofs.head.size
 
-    async def _settle(self, request_id: str, ended: tuple[_Ended, ...]) -> None:
+    async def _settle(self, request: Request, ended: tuple[_Ended, ...]) -> None:
         """Write what became of items of one request, in one commit, then tell whoever waits."""
         checked = [replace(one, answer=self._checked(one.intent, one.answer)) for one in ended]
 
-        async def write(tx: Tx) -> None:
-            for one in checked:
-                await self._write_ended(tx, one)
+        async def write(tx: Tx) -> list[tuple[int, JobStep]]:
+            return [step for one in checked if (step := await self._write_ended(tx, one)) is not None]
 
-        await self._write(write)
+        steps = await self._write(write)
         if self.profile.witness != "off":
             self._services.witnesses.want(self.profile, self._services.store.head.size - 1)
-        self._services.changed(request_id)
+        for step in dict.fromkeys(step for _, step in steps):
+            self._services.observer.jobs(request, (item for item, taken in steps if taken == step), step)
+        self._services.changed(request.id)
         if any(isinstance(one.answer, ItemRefused) for one in checked):
             self.wake()  # it may stand in the queue again
 
-    async def _write_ended(self, tx: Tx, ended: _Ended) -> None:
+    async def _write_ended(self, tx: Tx, ended: _Ended) -> tuple[int, JobStep] | None:
+        """The item and what became of it; None if the answer is for another operation than the open one."""
         current = await tx.job(ended.job.request_id, ended.job.item)
         settled = settle(current, asked=ended.job, answer=ended.answer)
         if current is None or settled is None:
-            return
+            return None
         now_ms = await tx.now_ms()
         index = await tx.append(encode_entry(_settled_entry(current, ended, settled, now_ms)))
         if settled.raises_fence and (lease := await tx.lease(self.profile.name)) is not None:
             await tx.put_lease(lease_raised(lease))
         await tx.put_job(settled.recorded(index))
+        return current.item, _step(settled, ended.answer)
 
     def _checked(self, intent: Intent, answer: ItemDone | ItemRefused) -> ItemDone | ItemRefused:
         """A signature counts only if the profile's certificate verifies it."""
@@ -322,18 +344,20 @@ class Lane:
     async def _resolve_open(self, link: AgentLink) -> None:
         """Ask the agent for every open intent of this profile before anything new is claimed."""
 
-        async def read(tx: ReadTx) -> tuple[tuple[Job, bytes], ...]:
+        async def read(tx: ReadTx) -> list[tuple[Job, Request | None, bytes]]:
             jobs = [job for job in await tx.open_jobs() if job.profile == self.profile.name]
-            return tuple([(job, (await tx.entries(job.intent_index or 0, 1))[0]) for job in jobs])
+            return [
+                (job, await tx.request(job.request_id), (await tx.entries(job.intent_index or 0, 1))[0]) for job in jobs
+            ]
 
         try:
             while (open_jobs := await self._services.store.read(read)) or self._left_over:
                 self._left_over = False
-                for job, entry in open_jobs:
+                for job, request, entry in open_jobs:
                     intent = parse_entry(entry)
-                    if isinstance(intent, Intent):
+                    if isinstance(intent, Intent) and request is not None:
                         ended = _Ended(job=job, intent=intent, answer=await self._ask(link, job))
-                        await self._settle(job.request_id, (ended,))
+                        await self._settle(request, (ended,))
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
@@ -347,6 +371,12 @@ class Lane:
         key = (job.request_id, job.item, job.fence)
         answer = link.expect(key)
         return answer_told(await link.outcome(key)) or await answer
+
+
+def _step(settled: Settled, answer: ItemDone | ItemRefused) -> JobStep:
+    code = "" if isinstance(answer, ItemDone) else answer.code
+    outcome = "signed" if settled.record is Record.OK else settled.record.value
+    return JobStep(state=settled.job.state.value, outcome=outcome, code=code)
 
 
 def _settled_entry(job: Job, ended: _Ended, settled: Settled, now_ms: int) -> Result | Unknown:

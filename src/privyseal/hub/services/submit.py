@@ -17,7 +17,6 @@ from privyseal.errors import (
     DeniedError,
     MalformedInputError,
     PrivysealError,
-    UnavailableError,
 )
 from privyseal.formats.model import Binding, Preimage
 from privyseal.formats.registry import format_named
@@ -28,6 +27,7 @@ from privyseal.hub.services.claiming import Batch
 from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.identity.authority import GrantStatement, open_authority
 from privyseal.identity.trust import PinnedTrust
@@ -95,9 +95,11 @@ class Requests:
         audit: Audit,
         witnesses: Witnesses,
         denials: Denials,
+        observer: Observer,
         trust: PinnedTrust,
         clock: Clock,
     ) -> None:
+        self._observer = observer
         self._store = store
         self._dispatch = dispatch
         self._audit = audit
@@ -183,11 +185,7 @@ class Requests:
             raise lane.problem
         self._witnesses.ensure_possible(lane.profile)
         if not lane.online:
-            raise UnavailableError(
-                "agent.offline",
-                f"agent {lane.agent_name!r}, which serves key profile {statement.profile!r}, has no link to the hub",
-                hint="start it on the token's host (privyseal agent run), or try again in a moment",
-            )
+            raise lane.offline()
         return lane
 
     async def _facts(self, asked: _Asked, lane: Lane) -> Facts:
@@ -240,6 +238,8 @@ class Requests:
             if reserved:
                 lane.release()
             raise
+        if earlier_id is None:
+            self._observer.jobs(asked.request, (job.item for job in asked.jobs), JobStep(state="queued"))
         if batch is not None:
             lane.start(batch)
         elif reserved:
