@@ -25,6 +25,7 @@ from privyseal.ports.token import Token
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
+from privyseal.wire.job_names import item_ranges, short_request
 from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
 from privyseal.wire.statement import REQUEST_TYPE, statement_id
 
@@ -145,10 +146,11 @@ class Executor:
             if journal_is_lost(error):
                 raise
             level = _LOG.critical if isinstance(error, LogIntegrityError) else _LOG.warning
-            level("job refused", profile=job.profile, code=error.code, reason=error.message)
+            level("job refused", **_named(job), code=error.code, reason=error.message)
             refusals = (refusal((_request_id(job), item.item, job.fence), error) for item in job.items)
             await answer(Answers(items=tuple(refusals)))
             return None
+        _LOG.info("job journalled", **_named(job), fence=job.fence)
         request_id = _request_id(job)
         keys = [(request_id, item.item, job.fence) for item in items]
         self._running.update(keys)
@@ -201,6 +203,7 @@ class Executor:
                 open_items -= 1
                 if open_items == 0 or loop.time() - since_s >= _GATHER_SECONDS:
                     told, since_s = tuple(ended), loop.time()
+                    _log_signed(key.profile.name, ended)
                     ended.clear()
                     await answer(Answers(items=told))
 
@@ -215,7 +218,14 @@ class Executor:
             signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
             refused = refusal(item_key, error)
-            _LOG.warning("not signed", profile=key.profile.name, code=error.code, reason=error.message)
+            _LOG.warning(
+                "not signed",
+                request=short_request(request_id),
+                item=str(item.item),
+                profile=key.profile.name,
+                code=error.code,
+                reason=error.message,
+            )
             if not refused.unknown:  # an operation whose outcome nobody knows stays open in the journal
                 await self._journal.finish(
                     request_id,
@@ -253,6 +263,19 @@ async def _all_of(work: Callable[[], Coroutine[Any, Any, None]], times: int) -> 
                 group.create_task(work())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
+
+
+def _named(job: Job) -> dict[str, str]:
+    """How the agent's own log names a job; the hub's names it the same way."""
+    items = item_ranges(item.item for item in job.items)
+    return {"request": short_request(_request_id(job)), "item": items, "profile": job.profile}
+
+
+def _log_signed(profile: str, ended: list[ItemDone | ItemRefused]) -> None:
+    done = [one for one in ended if isinstance(one, ItemDone)]
+    if done:
+        items = item_ranges(one.item for one in done)
+        _LOG.info("signed", request=short_request(done[0].request), item=items, profile=profile)
 
 
 def _request_id(job: Job) -> str:
