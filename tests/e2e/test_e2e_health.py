@@ -13,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from api_client import Reply, web_of
+from privyseal.hub.config import MetricsTable
 from privyseal.tlog.entry import PinEvent, Recover
 from privyseal.wire.link import TokenHealth
-from programs import Running, until
+from programs import Running, privyseal, succeeded, until
 from witnessed import WitnessedSite, running_site
 
 TOKEN = TokenHealth(
@@ -171,6 +172,54 @@ async def test_metrics_name_no_client(site: WitnessedSite) -> None:
     await site.send(await site.ask())
 
     assert b"client" not in (await get(site, "/metrics")).body.replace(b"s client waits", b"")
+
+
+async def test_metrics_are_shown_to_nobody_else(site: WitnessedSite) -> None:
+    site.hub.hub.config = replace(site.hub.hub.config, metrics=MetricsTable(allow=("192.0.2.0/24",)))
+
+    reply = await get(site, "/metrics")
+    assert reply.problem == (403, "metrics.address")
+    assert "[metrics]" in reply.document["hint"]
+    assert b"privyseal_" not in reply.body
+
+
+# -- privyseal status -------------------------------------------------------------------------------------------------
+
+
+async def shown(site: WitnessedSite) -> str:
+    config = str(site.directory / "client.toml")
+    return succeeded(await asyncio.to_thread(privyseal, "status", "--config", config)).out
+
+
+async def test_status_says_what_is_wrong_with_a_token_and_what_to_do(site: WitnessedSite) -> None:
+    await report(site)
+    text = await shown(site)
+    head, row = (line for line in text.splitlines() if line.startswith(("TOKEN ", "software (")))
+    columns = {name: head.index(name) for name in ("AGENT", "STATE", "PIN", "SIGNED", "TIME P50/P99", "RECOVERIES")}
+    values = ("signer", "ready", "ok", "40", "≤100 ms / ≤500 ms", "session 1, worker 2")
+    assert [row.find(value) for value in values] == list(columns.values())
+    assert "next:" not in text.partition("TOKEN ")[2].partition("\n\n")[0]
+
+    await report(site, state="blocked", pin_state="final-try", code="token.pin_blocked", problem="why", hint="act")
+    lines = (await shown(site)).splitlines()
+    place = lines.index("  software: why [token.pin_blocked]")
+    assert lines[place + 1] == "    next: act"
+    assert "FINAL TRY" in lines[place - 1]
+
+    await site.stop_agent("signer")
+    (row,) = (line for line in (await shown(site)).splitlines() if line.startswith("software ("))
+    assert "agent offline" in row
+
+
+async def test_status_warns_of_a_certificate_that_ends(site: WitnessedSite) -> None:
+    """That of this site ends within a month."""
+    lines = (await shown(site)).splitlines()
+
+    (place,) = (
+        place for place, line in enumerate(lines) if line.startswith("WARNING  certificate of demo ends in 29 d")
+    )
+    assert place < next(place for place, line in enumerate(lines) if line.startswith("KEY PROFILE"))
+    assert lines[place + 1].startswith("  next: order the renewal now")
 
 
 # -- /v1/events -------------------------------------------------------------------------------------------------------
