@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from api_client import web_of
 from installation import Site, add_to_agent, make_site, software_token
 from privyseal.identity.bundle import load_bundle
 from privyseal.identity.ca import issue_member, make_ca, member_uri, new_tls_key
@@ -70,9 +71,11 @@ def test_token_missing(lab: Site, app: Path) -> None:
     lab.until_status(lambda status: any("token.not_found" in one.problem for one in status.profiles))
     with unchanged(app):
         refused(lab.run(*sign(app)), 8, "token.not_found")
-    head, row, _, why, *_ = succeeded(lab.run("status")).out.splitlines()[4:]
+    text = succeeded(lab.run("status")).out
+    head, row, why, *_ = text.partition("\n\nKEY PROFILE")[2].splitlines()
+    head = "KEY PROFILE" + head
     assert (row.index("not served"), row.index("traced")) == (head.index("STATE"), head.index("LEVEL"))
-    assert why.startswith("demo: ")
+    assert why.startswith("  demo: ")
     assert "[token.not_found]" in why
 
     (lab.agent_directory / "away").rename(token)
@@ -122,6 +125,14 @@ def test_an_expired_certificate(tmp_path: Path, app: Path) -> None:
         site.until_online("demo")
         with unchanged(app):
             refused(site.run(*sign(app)), 4, "certificate.expired")
+        text = succeeded(site.run("status")).out
+        assert "EXPIRED  certificate of demo ended on " in text
+        assert text.partition("\ndemo ")[2].split()[0] == "expired"
+        site.running["hub"].until_event(
+            event="certificate has expired: nothing is signed with it", profile="demo", level="error"
+        )
+        reply = web_of(site.client())("GET", "/readyz?profile=demo")
+        assert (reply.status, reply.document["code"]) == (503, "certificate.expired")
         report = succeeded(site.run("log", "verify", "--json")).document
         assert report["entries"]["deny"] == 1
         assert "intent" not in report["entries"]

@@ -4,7 +4,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -16,9 +16,12 @@ from privyseal.client.config import load_client_config
 from privyseal.client.events import follow_events
 from privyseal.client.hub import HubClient
 from privyseal.client.transport import MtlsTransport
-from privyseal.wire.api import AgentStatus, HubStatus
+from privyseal.wire.api import AgentStatus, HubStatus, ProfileStatus
 
 __all__ = ["status"]
+
+#: What is not ready for another reason than its token's.
+_STATES: Final = {"agent.offline": "agent offline", "certificate.expired": "expired"}
 
 
 def status(
@@ -84,7 +87,7 @@ def _profiles(found: HubStatus) -> Iterator[str]:
     rows += [
         (
             one.name + (" (test)" if one.test else ""),
-            "ready" if one.online else "not served" if one.problem else "agent offline",
+            _state(one),
             one.level if one.witness == "off" else f"{one.level}, witnesses {one.witness}",
             one.token_label + ("" if one.hardware else " (not hardware)"),
             str(one.queued),
@@ -94,10 +97,16 @@ def _profiles(found: HubStatus) -> Iterator[str]:
     ]
     yield from table(rows) if len(rows) > 1 else ("no key profiles: no agent has announced one yet",)
     for one in found.profiles:
-        if one.problem and not one.online:
+        if one.problem:
             yield f"  {one.name}: {one.problem}"
             if one.hint:
                 yield f"    next: {one.hint}"
+
+
+def _state(profile: ProfileStatus) -> str:
+    if not profile.problem:
+        return "ready"
+    return _STATES.get(profile.code, "cannot sign" if profile.online else "not served")
 
 
 def _tsas(found: HubStatus) -> Iterator[str]:

@@ -8,7 +8,7 @@ from privyseal.hub.core import Hub
 from privyseal.hub.services.certificates import own_certificate
 from privyseal.hub.services.lane import Lane
 
-__all__ = ["profile_refusal"]
+__all__ = ["lane_refusal", "profile_refusal"]
 
 
 def profile_refusal(hub: Hub, name: str) -> PrivysealError | None:
@@ -22,6 +22,11 @@ def profile_refusal(hub: Hub, name: str) -> PrivysealError | None:
             f"there is no key profile {name!r} at this hub",
             hint="privyseal status lists them",
         )
+    return lane_refusal(hub, lane)
+
+
+def lane_refusal(hub: Hub, lane: Lane) -> PrivysealError | None:
+    """Why nothing can be signed for a key profile while the hub itself is well, or None."""
     try:
         hub.witnesses.ensure_possible(lane.profile)
     except PrivysealError as refusal:

@@ -147,7 +147,12 @@ class ProfileView(_Body, frozen=True):
 
 
 class ProfileStatus(_Body, frozen=True):
-    """A key profile in `status`."""
+    """A key profile in `status`.
+
+    Attributes:
+        online: Its agent has a link, and serves it.
+        code, problem, hint: Why nothing can be signed for it now, as in docs/errors; empty if something can.
+    """
 
     name: str
     level: str
@@ -159,6 +164,7 @@ class ProfileStatus(_Body, frozen=True):
     queued: int
     subject: str
     not_after: str
+    code: str = ""
     hint: str = ""
     witness: str = "off"
     test: bool = False

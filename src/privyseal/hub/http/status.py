@@ -9,6 +9,7 @@ import privyseal
 from privyseal.hub.core import Hub
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
+from privyseal.hub.readiness import lane_refusal
 from privyseal.hub.services.certificates import own_certificate, warning
 from privyseal.hub.services.lane import Lane
 from privyseal.hub.sign_times import quantile_seconds
@@ -36,7 +37,7 @@ async def _status(call: Call) -> msgspec.Struct:
         client=call.caller.name,
         log_size=hub.store.head.size,
         log_root=hub.store.head.root.hex(),
-        profiles=tuple(_profile_status(lane, waiting.get(lane.profile.name, 0)) for lane in lanes),
+        profiles=tuple(_profile_status(hub, lane, waiting.get(lane.profile.name, 0)) for lane in lanes),
         agents=tuple(
             _agent_status(one.name, links.get(one.name))
             for one in enrolments
@@ -57,8 +58,8 @@ def _agent_status(name: str, link: AgentLink | None) -> AgentStatus:
     return AgentStatus(name=name, linked=True, witness=link.witness, here=link.here)
 
 
-def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
-    certificate = own_certificate(lane.profile)
+def _profile_status(hub: Hub, lane: Lane, queued: int) -> ProfileStatus:
+    certificate, refusal = own_certificate(lane.profile), lane_refusal(hub, lane)
     return ProfileStatus(
         name=lane.profile.name,
         level=lane.profile.level,
@@ -68,8 +69,9 @@ def _profile_status(lane: Lane, queued: int) -> ProfileStatus:
         token_label=lane.profile.token_label,
         agent=lane.agent_name,
         online=lane.online,
-        problem="" if lane.problem is None else str(lane.problem),
-        hint="" if lane.problem is None else lane.problem.hint,
+        code="" if refusal is None else refusal.code,
+        problem="" if refusal is None else str(refusal),
+        hint="" if refusal is None else refusal.hint,
         queued=queued,
         subject="" if certificate is None else certificate.subject,
         not_after="" if certificate is None else certificate.not_after.isoformat(),
