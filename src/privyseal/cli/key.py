@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: PT028 - `test_certificate` is a command, no test
 """`privyseal key`."""
 
 import asyncio
