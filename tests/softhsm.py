@@ -38,10 +38,11 @@ def need(*, programs: tuple[str, ...]) -> None:
     """Skip without these programs on a laptop; fail in CI."""
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
-        _absent(f"not installed: {', '.join(missing)}")
+        absent(f"not installed: {', '.join(missing)}")
 
 
-def _absent(reason: str) -> None:
+def absent(reason: str) -> None:
+    """Skip on a laptop, fail in CI."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; CI must run this")
     pytest.skip(reason)
@@ -103,7 +104,7 @@ class SoftHsm:
 def _module() -> str:
     found = next((place for place in (os.environ.get("SOFTHSM2_MODULE", ""), *_PLACES) if Path(place).is_file()), "")
     if not found:
-        _absent("SoftHSM2 is not installed")
+        absent("SoftHSM2 is not installed")
     return found
 
 

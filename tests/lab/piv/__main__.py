@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m lab.piv`: a card in pcscd's virtual reader, until its stdin ends."""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+from lab.piv.control import serve_control
+from lab.piv.keys import DEFAULT_LAYOUT, load_or_make_keys
+from lab.piv.station import Station
+from lab.piv.vpcd import VPCD_PORT, run_vpcd_wire
+
+
+def _slot_and_kind(text: str) -> tuple[int, str]:
+    slot, kind = text.split("=")
+    return int(slot, 16), kind
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lab.piv", description=__doc__)
+    parser.add_argument("--keys", type=Path, required=True, help="directory of its keys; made if it has none")
+    parser.add_argument("--control", type=Path, required=True, help="unix socket for orders")
+    parser.add_argument("--pin", default="731946", help="six to eight digits")
+    parser.add_argument("--key", type=_slot_and_kind, action="append", help="such as 9a=p256, 9c=rsa2048")
+    parser.add_argument("--port", type=int, default=VPCD_PORT, help="where vpcd listens")
+    options = parser.parse_args()
+    keys = load_or_make_keys(options.keys, DEFAULT_LAYOUT | dict(options.key or ()))
+    station = Station(keys, pin=options.pin)
+    serve_control(options.control, station)
+    threading.Thread(target=run_vpcd_wire, args=(station,), kwargs={"port": options.port}, daemon=True).start()
+    sys.stdin.buffer.read()
+
+
+main()
