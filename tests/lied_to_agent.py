@@ -15,7 +15,7 @@ from privyseal.agent.executor import Executor, ServedKey
 from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named
 from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tokens.config import TokenConfig
@@ -67,6 +67,12 @@ class CountingToken:
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         self.signed.append(digest)
         return await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        return await self._token.counters()
+
+    async def reader_use(self) -> ReaderUse | None:
+        return await self._token.reader_use()
 
     async def close(self) -> None:
         await self._token.close()

@@ -17,7 +17,7 @@ from privyseal.agent.executor import ServedKey
 from privyseal.errors import UnavailableError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.clock import system_clock
-from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
 
 PATIENCE_SECONDS = 20.0
@@ -33,6 +33,12 @@ class BrokenToken:
         raise RuntimeError("defect")
 
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
+        raise RuntimeError("defect")
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        raise RuntimeError("defect")
+
+    async def reader_use(self) -> ReaderUse | None:
         raise RuntimeError("defect")
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, TokenInfo, TokenKey
 from simulated.chaos import Chaos
 from simulated.loop import Killed, Process, SimLoop
 
@@ -87,6 +87,12 @@ class SimToken:
         raise NotImplementedError
 
     async def keys(self) -> tuple[TokenKey, ...]:
+        raise NotImplementedError
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        raise NotImplementedError
+
+    async def reader_use(self) -> ReaderUse | None:
         raise NotImplementedError
 
     async def close(self) -> None:

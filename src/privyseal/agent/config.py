@@ -9,6 +9,7 @@ import msgspec
 
 from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.counters import CounterKind
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = [
@@ -97,6 +98,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     slot: int | None = None
     pin_file: str = ""
     hardware: bool | None = None
+    counter: CounterKind = "none"
     environment: dict[str, str] = {}
     call_seconds: float = 30.0
     sign_seconds: float = 60.0
@@ -247,6 +249,7 @@ def token_config(table: TokenTable, directory: Path) -> TokenConfig:
         slot=table.slot,
         pin_file=absolute(table.pin_file),
         hardware=table.hardware,
+        counter=table.counter,
         environment=table.environment,
         call_seconds=table.call_seconds,
         sign_seconds=table.sign_seconds,

@@ -8,7 +8,7 @@ from privyseal.agent.ladder import Rung
 from privyseal.agent.recovery import RecoveringToken, Signing
 from privyseal.errors import PrivysealError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
 
 __all__ = ["KeptToken", "TokenPool"]
 
@@ -93,6 +93,14 @@ class TokenPool:
     async def keys(self) -> tuple[TokenKey, ...]:
         """See `Token.keys`; the others log in when they are first needed, after the first one's PIN was accepted."""
         return await self._members[0].keys()
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        """See `Token.counters`."""
+        return await self._members[0].counters()
+
+    async def reader_use(self) -> ReaderUse | None:
+        """See `Token.reader_use`; None as nobody can tell whose connection is whose among several workers."""
+        return await self._members[0].reader_use() if len(self._members) == 1 else None
 
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         """See `Token.sign`."""

@@ -17,7 +17,7 @@ import structlog
 from privyseal.agent.ladder import BOUNDS, Bound, Climb, Rung, Tally, is_about_pin
 from privyseal.errors import PrivysealError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import Token, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
 from privyseal.wire.link import SIGN_BOUNDS_SECONDS
 
 __all__ = ["Recoverable", "RecoveringToken", "Signing", "Step"]
@@ -137,6 +137,14 @@ class RecoveringToken:
         keys = await self._recovering(self._token.keys)
         self.pin_error = None
         return keys
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        """See `Token.counters`."""
+        return await self._recovering(self._token.counters)
+
+    async def reader_use(self) -> ReaderUse | None:
+        """See `Token.reader_use`; nothing is recovered for the sake of a look."""
+        return await self._token.reader_use()
 
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         """See `Token.sign`."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from privyseal.pki.mechanism import Mechanism
 
-__all__ = ["KeyKind", "ManagedToken", "PinState", "Token", "TokenInfo", "TokenKey"]
+__all__ = ["KeyCounter", "KeyKind", "ManagedToken", "PinState", "ReaderUse", "Token", "TokenInfo", "TokenKey"]
 
 #: Keys that can be made on a token: RSA by its size, ECDSA by its curve.
 KeyKind = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
@@ -55,6 +55,36 @@ class TokenKey:
     certificates: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCounter:
+    """How often a key was used, by the token's own count, which no program can set back.
+
+    Attributes:
+        key_id: CKA_ID.
+        count: Grows by one with each signature; where it began says nothing.
+        source: What was read, for people.
+    """
+
+    key_id: bytes
+    count: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderUse:
+    """Who is connected to the service through which a token is reached (pcscd), at one moment.
+
+    Attributes:
+        own: Connections of this token's adapter.
+        connections: All connections of that service, `own` among them.
+        card_events: How often a card came or went in the token's reader, modulo 2^16; None if nobody can tell.
+    """
+
+    own: int
+    connections: int
+    card_events: int | None
+
+
 class Token(Protocol):
     """One token. Calls are answered one at a time, in order; each call has a deadline of its own.
 
@@ -89,6 +119,23 @@ class Token(Protocol):
         Raises:
             TokenError: as `keys`, and `token.key_not_found`, `token.failed`. Its `begun` is True from the moment
                 that the signing operation may have run on the token; then nobody may assume that it did not.
+        """
+        ...
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        """The signature counters of the token's keys; empty if it has none, or none is configured. Needs no login.
+
+        Raises:
+            TokenError: as `info`, and `token.counter` if the token shows no counter of the configured kind,
+                `token.reader` if it is not known which reader the token is in, `token.pcsc`, `token.pcscd`.
+        """
+        ...
+
+    async def reader_use(self) -> ReaderUse | None:
+        """Who is connected to the service through which the token is reached; None if nobody can tell.
+
+        Raises:
+            TokenError: as `info`.
         """
         ...
 

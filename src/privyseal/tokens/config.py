@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from privyseal.errors import ConfigError
+from privyseal.tokens.counters import CounterKind
 
 __all__ = ["TokenConfig"]
 
@@ -23,6 +24,7 @@ class TokenConfig:
         token_label, serial, slot: Which token of the module; all that are given must match, one token only.
         pin_file: File that holds the PIN; empty if the PIN is handed in with `unlock`.
         hardware: Whether the token is hardware, where the module does not tell; SoftHSM2 never is.
+        counter: What signature counter its card keeps, if it does; read through pcscd, beside the module.
         environment: Variables for the module (such as SOFTHSM2_CONF). Whoever may look at the worker process
             can read them: never secrets.
         start_seconds: Deadline for starting the worker and loading the module.
@@ -44,6 +46,7 @@ class TokenConfig:
     slot: int | None = None
     pin_file: str = ""
     hardware: bool | None = None
+    counter: CounterKind = "none"
     environment: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = 30.0
     call_seconds: float = 30.0
@@ -58,6 +61,8 @@ class TokenConfig:
             raise self._error(f"kind {self.kind!r} is neither software nor pkcs11")
         if not place:
             raise self._error("a software token needs `path`, a pkcs11 token needs `module`")
+        if self.counter != "none" and self.kind == "software":
+            raise self._error("a software token has no `counter`: one in a file would prove nothing")
         if not self.journal:
             raise self._error("`journal` is missing: PIN attempts must be remembered across restarts")
         for name in ("start_seconds", "call_seconds", "sign_seconds", "generate_seconds", "close_seconds"):

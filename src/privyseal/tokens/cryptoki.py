@@ -152,9 +152,16 @@ class Module:
 
     def slot_flags(self, slot: int) -> int:
         """Flags of C_GetSlotInfo."""
+        return int(self._slot_info(slot).flags)
+
+    def slot_description(self, slot: int) -> str:
+        """Description of C_GetSlotInfo; many modules give the reader's name there."""
+        return _text(self._slot_info(slot).slotDescription)
+
+    def _slot_info(self, slot: int) -> SlotInfo:
         info = SlotInfo()
         self._call("C_GetSlotInfo", slot, ctypes.byref(info))
-        return int(info.flags)
+        return info
 
     def token(self, slot: int) -> TokenDescription:
         """C_GetTokenInfo, never from a cache of ours: its PIN flags change with every attempt."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
 
 __all__ = ["Driver", "Progress"]
 
@@ -50,6 +50,14 @@ class Driver(Protocol):
         Raises:
             TokenError: `token.failed`; then only a new worker helps.
         """
+        ...
+
+    def counters(self) -> tuple[KeyCounter, ...]:
+        """See `privyseal.ports.token.Token.counters`."""
+        ...
+
+    def reader_use(self) -> ReaderUse | None:
+        """See `privyseal.ports.token.Token.reader_use`."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.contents import ModuleContents
 
@@ -22,6 +22,8 @@ __all__ = [
     "Answer",
     "Call",
     "CloseCall",
+    "CountersAnswer",
+    "CountersCall",
     "Done",
     "Failure",
     "GenerateAnswer",
@@ -32,6 +34,8 @@ __all__ = [
     "KeysCall",
     "Open",
     "Progress",
+    "ReaderUseAnswer",
+    "ReaderUseCall",
     "ReinitializeCall",
     "ScanAnswer",
     "ScanCall",
@@ -86,6 +90,14 @@ class StoreCall(msgspec.Struct, frozen=True, kw_only=True, tag="store"):
     chain: tuple[bytes, ...]
 
 
+class CountersCall(msgspec.Struct, frozen=True, tag="counters"):
+    """`Token.counters`."""
+
+
+class ReaderUseCall(msgspec.Struct, frozen=True, tag="reader-use"):
+    """`Token.reader_use`."""
+
+
 class ScanCall(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     """In place of `Open`: what a module shows without any login. The only call to its worker."""
 
@@ -134,6 +146,18 @@ class GenerateAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     key: TokenKey
 
 
+class CountersAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="counters"):
+    """Answer to `CountersCall`."""
+
+    counters: tuple[KeyCounter, ...]
+
+
+class ReaderUseAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="reader-use"):
+    """Answer to `ReaderUseCall`."""
+
+    use: ReaderUse | None
+
+
 class ScanAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     """Answer to `ScanCall`."""
 
@@ -174,8 +198,31 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
         )
 
 
-Call = Open | InfoCall | KeysCall | SignCall | GenerateCall | StoreCall | ScanCall | ReinitializeCall | CloseCall
-Answer = Progress | Done | InfoAnswer | KeysAnswer | SignAnswer | GenerateAnswer | ScanAnswer | Failure
+Call = (
+    Open
+    | InfoCall
+    | KeysCall
+    | SignCall
+    | GenerateCall
+    | StoreCall
+    | CountersCall
+    | ReaderUseCall
+    | ReinitializeCall
+    | ScanCall
+    | CloseCall
+)
+Answer = (
+    Progress
+    | Done
+    | InfoAnswer
+    | KeysAnswer
+    | SignAnswer
+    | GenerateAnswer
+    | CountersAnswer
+    | ReaderUseAnswer
+    | ScanAnswer
+    | Failure
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _calls: Final[msgspec.msgpack.Decoder[Call]] = msgspec.msgpack.Decoder(Call)

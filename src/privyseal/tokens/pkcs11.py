@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
+from privyseal.tokens.card_side import CardSide
 from privyseal.tokens.ckr import Ckr, Rv
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.cryptoki import Module, TokenDescription
@@ -81,6 +82,7 @@ class Pkcs11Driver:
         self._supply = supply
         self._journal = journal
         self._progress = progress
+        self._card = CardSide(config.counter)
         self._loaded: Module | None = None
         #: False between C_Finalize and a C_Initialize that worked.
         self._is_initialized = False
@@ -103,7 +105,7 @@ class Pkcs11Driver:
 
     def info(self) -> TokenInfo:
         """See `Driver.info`."""
-        slot = self._session.slot if self._session else self._find_slot()
+        slot = self._slot()
         try:
             description = self._module.token(slot)
         except Ckr:
@@ -159,6 +161,14 @@ class Pkcs11Driver:
 
         self._on_session(store)
 
+    def counters(self) -> tuple[KeyCounter, ...]:
+        """See `Driver.counters`."""
+        return self._card.counters(self._module.slot_description(self._slot()))
+
+    def reader_use(self) -> ReaderUse | None:
+        """See `Driver.reader_use`."""
+        return self._card.reader_use(self._module.slot_description(self._slot()))
+
     @contextlib.contextmanager
     def _writable(self, session: _Session) -> Iterator[int]:
         """A second session that may write; logged in like the first one (§5.6)."""
@@ -182,6 +192,7 @@ class Pkcs11Driver:
     def close(self) -> None:
         """See `Driver.close`."""
         self._drop_session()
+        self._card.close()
         if self._loaded is not None:
             self._loaded.finalize()
             self._loaded = None
@@ -194,6 +205,9 @@ class Pkcs11Driver:
         if self._config.hardware is not None:
             return self._config.hardware
         return bool(self._module.slot_flags(slot) & SlotFlags.HW_SLOT)
+
+    def _slot(self) -> int:
+        return self._session.slot if self._session else self._find_slot()
 
     def _find_slot(self) -> int:
         """The slot of the configured token.

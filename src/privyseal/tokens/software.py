@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from privyseal.errors import ConfigError, TokenError
 from privyseal.pki.mechanism import Mechanism, hash_algorithm
-from privyseal.ports.token import KeyKind, PinState, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, PinState, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.driver import Progress
 from privyseal.tokens.pin import PinBuffer, PinSupply
@@ -217,6 +217,14 @@ class SoftwareDriver:
     def reinitialize(self) -> None:
         """See `Driver.reinitialize`: keys are decrypted anew."""
         self._private = None
+
+    def counters(self) -> tuple[KeyCounter, ...]:
+        """None: a counter in a file could be set back by whoever used the key."""
+        return ()
+
+    def reader_use(self) -> ReaderUse | None:
+        """Nobody can tell who else reads the files."""
+        return None
 
     def close(self) -> None:
         """See `Driver.close`."""

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from privyseal.errors import MalformedInputError, TokenError
 from privyseal.pki.mechanism import DIGEST_SIZES, Mechanism
-from privyseal.ports.token import KeyKind, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens import frames
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.pin import PinBuffer
@@ -17,7 +17,14 @@ __all__ = ["WorkerToken"]
 
 T = TypeVar("T")
 AnswerT = TypeVar(
-    "AnswerT", frames.InfoAnswer, frames.KeysAnswer, frames.SignAnswer, frames.GenerateAnswer, frames.Done
+    "AnswerT",
+    frames.InfoAnswer,
+    frames.KeysAnswer,
+    frames.SignAnswer,
+    frames.GenerateAnswer,
+    frames.CountersAnswer,
+    frames.ReaderUseAnswer,
+    frames.Done,
 )
 
 #: After these the worker is in a state that nobody knows, or gone.
@@ -85,6 +92,14 @@ class WorkerToken:
     async def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
         """See `ManagedToken.store_certificates`."""
         await self._exchange(frames.StoreCall(key_id=key_id, chain=chain), frames.Done)
+
+    async def counters(self) -> tuple[KeyCounter, ...]:
+        """See `Token.counters`."""
+        return (await self._exchange(frames.CountersCall(), frames.CountersAnswer)).counters
+
+    async def reader_use(self) -> ReaderUse | None:
+        """See `Token.reader_use`."""
+        return (await self._exchange(frames.ReaderUseCall(), frames.ReaderUseAnswer)).use
 
     async def unlock(self, pin: bytes | bytearray) -> None:
         """Hand in a PIN that a person typed, in place of any other; it is presented when next needed.

@@ -125,25 +125,39 @@ def _open(pipes: _Pipes) -> Driver | None:
 
 
 def _answer(driver: Driver, call: frames.Call) -> frames.Answer:
+    answer: frames.Answer
     match call:
         case frames.InfoCall():
-            return frames.InfoAnswer(info=driver.info())
+            answer = frames.InfoAnswer(info=driver.info())
         case frames.KeysCall():
-            return frames.KeysAnswer(keys=driver.keys())
+            answer = frames.KeysAnswer(keys=driver.keys())
         case frames.SignCall():
             signature = driver.sign(key_id=call.key_id, mechanism=call.mechanism, digest=call.digest)
-            return frames.SignAnswer(signature=signature)
+            answer = frames.SignAnswer(signature=signature)
         case frames.GenerateCall():
-            return frames.GenerateAnswer(key=driver.generate_key(kind=call.kind, key_id=call.key_id, label=call.label))
+            key = driver.generate_key(kind=call.kind, key_id=call.key_id, label=call.label)
+            answer = frames.GenerateAnswer(key=key)
+        case frames.CountersCall():
+            answer = frames.CountersAnswer(counters=driver.counters())
+        case frames.ReaderUseCall():
+            answer = frames.ReaderUseAnswer(use=driver.reader_use())
+        case _:
+            _do(driver, call)
+            answer = frames.Done()
+    return answer
+
+
+def _do(driver: Driver, call: frames.Call) -> None:
+    """What is answered with nothing but that it is done."""
+    match call:
         case frames.StoreCall():
             driver.store_certificates(key_id=call.key_id, chain=call.chain)
         case frames.ReinitializeCall():
             driver.reinitialize()
-        case frames.Open() | frames.ScanCall():
-            raise TokenError("token.protocol", "a worker is opened once")
         case frames.CloseCall():
             pass  # answered first
-    return frames.Done()
+        case _:
+            raise TokenError("token.protocol", "a worker is opened once")
 
 
 def _serve(pipes: _Pipes) -> None:
