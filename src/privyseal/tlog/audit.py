@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recomputing a log: every entry in its order, every root, and what entries must say of each other.
 
-Entries are fed one after the other; memory grows with open intents and fences, and with the number of signatures by a
-short digest each; the last 65,536 trees are kept for anchors. What does not hold ends the check with the place where it
-stands.
+Entries are fed one after the other; memory grows with open intents, agents and fences, and with the number of
+signatures by a short digest each; the last 65,536 trees are kept for anchors. What does not hold ends the check with
+the place where it stands.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from privyseal.errors import LogIntegrityError, MalformedInputError
+from privyseal.tlog.agent_entries import AgentTold
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import Admin, Anchor, Entry, Intent, Result, Unknown, parse_entry
 from privyseal.tlog.rows import TileRows
@@ -69,6 +70,9 @@ class LogCheck:
         self._open: dict[int, Intent] = {}
         self._signed: set[bytes] = set()
         self._fences: dict[str, int] = {}
+        #: The last number that each agent gave to what it told.
+        self._told: dict[str, int] = {}
+        self._continues = False
         self._past: deque[Frontier] = deque((self._rows.frontier,), maxlen=ANCHOR_WINDOW + 1)
 
     @property
@@ -132,6 +136,10 @@ class LogCheck:
                 self._open[index] = entry
             case Result() | Unknown():
                 self._check_end(index, entry)
+            case AgentTold():
+                self._check_told(index, entry)
+            case Admin(action="genesis"):
+                self._continues = bool(entry.former)
             case Admin(action="prune"):
                 if entry.entries % TILE_WIDTH or not self._said_pruned <= entry.entries <= index:
                     raise self._broken(index, f"it prunes {entry.entries} entries, which is no log's beginning")
@@ -162,6 +170,17 @@ class LogCheck:
                 raise self._broken(index, "a second signature for the same item of a request")
             self._signed.add(name)
             self._signatures += 1
+
+    def _check_told(self, index: int, entry: AgentTold) -> None:
+        """The numbers of one agent follow one another: nobody can leave out what it told."""
+        last = self._told.get(entry.agent)
+        if last is None and (self._skipped or self._continues):
+            last = entry.seq - 1  # those before it were pruned, or stand in the log that this one continues
+        if entry.seq != (last or 0) + 1 or entry.seq < 1:
+            raise self._broken(
+                index, f"agent {entry.agent} tells event {entry.seq} after {last or 0}: one was left out or told twice"
+            )
+        self._told[entry.agent] = entry.seq
 
     def _check_anchor(self, index: int, entry: Anchor) -> None:
         place = entry.size - self._past[0].size
