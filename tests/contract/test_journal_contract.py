@@ -14,7 +14,14 @@ from privyseal.errors import (
     MalformedInputError,
     UnavailableError,
 )
-from privyseal.ports.journal import AgentJournal, JournalEntry, JournalState, Outcome, OutcomeState
+from privyseal.ports.journal import (
+    AgentJournal,
+    JournalEntry,
+    JournalState,
+    JournalUse,
+    Outcome,
+    OutcomeState,
+)
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.tree import EMPTY_ROOT
 
@@ -225,6 +232,26 @@ async def test_numbers_out_of_range_are_refused_everywhere(journal: AgentJournal
         with pytest.raises(MalformedInputError) as caught:
             await call
         assert caught.value.code == "journal.range"
+
+
+async def test_uses_are_numbered_whatever_became_of_them(journal: AgentJournal) -> None:
+    assert (await journal.last_use(), await journal.uses(0, 10)) == (0, ())
+    await begin(journal, items=((0, b"signed"), (1, b"failed"), (2, b"lost")))
+    await finish(journal, 0)
+    await finish(journal, 1, signature=b"", branch="token", code="token.failed", message="no")
+    await journal.follow("another.example")
+    await begin(journal, request_id="later", items=((0, b"later"),))
+
+    uses = (
+        JournalUse(number=1, entry=b"signed", state=OutcomeState.SIGNED),
+        JournalUse(number=2, entry=b"failed", state=OutcomeState.FAILED),
+        JournalUse(number=3, entry=b"lost", state=OutcomeState.BEGUN),
+        JournalUse(number=4, entry=b"later", state=OutcomeState.BEGUN),
+    )
+    assert await journal.uses(0, 10) == uses
+    assert await journal.uses(2, 1) == uses[2:3]
+    assert await journal.uses(4, 10) == ()
+    assert await journal.last_use() == 4
 
 
 async def test_a_closed_journal_says_so(journal: AgentJournal) -> None:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["AgentJournal", "JournalEntry", "JournalEvent", "JournalState", "Outcome", "OutcomeState"]
+__all__ = [
+    "AgentJournal",
+    "JournalEntry",
+    "JournalEvent",
+    "JournalState",
+    "JournalUse",
+    "Outcome",
+    "OutcomeState",
+]
 
 
 class OutcomeState(StrEnum):
@@ -66,6 +74,20 @@ class Outcome:
     branch: str = ""
     code: str = ""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalUse:
+    """A token operation that was begun, and how far it is known to have come.
+
+    Attributes:
+        number: 1, 2, 3, … in the order in which they were begun, under any log.
+        entry: The INTENT entry, verbatim.
+    """
+
+    number: int
+    entry: bytes
+    state: OutcomeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +220,14 @@ class AgentJournal(Protocol):
         With it, what this agent signed under can be compared with the log: two signed checkpoints that
         contradict each other prove a fork.
         """
+        ...
+
+    async def uses(self, after: int, count: int) -> tuple[JournalUse, ...]:
+        """Operations by their numbers: those above `after`, `count` at most."""
+        ...
+
+    async def last_use(self) -> int:
+        """The number of the operation that was begun last; 0 if none was."""
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from privyseal.errors import LogIntegrityError, MalformedInputError, UnavailableError
-from privyseal.ports.journal import JournalEntry, JournalEvent, JournalState, Outcome
+from privyseal.ports.journal import JournalEntry, JournalEvent, JournalState, JournalUse, Outcome
 from privyseal.storage.connection import Connect, configure, connect, prepare
 from privyseal.storage.journal_notes import JournalNotes
 from privyseal.storage.journal_tables import JOURNAL_SCHEMA, Checkpointed, JournalTables
@@ -203,6 +203,19 @@ class SqliteJournal:
         """
         _check_range(start, count)
         return await self._run(lambda: self._tables.entries(start, count))
+
+    async def uses(self, after: int, count: int) -> tuple[JournalUse, ...]:
+        """Operations by their numbers: those above `after`, `count` at most.
+
+        Raises:
+            MalformedInputError: `journal.range`.
+        """
+        _check_range(after, count)
+        return await self._run(lambda: self._tables.uses(after, count))
+
+    async def last_use(self) -> int:
+        """The number of the operation that was begun last; 0 if none was."""
+        return await self._run(self._tables.last_use)
 
     async def close(self) -> None:
         """Finish what was handed in and close. May be called twice."""

@@ -5,7 +5,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from privyseal.ports.journal import JournalEntry, JournalState, Outcome
+from privyseal.ports.journal import JournalEntry, JournalState, JournalUse, Outcome, OutcomeState
 from privyseal.storage.connection import Schema
 from privyseal.storage.journal_notes import NOTES_STATEMENTS
 from privyseal.storage.journal_rules import (
@@ -87,6 +87,11 @@ _ENTRIES: Final = (
     "SELECT profile, request_id, item, fence, entry, checkpoint_note FROM operation"
     " WHERE number > ? ORDER BY number LIMIT ?"
 )
+_USES: Final = (
+    "SELECT number, entry, length(signature) FROM operation LEFT JOIN operation_end USING (number)"
+    " WHERE number > ? ORDER BY number LIMIT ?"
+)
+_LAST_USE: Final = "SELECT coalesce(max(number), 0) FROM operation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,3 +185,21 @@ class JournalTables:
             )
             for profile, request_id, item, fence, entry, note in self._connection.execute(_ENTRIES, (start, count))
         )
+
+    def uses(self, after: int, count: int) -> tuple[JournalUse, ...]:
+        """Operations by their numbers."""
+        return tuple(
+            JournalUse(number=number, entry=entry, state=_state(signature_bytes))
+            for number, entry, signature_bytes in self._connection.execute(_USES, (after, count))
+        )
+
+    def last_use(self) -> int:
+        """The number of the operation that was begun last."""
+        (number,) = self._connection.execute(_LAST_USE).fetchone()
+        return int(number)
+
+
+def _state(signature_bytes: int | None) -> OutcomeState:
+    if signature_bytes is None:
+        return OutcomeState.BEGUN
+    return OutcomeState.SIGNED if signature_bytes else OutcomeState.FAILED
