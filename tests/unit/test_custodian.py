@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -337,8 +338,19 @@ async def test_a_person_accepts_a_counter(site: Site, beside: bool) -> None:  # 
 
     assert custodian.frozen == frozenset()
     assert await verdicts(site) == [(False, "token.counter_accepted"), (12, 12, 0, 0, "match")]
-    await custodian.reconcile(counter(13))
-    assert custodian.frozen == {NAME}, "accepted once, not for ever"
+    for _ in range(2):
+        await custodian.reconcile(counter(13))
+        assert custodian.frozen == {NAME}, "accepted once, not for ever"
+
+
+async def test_what_was_said_before_a_key_was_frozen_does_not_count(site: Site) -> None:
+    custodian = await start(site)
+    await custodian.reconcile(counter(10))
+    await site.journal.remember("custody accepted token", msgspec.json.encode((NAME,)))
+
+    for _ in range(2):
+        await custodian.reconcile(counter(12))
+        assert custodian.frozen == {NAME}
 
 
 async def test_only_a_frozen_key_can_be_accepted(site: Site) -> None:
