@@ -98,6 +98,8 @@ _noun(
         ("generate", "Make a key pair on a token, which it cannot leave."),
         ("csr", "Make a certification request (PKCS#10), signed by a key on a token."),
         ("import", "Check a CA's certificates and put them beside their key."),
+        ("custody", "Who can have used keys, from the log alone: proven and unproven time, counters, freezes."),
+        ("accept", "Let a frozen key be used again, after its signature counter did not match."),
         ("test-certificate", "Have a self-made test root certify a key, to try everything before the real one."),
     ),
 )

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson
+from privyseal.cli.custody import accept, custody
 from privyseal.cli.render import emit, say, table
 from privyseal.errors import ConfigError
 
 if TYPE_CHECKING:
     from privyseal.cli.certifying import Stored
 
-__all__ = ["csr", "generate", "import_", "list", "test_certificate"]
+__all__ = ["accept", "csr", "custody", "generate", "import_", "list", "test_certificate"]
 
 _Directory = Annotated[Path, Parameter(name="--dir")]
 _KeyId = Annotated[str, Parameter(name="--id")]
