@@ -4,6 +4,7 @@
 import os
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ async def test_a_sound_token_is_not_logged_in_to(faulty: FaultyToken) -> None:
     assert faulty.calls("C_GetTokenInfo") > 0
     assert faulty.calls("C_Login") == 0
     assert not faulty.hsm.journal.exists()
+
+
+async def test_a_counter_that_cannot_be_read_is_told(faulty: FaultyToken) -> None:
+    config = faulty.config()
+    without_pcscd = {**config.environment, "PCSCLITE_CSOCK_NAME": "/nonexistent/pcscd.comm"}
+
+    rows = await looked_at(replace(config, counter="openpgp", environment=without_pcscd))
+
+    fails(row(rows, "token lab: counter"), "token.pcscd", "token")
 
 
 async def test_a_login_that_was_asked_for_is_one(faulty: FaultyToken) -> None:

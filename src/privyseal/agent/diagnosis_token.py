@@ -60,6 +60,8 @@ async def look_at_token(config: TokenConfig, *, login: bool, pcsc: PcscPlaces) -
         info = await token.info()
         rows += [passed(name, _described(info)), _check_pin_state(config, info)]
         rows.append(look(f"{name}: PIN journal", partial(_check_journal, config, info.serial)))
+        if config.counter != "none":
+            rows.append(await _check_counter(config, token))
         if login:
             return await _after_login(name, token, rows)
     except PrivysealError as error:
@@ -81,6 +83,15 @@ async def _after_login(name: str, token: Token, rows: list[Row]) -> LookedAtToke
         return LookedAtToken(rows=(*rows, failed(subject, error)))
     accepted = passed(subject, f"the token took the PIN and shows {len(keys)} signing keys")
     return LookedAtToken(rows=(*rows, accepted), keys=keys)
+
+
+async def _check_counter(config: TokenConfig, token: Token) -> Row:
+    subject = f"token {config.name}: counter"
+    try:
+        counters = await token.counters()
+    except PrivysealError as error:
+        return failed(subject, error)
+    return passed(subject, "; ".join(f"CKA_ID {one.key_id.hex()}: {one.count} ({one.source})" for one in counters))
 
 
 def _check_module(config: TokenConfig) -> Row:

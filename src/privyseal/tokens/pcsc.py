@@ -26,7 +26,7 @@ _LEAVE_CARD: Final = 0
 _STATE_PRESENT: Final = 0x20
 _MAX_ATR: Final = 33
 _MAX_READER_NAMES: Final = 16 * 1024
-_MAX_ANSWER: Final = 64 * 1024
+_MAX_PARTS: Final = 256
 
 #: SCARD_W_UNRESPONSIVE_CARD, _UNPOWERED_CARD, _REMOVED_CARD; SCARD_E_NO_SMARTCARD, _UNKNOWN_READER,
 #: _READER_UNAVAILABLE, _NO_READERS_AVAILABLE.
@@ -114,10 +114,12 @@ class Card:
         if answer.sw >> 8 == 0x6C:
             answer = self._transmit(command[:4] + bytes((answer.sw & 0xFF,)))
         data = answer.data
-        while answer.sw >> 8 == 0x61 and len(data) <= _MAX_ANSWER:
+        for _ in range(_MAX_PARTS):
+            if answer.sw >> 8 != 0x61:
+                return Answer(data=data, sw=answer.sw)
             answer = self._transmit(_GET_RESPONSE + bytes((answer.sw & 0xFF,)))
             data += answer.data
-        return Answer(data=data, sw=answer.sw)
+        raise TokenError("token.pcsc", f"the card's answer has more than {_MAX_PARTS} parts")
 
     def _transmit(self, command: bytes) -> Answer:
         room = (ctypes.c_ubyte * 4096)()

@@ -4,14 +4,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from privyseal.errors import ConfigError, TokenError
+from privyseal.pki.der import encode_tlv
 from privyseal.ports.token import KeyCounter
 from privyseal.tokens.card_side import choose_reader
 from privyseal.tokens.config import TokenConfig
-from privyseal.tokens.counters import read_counters
+from privyseal.tokens.counters import CounterKind, read_counters
 from privyseal.tokens.pcsc import Answer
 from privyseal.tokens.pcsc_clients import connected, own_connections
 
@@ -110,6 +114,43 @@ def test_a_smartcard_hsm_without_a_counter_is_named(changes: Mapping[str, str], 
         read_counters(Table({**SC_HSM, **changes}), "smartcard-hsm")
 
     assert caught.value.code == "token.counter"
+
+
+class Hostile:
+    """A card that answers whatever it likes, for some commands' worth."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self._answers = answers
+
+    def ask(self, command: bytes) -> Answer:
+        return self._answers.pop() if self._answers else Answer(data=b"", sw=0x6F00)
+
+
+TLVS = st.recursive(
+    st.binary(max_size=8),
+    lambda inner: st.builds(
+        lambda tag, parts: encode_tlv(tag, b"".join(parts)),
+        st.sampled_from([0x04, 0x30, 0x62, 0x7A, 0x90, 0x93, 0xA5]),
+        st.lists(inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+FILES = st.just(bytes.fromhex("cc00cc01cc02"))
+
+
+@given(
+    st.lists(st.builds(Answer, data=TLVS | FILES, sw=st.sampled_from([0x9000, 0x9000, 0x6A82])), max_size=8),
+    st.sampled_from(get_args(CounterKind)),
+)
+def test_no_answer_is_more_than_a_counter_or_an_error(answers: list[Answer], kind: CounterKind) -> None:
+    code, counts = "token.counter", [0]
+    try:
+        counts = [counter.count for counter in read_counters(Hostile(answers), kind)]
+    except TokenError as error:
+        code = error.code
+
+    assert code == "token.counter"
+    assert all(0 <= count < 2**32 for count in counts)
 
 
 def test_none_asks_nothing() -> None:
