@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from failing_journal import Faults
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.ports.journal import Outcome, OutcomeState
 from privyseal.storage.journal import SqliteJournal
@@ -24,29 +25,6 @@ BEGIN_STEPS = (
     "INSERT INTO operation ",
 )
 FINISH_STEPS = ("BEGIN IMMEDIATE", "SELECT signature", "INSERT INTO operation_end")
-
-
-class Faults:
-    """Makes one statement fail, and counts what each fsync belongs to."""
-
-    def __init__(self) -> None:
-        self.fail_at = ""
-        self.persist = False
-        self.seen: list[str] = []
-
-    def connect(self, path: str) -> sqlite3.Connection:
-        faults = self
-
-        class Connection(sqlite3.Connection):
-            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-                faults.seen.append(sql)
-                if faults.fail_at and sql.startswith(faults.fail_at):
-                    if faults.persist:
-                        super().execute(sql, parameters)
-                    raise sqlite3.OperationalError("disk I/O error")
-                return super().execute(sql, parameters)
-
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 async def begin(journal: SqliteJournal, number: int) -> None:

@@ -60,6 +60,8 @@ class Custodian:
         self._is_hardware = memory.is_hardware
         self._holder = 0
         self._remembered_ms: int | None = None
+        #: Whether something is not remembered that must be, also if the journal failed meanwhile.
+        self._is_behind = False
         #: Whether the next reconciliation is told whatever it finds.
         self._is_fresh = True
 
@@ -162,7 +164,8 @@ class Custodian:
             )
             self._pending.extend(told)
         self._is_fresh = False
-        if self._pending:
+        self._is_behind = self._is_behind or bool(self._pending)
+        if self._is_behind:
             await self._remember()
         if said != accepted & self.frozen:  # a counter that could not be read now is accepted when it can
             await _accept(self._journal, self._name, accepted & self.frozen)
@@ -195,7 +198,9 @@ class Custodian:
         opened = self._timeline.interval
         is_changed = (former and former.reason) != (opened and opened.reason)
         last_ms = self._remembered_ms
-        if closed or is_changed or last_ms is None or moment.boot_ms - last_ms >= _REMEMBERED_EVERY_MS:
+        is_due = last_ms is None or moment.boot_ms - last_ms >= _REMEMBERED_EVERY_MS
+        self._is_behind = self._is_behind or bool(closed) or is_changed or is_due
+        if self._is_behind:
             await self._remember()
 
     def _told_custody(self, intervals: Iterable[Interval]) -> None:
@@ -219,6 +224,7 @@ class Custodian:
         )
         await self._journal.remember(_memory_name(self._name), msgspec.json.encode(memory))
         self._remembered_ms = self._clocks().boot_ms
+        self._is_behind = False
 
 
 async def accept_counter(journal: AgentJournal, name: str, key: str) -> None:
