@@ -130,7 +130,8 @@ def _control(descriptor: int, request: Request) -> bytes:
 
     data = ctypes.create_string_buffer(max(request.length, 1))
     transfer = bytearray(struct.pack(_CONTROL_FORM, *request, _CONTROL_MS, ctypes.addressof(data)))
-    return data.raw[: fcntl.ioctl(descriptor, _CONTROL, transfer)]
+    count = fcntl.ioctl(descriptor, _CONTROL, transfer)
+    return data.raw[:count]
 
 
 def _write(attribute: str, text: bytes) -> None:
