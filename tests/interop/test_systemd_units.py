@@ -63,15 +63,32 @@ def test_the_page_states_the_exposure_that_systemd_finds() -> None:
     assert max(map(float, found)) < 1.5  # other versions weigh a little differently
 
 
-def test_the_usb_addition_opens_usb_devices_and_no_more(tmp_path: Path) -> None:
-    unit = Path(shutil.copy(UNITS / "privyseal-agent.service", tmp_path))
-    (tmp_path / f"{unit.name}.d").mkdir()
-    shutil.copy(UNITS / "privyseal-agent-usb.conf", tmp_path / f"{unit.name}.d" / "usb.conf")
+def with_addition(folder: Path, addition: str) -> Path:
+    """The agent's unit with an addition, for systemd's tools."""
+    unit = folder / "privyseal-agent.service"
+    unit.write_text((UNITS / unit.name).read_text().replace(PROGRAM, sys.executable))
+    (folder / f"{unit.name}.d").mkdir()
+    shutil.copy(UNITS / f"privyseal-agent-{addition}.conf", folder / f"{unit.name}.d" / f"{addition}.conf")
+    return unit
+
+
+@pytest.mark.parametrize("addition", ["usb", "usb-recovery"])
+def test_the_usb_additions_open_usb_devices_and_no_more(tmp_path: Path, addition: str) -> None:
+    unit = with_addition(tmp_path, addition)
 
     said = run_program("systemd-analyze", "--no-pager", "security", "--offline=true", unit)[1]
 
+    assert run_program("systemd-analyze", "--recursive-errors=no", "verify", unit) == (0, "")
     assert "char-usb_device:rw" in said
     assert float(exposure(UNITS / unit.name)) < float(exposure(unit)) < 2.0
+
+
+def test_a_misspelt_line_of_an_addition_would_be_noticed(tmp_path: Path) -> None:
+    unit = with_addition(tmp_path, "usb-recovery")
+    with (tmp_path / f"{unit.name}.d" / "usb-recovery.conf").open("a") as file:
+        file.write("OpenEverything=1\n")
+
+    assert "OpenEverything" in run_program("systemd-analyze", "--recursive-errors=no", "verify", unit)[1]
 
 
 def test_the_accounts_are_made(tmp_path: Path) -> None:
@@ -86,10 +103,12 @@ def test_the_accounts_are_made(tmp_path: Path) -> None:
     assert accounts == {f"privyseal-{name}": f"/var/lib/privyseal-{name}" for name in SERVICES}
 
 
-def test_the_rule_is_for_the_account_of_the_unit() -> None:
+def test_the_rules_are_for_the_account_of_the_unit() -> None:
     (account,) = re.findall(r"^User=(.*)$", (UNITS / "privyseal-agent.service").read_text(), re.MULTILINE)
 
     assert f'subject.user == "{account}"' in (UNITS / "50-privyseal-pcscd.rules").read_text()
+    assert f'subject.user == "{account}"' in (UNITS / "51-privyseal-pcscd-restart.rules").read_text()
+    assert f"-m u:{account}:rw " in (UNITS / "71-privyseal-usb.rules").read_text()
 
 
 #: mmap and mprotect; their third argument holds PROT_WRITE (2) and PROT_EXEC (4).
