@@ -4,10 +4,10 @@
 BIN := .venv/bin
 export PYTHONPATH :=
 
-.PHONY: help demo test soak matrix lint format docs bench lock clean
+.PHONY: help demo test test-vm soak matrix lint format docs bench lock clean
 
 help: ## Say what there is
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Sign and verify a real EXE with a software token: the whole way, in a temporary folder
 	@tools/setup.sh runtime
@@ -18,6 +18,12 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@tools/setup.sh dev
 	@$(BIN)/python tools/fetch_inputs.py
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery on devices that nobody here wrote
+	@tools/system_packages.sh
+	@tools/system_packages.sh requirements/vm.txt
+	@tools/setup.sh dev
+	@$(BIN)/python -m pytest tests/vm $(ARGS)
 
 soak: ## Sign 10,000 times among faults and 100,000 times without, then run 100,000 simulated schedules of hub and agent
 	@tools/system_packages.sh

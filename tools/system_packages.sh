@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# See to it that the programs in requirements/system.txt are there: installed with apt-get where we are root (or sudo
+# See to it that the programs in a list (requirements/system.txt) are there: installed with apt-get where we are root (or sudo
 # asks for nothing), else named, with what to type. What stays missing is an error only where CI=true.
 set -eu
 cd "$(dirname "$0")/.."
 
-list=requirements/system.txt
+list=${1:-requirements/system.txt}
 say() { echo "system packages: $*" >&2; }
 wanted() { sed 's/#.*//' "$list" | awk 'NF'; }
 
