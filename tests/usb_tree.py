@@ -80,6 +80,7 @@ class DescribedKernel:
     Attributes:
         errors: What a verb fails with, once.
         descriptor: What each hub says of itself.
+        doing: What a verb does to the tree.
         then: What happens after a call, one step with each look that is waited for.
         asked: The calls, in order.
         open_news: How many news are open.
@@ -87,6 +88,7 @@ class DescribedKernel:
 
     errors: dict[str, Exception] = field(default_factory=dict)
     descriptor: bytes = field(default_factory=hub_descriptor)
+    doing: dict[str, Callable[[], object]] = field(default_factory=dict)
     then: list[Callable[[], object]] = field(default_factory=list)
     asked: list[tuple[object, ...]] = field(default_factory=list)
     open_news: int = 0
@@ -112,6 +114,7 @@ class DescribedKernel:
     def _ask(self, verb: str, *rest: object) -> None:
         assert self.open_news, "a change could be missed"
         self.asked.append((verb, *rest))
+        self.doing.get(verb, lambda: None)()
         if verb in self.errors:
             raise self.errors.pop(verb)
 

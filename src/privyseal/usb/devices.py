@@ -82,13 +82,12 @@ class UsbDevice:
         return int(re.split(r"[-.]", self.bus_id)[-1])
 
     def is_same_as(self, other: "UsbDevice") -> bool:
-        """Whether both are one thing in one port, as far as it shows: the device number may differ."""
-        return (self.bus_id, self.vendor_id, self.product_id, self.serial, self.interface_classes) == (
+        """Whether both are one thing in one port, as far as it shows: number and interfaces may differ."""
+        return (self.bus_id, self.vendor_id, self.product_id, self.serial) == (
             other.bus_id,
             other.vendor_id,
             other.product_id,
             other.serial,
-            other.interface_classes,
         )
 
 
@@ -119,8 +118,8 @@ def read_device(sysfs: Path, nodes: Path, bus_id: str) -> UsbDevice | None:
     """One device; None if nothing is attached there, or nothing that can be read."""
     folder = sysfs / bus_id
     try:
-        # Through the links to the device's place below its host: a loop of links ends in an OSError.
-        place = Path(os.path.realpath(folder, strict=True))
+        # Through the links to the device's place below its host.
+        place = Path(os.path.realpath(folder))
         bus_number = read_number(folder / "busnum", base=10, largest=9999)
         device_number = read_number(folder / "devnum", base=10, largest=127)
         return UsbDevice(

@@ -67,6 +67,21 @@ class UsbHost:
         """
         return await _aside(lambda: read_device(self.sysfs, self.nodes, bus_id))
 
+    async def current(self, device: UsbDevice) -> UsbDevice | None:
+        """A device that was found before, as it is now; None if nothing is in its port.
+
+        Raises:
+            UsbError: `usb.other_device` if something else is in its port; `usb.no_answer`.
+        """
+        now = await self.at(device.bus_id)
+        if now is not None and not now.is_same_as(device):
+            raise UsbError(
+                "usb.other_device",
+                f"where {device} was there is {now} with serial number {now.serial!r} now",
+                hint="put the token back into its port, or name it by its serial number",
+            )
+        return now
+
     async def awaited(
         self, before: UsbDevice, news: Changes, *, seconds: float, attached_anew: bool = False
     ) -> UsbDevice:
@@ -94,7 +109,8 @@ class UsbHost:
 
 
 def _is_back(before: UsbDevice, now: UsbDevice, *, attached_anew: bool) -> bool:
-    is_usable = now.is_same_as(before) and os.path.exists(now.node)  # noqa: PTH110 - Path.exists raises where it may not look
+    is_whole = now.is_same_as(before) and now.interface_classes == before.interface_classes
+    is_usable = is_whole and os.path.exists(now.node)  # noqa: PTH110 - Path.exists raises where it may not look
     return is_usable and not (attached_anew and now.device_number == before.device_number)
 
 
@@ -116,9 +132,9 @@ def _not_back(before: UsbDevice, now: UsbDevice | None, seconds: float) -> UsbEr
     if now is None:
         found = "nothing"
     elif now.is_same_as(before):
-        found = f"the same as before, as number {now.device_number}"
+        found = f"the same, as number {now.device_number} with interfaces {now.interface_classes}"
     else:
-        found = f"{now} with serial number {now.serial!r} and interfaces {now.interface_classes}"
+        found = f"{now} with serial number {now.serial!r}"
     return UsbError(
         "usb.not_back",
         f"{before} did not come back within {seconds:g} s; there is {found}",

@@ -31,7 +31,7 @@ async def cycle_port(
 
     Args:
         host: Where it is attached.
-        device: As it was found.
+        device: As it was found, however long ago. If it is gone, the power may bring it back.
         off_seconds: How long its port stays without power.
         call_seconds: Deadline for switching, the pause not counted.
         return_seconds: How long the device may take to come back.
@@ -41,8 +41,9 @@ async def cycle_port(
         The device as it is now, with another number and node.
 
     Raises:
-        UsbError: `usb.not_linux`, `usb.imported`, `usb.no_port_power`, `usb.denied`, `usb.no_answer`,
-            `usb.power_failed`, `usb.power_off` if the port was left without power, `usb.not_back`, `usb.call_failed`.
+        UsbError: `usb.not_linux`, `usb.other_device`, `usb.imported`, `usb.no_port_power`, `usb.denied`,
+            `usb.power_failed`, `usb.power_off` if the port was left without power, `usb.not_back`, `usb.no_answer`,
+            `usb.call_failed`.
     """
     require_linux()
     if device.is_imported:
@@ -51,6 +52,7 @@ async def cycle_port(
             f"{device} is imported over the network: no port of this host gives it power",
             hint="power-cycle it where it is attached",
         )
+    device = await host.current(device) or device
     hub_node = await _hub_node(host, device)
     with contextlib.closing(host.changes()) as news:
         try:

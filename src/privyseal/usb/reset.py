@@ -26,7 +26,7 @@ async def reset_device(
 
     Args:
         host: Where it is attached.
-        device: As it was found.
+        device: As it was found, however long ago. If it is gone, its return is awaited.
         reset_seconds: Deadline of the reset: the kernel tries a device that does not answer several times.
         return_seconds: How long the device may be away, if it goes.
 
@@ -34,12 +34,15 @@ async def reset_device(
         The device as it is now; it has another number and node if the kernel had to attach it anew.
 
     Raises:
-        UsbError: `usb.not_linux`, `usb.denied`, `usb.no_answer`, `usb.reset_failed`, `usb.not_back`, `usb.call_failed`.
+        UsbError: `usb.not_linux`, `usb.other_device`, `usb.denied`, `usb.no_answer`, `usb.reset_failed`,
+            `usb.not_back`, `usb.call_failed`.
     """
     require_linux()
     with contextlib.closing(host.changes()) as news:
+        now = await host.current(device)
         try:
-            await host.calls.reset(device.node, seconds=reset_seconds)
+            if now is not None:  # by the node that it has now: another device may have the old one
+                await host.calls.reset(now.node, seconds=reset_seconds)
         except CallError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise denied(f"reset {device}", device.node) from error

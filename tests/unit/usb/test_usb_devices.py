@@ -144,7 +144,8 @@ def _link_to_itself(place: Path) -> None:
 
 def _link_out(place: Path) -> None:
     (place / "devnum").unlink()
-    (place / "devnum").symlink_to("/proc/sys/kernel/pid_max")
+    (place.parent / "elsewhere").write_text("7\n")
+    (place / "devnum").symlink_to(place.parent / "elsewhere")
 
 
 def _interface_gone(place: Path) -> None:

@@ -82,6 +82,13 @@ def test_what_is_no_event_of_the_kernel(message: bytes) -> None:
     assert parse_uevent(message) is None
 
 
+def test_an_event_with_more_properties_than_the_kernel_gives() -> None:
+    event = parse_uevent(EVENT + b"".join(b"K%d=1\0" % number for number in range(1000)))
+
+    assert event is not None
+    assert len(event) == 64
+
+
 @given(st.one_of(st.binary(max_size=400), st.binary(max_size=400).map(EVENT.__add__)))
 def test_any_message_is_an_event_or_none(message: bytes) -> None:
     event = parse_uevent(message)

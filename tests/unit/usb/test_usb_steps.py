@@ -2,6 +2,7 @@
 """Reset and power cycle on a described kernel: what is asked of it, what is awaited, what each refusal becomes."""
 
 import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ async def test_a_device_that_goes_by_its_reset_is_awaited(
 ) -> None:
     host = kernel.host(tree)
     before = await token(host)
-    tree.detach("1-1.4")
+    kernel.doing["reset"] = lambda: tree.detach("1-1.4")
     if number is not None:
         kernel.errors["reset"] = CallError(number, "reset")
     node = tree.nodes / "001" / "006"
@@ -71,15 +72,49 @@ async def test_a_device_that_goes_by_its_reset_is_awaited(
 async def test_another_device_in_its_port_is_not_taken_for_it(tree: UsbTree, kernel: DescribedKernel) -> None:
     host = kernel.host(tree)
     before = await token(host)
-    kernel.then = [lambda: None]
     tree.detach("1-1.4")
-    tree.attach("1-1.4", number=6, serial="9999")
+    kernel.then = [lambda: tree.attach("1-1.4", number=6, serial="9999")]
 
-    with pytest.raises(UsbError, match=r"did not come back within 0.1 s; there is .* serial number '9999'") as caught:
+    with pytest.raises(UsbError, match=r"did not come back within 0\.1 s; there is .* serial number '9999'") as caught:
         await reset_device(host, before, return_seconds=SOON)
 
-    assert caught.value.code == "usb.not_back"
-    assert kernel.open_news == 0
+    assert (caught.value.code, kernel.open_news) == ("usb.not_back", 0)
+
+
+@pytest.mark.parametrize("do", [reset_device, cycle_port])
+async def test_another_device_in_its_port_is_left_alone(
+    tree: UsbTree, kernel: DescribedKernel, do: Callable[[UsbHost, UsbDevice], Awaitable[UsbDevice]]
+) -> None:
+    host = kernel.host(tree)
+    before = await token(host)
+    tree.detach("1-1.4")
+    tree.attach("1-1.4", number=5, serial="9999")
+
+    with pytest.raises(UsbError, match="serial number '9999' now") as caught:
+        await do(host, before)
+
+    assert (caught.value.code, kernel.asked, kernel.open_news) == ("usb.other_device", [], 0)
+
+
+async def test_a_device_is_reset_by_the_node_that_it_has_now(tree: UsbTree, kernel: DescribedKernel) -> None:
+    host = kernel.host(tree)
+    before = await token(host)
+    tree.detach("1-1.4")
+    tree.attach("1-1.4", number=9)
+    tree.attach("1-3", number=5, serial="9999")
+
+    assert (await reset_device(host, before)).device_number == 9
+    assert kernel.asked == [("reset", tree.nodes / "001" / "009")]
+
+
+async def test_a_device_that_does_not_even_show_is_power_cycled(tree: UsbTree, kernel: DescribedKernel) -> None:
+    host = kernel.host(tree)
+    before = await token(host)
+    tree.detach("1-1.4")
+    kernel.then = [lambda: tree.attach("1-1.4", number=6)]
+
+    assert (await cycle_port(host, before)).device_number == 6
+    assert [call[0] for call in kernel.asked] == ["describe", "cycle_by_hub"]
 
 
 async def test_a_device_that_stays_away(tree: UsbTree, kernel: DescribedKernel) -> None:
@@ -178,7 +213,7 @@ async def test_a_hub_that_only_says_that_it_switches(tree: UsbTree, kernel: Desc
     host = kernel.host(tree)
     kernel.descriptor = hub_descriptor(mode=PER_PORT)
 
-    with pytest.raises(UsbError, match="the same as before, as number 5") as caught:
+    with pytest.raises(UsbError, match="there is the same, as number 5") as caught:
         await cycle_port(host, await token(host), return_seconds=SOON)
 
     assert caught.value.code == "usb.not_back"
