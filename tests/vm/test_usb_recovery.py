@@ -89,9 +89,8 @@ def test_a_power_cycle_under_a_running_pcscd(machine: Machine, name: str) -> Non
     went = [line for line in found["log"] if f"usb 1-1.1: USB disconnect, device number {gone}" in line]
     came = [line for line in found["log"] if f"usb 1-1.1: new full-speed USB device number {come} " in line]
     assert len(went) == len(came) == 1
-    # It stayed without power for the second that was asked for; QEMU's hub tells of it when the power is back.
-    assert found["seconds"] >= 1
-    assert name == "cycles_by_the_hub" or moment(came[0]) - moment(went[0]) >= 0.9
+    # It stayed without power for the second that was asked for. QEMU's hub tells the kernel when the power is back.
+    assert found.get("seconds_without_power", moment(came[0]) - moment(went[0])) >= 0.8
     machine.signed(name, found)
 
 

@@ -16,9 +16,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from privyseal.errors import PrivysealError
+from privyseal.usb import child
 from privyseal.usb.command import run_command
 from privyseal.usb.devices import UsbDevice
 from privyseal.usb.host import UsbHost
+from privyseal.usb.hubs import GET_PORT_STATUS, has_power
 from privyseal.usb.power import cycle_port
 from privyseal.usb.reset import reset_device
 from privyseal.usb.selector import parse_selector
@@ -109,10 +111,25 @@ async def cycles_by_the_kernel() -> Evidence:
 async def cycles_by_the_hub() -> Evidence:
     # As before Linux 6.0: the port has no `disable`.
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(PORT.resolve())], check=True)
+    without: list[float] = []
     try:
-        return await step("cycles_by_the_hub", lambda device: cycle_port(host, device, off_seconds=1))
+        evidence = await step("cycles_by_the_hub", lambda device: cycle_and_look(device, without))
+        return evidence | {"seconds_without_power": without[-1] - without[0] if without else 0}
     finally:
         subprocess.run(["umount", str(PORT.resolve())], check=True)
+
+
+async def cycle_and_look(device: UsbDevice, without: list[float]) -> None:
+    """Power-cycle; the moments at which the hub says that the port has no power, as somebody else who asks hears it."""
+    hub = os.open(f"/dev/bus/usb/001/{int(Path('/sys/bus/usb/devices/1-1/devnum').read_text()):03d}", os.O_RDWR)
+    cycle = asyncio.create_task(cycle_port(host, device, off_seconds=1))
+    while not cycle.done():
+        status = child._control(hub, child.Request(*GET_PORT_STATUS, device.port, 4))
+        if not has_power(status, is_superspeed=False):
+            without.append(time.monotonic())
+        await asyncio.wait({cycle}, timeout=0.02)
+    os.close(hub)
+    await cycle
 
 
 async def refuses_a_hub_without_switches() -> Evidence:
