@@ -13,15 +13,17 @@ import pytest
 
 from lab.fault_shim import FaultyToken, around
 from privyseal.agent.config import KeyConfig, TokenTable
+from privyseal.agent.custody import Custodian, system_moment
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.ladder import Rung
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.recovery import RecoveringToken, Step
+from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.pki.mechanism import Mechanism
 from privyseal.storage.journal import SqliteJournal
-from privyseal.tlog.entry import PinEvent, Recover, TokenEvent, parse_entry
+from privyseal.tlog.entry import Custody, PinEvent, Recover, TokenEvent, parse_entry
 from privyseal.tokens.factory import open_token
 from privyseal.tokens.pin_journal import PinJournal
 from softhsm import EC_ID, PIN, fresh_softhsm
@@ -41,7 +43,8 @@ class Site:
 
     async def events(self) -> list[str]:
         """What is on its way to the log, in short."""
-        return [_short(parse_entry(event.entry)) for event in await self.journal.events(100)]
+        told = [_short(parse_entry(event.entry)) for event in await self.journal.events(100)]
+        return [event for event in told if not event.startswith("custody")]
 
     async def sign(self) -> bytes:
         return await self.token.sign(key_id=EC_ID, mechanism=Mechanism.ECDSA_SHA256, digest=bytes(32))
@@ -64,6 +67,8 @@ def _short(entry: object) -> str:
             return f"pin {entry.event} {entry.code}"
         case Recover():
             return f"recover {entry.step} {entry.outcome}"
+        case Custody():
+            return f"custody {entry.state}"
     raise AssertionError(entry)
 
 
@@ -78,7 +83,8 @@ async def kept(
 ) -> AsyncIterator[Site]:
     """A started keeper."""
     opened = await SqliteJournal.open(journal, origin="hub.example")
-    record = TokenRecord("lab", Outbox(journal=opened, clock=lambda: 5, request_key=b"a" * 32))
+    outbox = Outbox(journal=opened, clock=lambda: 5, request_key=b"a" * 32)
+    record = TokenRecord("lab", outbox)
     token = RecoveringToken(
         open_token(faulty.config(call_seconds=5.0, close_seconds=0.5)),
         told=record.stepped,
@@ -94,7 +100,11 @@ async def kept(
     async def changed() -> None:
         changes.append(keeper.state.value)
 
-    keeper = TokenKeeper(TokenTable(**settings), opener, token=token, record=record, journal=opened, changed=changed)
+    custodian = await Custodian.open(name="lab", journal=opened, outbox=outbox, clocks=system_moment)
+    custody = TokenCustody(custodian, token, turn=turn, workers=1, has_counter=False, beside=lambda: ())
+    keeper = TokenKeeper(
+        TokenTable(**settings), opener, token=token, record=record, journal=opened, custody=custody, changed=changed
+    )
     await keeper.start()
     try:
         yield Site(faulty=faulty, journal=opened, token=token, keeper=keeper, changes=changes)

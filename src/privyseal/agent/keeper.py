@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -14,6 +15,7 @@ from privyseal.agent.config import TokenTable
 from privyseal.agent.keys import OpenedProfile, ProfileOpener, SeenToken
 from privyseal.agent.ladder import Rung, is_about_pin
 from privyseal.agent.pool import KeptToken
+from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_identity import Identity, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConflictError, PrivysealError
@@ -64,6 +66,7 @@ class TokenKeeper:
 
     Attributes:
         profiles: Its key profiles as they are announced now.
+        custody: Watches over who could use it.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class TokenKeeper:
         token: KeptToken,
         record: TokenRecord,
         journal: AgentJournal,
+        custody: TokenCustody,
         changed: Callable[[], Awaitable[None]],
     ) -> None:
         """Keep a token.
@@ -84,6 +88,7 @@ class TokenKeeper:
             token: The token.
             record: Puts on record what happens to it.
             journal: Where it is known again after a restart.
+            custody: Watches over who could use it.
             changed: Called after each change of state or profiles.
         """
         self._table: Final = table
@@ -91,6 +96,7 @@ class TokenKeeper:
         self._token: Final = token
         self._record: Final = record
         self._journal: Final = journal
+        self.custody: Final = custody
         self._changed: Final = changed
         self._looking: Final = asyncio.Lock()
         self._memory = _Memory()
@@ -101,6 +107,7 @@ class TokenKeeper:
         self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
         self._recycled_s = 0.0
         self._recycled_at = 0
+        self._frozen: frozenset[str] = frozenset()
         self.profiles: tuple[OpenedProfile, ...] = ()
 
     @property
@@ -156,6 +163,9 @@ class TokenKeeper:
         known = seen is not None and seen.info.serial == info.serial
         if seen is not None and known and self._now.state is not TokenState.FAILED:
             self._now = replace(self._now, seen=replace(seen, info=info))
+            if self._now.state is TokenState.READY:
+                await self.custody.looked()
+                await self._serve_unless_frozen()
             return
         if self._now.state is TokenState.BLOCKED and info.serial == self._record.serial:
             return  # to log in again would be to present a PIN
@@ -185,6 +195,7 @@ class TokenKeeper:
         if before.state is TokenState.READY or self._is_first_look:
             self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
             self._climb_again_s = _now_s() + self._climb_pause_seconds
+        await (self.custody.gone() if state is TokenState.ABSENT else self.custody.ill())
         if state is TokenState.BLOCKED:
             await self._record.pin(_PIN_EVENTS.get(error.code, "blocked"), error.code)
         else:
@@ -227,9 +238,19 @@ class TokenKeeper:
         if self._memory.identity != identity:
             await self._remember(_Memory(identity=identity))
         await self._record.token(event, code)
+        await self.custody.came(seen)
         self._now = _Now(state=TokenState.READY, seen=seen)
-        self.profiles = self._opener.served(seen)
+        self._frozen = self.custody.frozen
+        self.profiles = self._opener.served(seen, self._frozen)
         await self._changed()
+
+    async def _serve_unless_frozen(self) -> None:
+        """A key whose counter does not match is out of use from now on; one that a person has accepted is back."""
+        frozen, seen = self.custody.frozen, self._now.seen
+        if frozen != self._frozen and seen is not None:
+            self._frozen = frozen
+            self.profiles = self._opener.served(seen, frozen)
+            await self._changed()
 
     # -- what persons and plans do to it ------------------------------------------------------------------------
 
@@ -310,6 +331,8 @@ class TokenKeeper:
     async def close(self) -> None:
         """Let what it is signing end, then end its workers."""
         await self._token.close()
+        with suppress(PrivysealError):  # what cannot be written is unproven after the next start
+            await self.custody.stop()
 
     def health(self) -> TokenHealth:
         """How it is, for the hub."""
@@ -331,6 +354,7 @@ class TokenKeeper:
             recoveries={rung.value: count for rung, count in signing.steps.items()},
             sign_seconds=signing.seconds,
             sign_counts=tuple(signing.counts),
+            counter=self.custody.counter,
         )
 
 

@@ -3,7 +3,9 @@
 
 import asyncio
 import datetime as dt
+import hashlib
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from privyseal.agent.check import KeyProfile
 from privyseal.agent.config import KeyConfig
+from privyseal.agent.counting import frozen_error
 from privyseal.agent.executor import ServedKey
 from privyseal.errors import ConfigError, PrivysealError, TokenError
 from privyseal.identity.system_roots import system_roots
@@ -58,18 +61,27 @@ class ProfileOpener:
     workers: int = 1
     roots: Callable[[], tuple[bytes, ...]] = system_roots
 
-    def served(self, seen: SeenToken) -> tuple[OpenedProfile, ...]:
-        """The key profiles of a token that answers; one that fails takes no other down."""
+    def served(self, seen: SeenToken, frozen: AbstractSet[str] = frozenset()) -> tuple[OpenedProfile, ...]:
+        """The key profiles of a token that answers; one that fails takes no other down.
+
+        `frozen` are keys that must not be used: SHA-256 of the SubjectPublicKeyInfo, in hex.
+        """
         public_roots = self.roots() if any(key.test for key in self.wanted) else ()
-        return tuple(self._opened(key, seen, public_roots) for key in self.wanted)
+        return tuple(self._opened(key, seen, public_roots, frozen) for key in self.wanted)
 
     def unserved(self, problem: PrivysealError) -> tuple[OpenedProfile, ...]:
         """The same of one that nobody may sign with."""
         return tuple(_unserved(key, problem, self.directory) for key in self.wanted)
 
-    def _opened(self, key: KeyConfig, seen: SeenToken, public_roots: tuple[bytes, ...]) -> OpenedProfile:
+    def _opened(
+        self, key: KeyConfig, seen: SeenToken, public_roots: tuple[bytes, ...], frozen: AbstractSet[str]
+    ) -> OpenedProfile:
         try:
-            profile = _open(key, seen.info, find_key(key, seen.keys), opener=self)
+            found = find_key(key, seen.keys)
+            name = hashlib.sha256(found.spki).hexdigest()
+            if name in frozen:
+                raise frozen_error(name)
+            profile = _open(key, seen.info, found, opener=self)
             _check_test(key, profile.announcement.chain, public_roots)
         except PrivysealError as error:
             return _unserved(key, error, self.directory)

@@ -3,7 +3,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_agent_config, token_config
+from privyseal.agent.custody import Custodian, system_moment
 from privyseal.agent.executor import Executor
 from privyseal.agent.host_steps import host_steps
 from privyseal.agent.keeper import TokenKeeper
@@ -20,6 +21,7 @@ from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.pool import KeptToken, TokenPool
 from privyseal.agent.recovery import RecoveringToken
+from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
@@ -28,6 +30,7 @@ from privyseal.identity.keyfile import load_ed25519, read_private, save_private_
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.journal import AgentJournal
+from privyseal.ports.token import ReaderUse
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tokens.factory import open_token
 from privyseal.wire.link import ProfileAnnouncement, TokenHealth
@@ -49,11 +52,14 @@ class Agent:
         files: AgentFiles,
         trust: PinnedTrust,
         journal: AgentJournal,
+        outbox: Outbox,
+        custodians: Mapping[str, Custodian],
         clock: Clock,
     ) -> None:
         self.config = config
         self._files = files
         self._journal = journal
+        self.outbox = outbox
         request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
         witness_key = _witness_key(files)
         self.executor = Executor(
@@ -63,7 +69,6 @@ class Agent:
             clock=clock,
             own_witness=witness_key.public_key().public_bytes_raw(),
         )
-        self.outbox = Outbox(journal=journal, clock=clock, request_key=request_key)
         cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
         self.link = HubLink(
             url=config.hub,
@@ -71,15 +76,15 @@ class Agent:
             trust=trust,
             executor=self.executor,
             witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
-            outbox=self.outbox,
+            outbox=outbox,
             failed=self._failure_seen,
         )
-        self.keepers = {table.name: self._keeper(table) for table in config.token}
+        self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
         self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
-    def _keeper(self, table: TokenTable) -> TokenKeeper:
+    def _keeper(self, table: TokenTable, custodian: Custodian) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)
         members = tuple(
             RecoveringToken(
@@ -98,8 +103,26 @@ class Agent:
             workers=table.workers,
         )
         return TokenKeeper(
-            table, opener, token=token, record=record, journal=self._journal, changed=self._tokens_changed
+            table,
+            opener,
+            token=token,
+            record=record,
+            journal=self._journal,
+            custody=TokenCustody(
+                custodian,
+                token,
+                turn=opener.turn,
+                workers=table.workers,
+                has_counter=table.counter != "none",
+                beside=lambda: self._uses_beside(table.name),
+            ),
+            changed=self._tokens_changed,
         )
+
+    def _uses_beside(self, name: str) -> list[ReaderUse]:
+        """What the workers of the other tokens saw of pcscd."""
+        others = (keeper.custody for other, keeper in self.keepers.items() if other != name)
+        return [custody.use for custody in others if custody.use is not None]
 
     async def start(self) -> None:
         """Look at the tokens and dial out."""
@@ -226,4 +249,18 @@ async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
     config = load_agent_config(directory)
     trust = PinnedTrust.load(files.bundle)
     journal = await SqliteJournal.open(files.journal, origin=trust.bundle.origin)
-    return Agent(config=config, files=files, trust=trust, journal=journal, clock=clock)
+    request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
+    outbox = Outbox(journal=journal, clock=clock, request_key=request_key)
+    custodians = {
+        table.name: await Custodian.open(name=table.name, journal=journal, outbox=outbox, clocks=system_moment)
+        for table in config.token
+    }
+    return Agent(
+        config=config,
+        files=files,
+        trust=trust,
+        journal=journal,
+        outbox=outbox,
+        custodians=custodians,
+        clock=clock,
+    )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Custody of one token as its keeper sees it: each look is also a look at who else could have used its keys."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import Final
+
+from privyseal.agent.custody import Custodian, strangers
+from privyseal.agent.keys import SeenToken
+from privyseal.agent.pool import KeptToken
+from privyseal.ports.token import ReaderUse
+
+__all__ = ["TokenCustody"]
+
+
+class TokenCustody:
+    """Tells a `Custodian` what happens to the token, and has its counters read while nothing is signed.
+
+    Attributes:
+        use: Who was connected to pcscd at the last look, as this token's worker saw it.
+        counter: The token's signature counter as it was last read (the highest of several); None if it has none.
+    """
+
+    def __init__(
+        self,
+        custodian: Custodian,
+        token: KeptToken,
+        *,
+        turn: asyncio.Semaphore,
+        workers: int,
+        has_counter: bool,
+        beside: Callable[[], Iterable[ReaderUse]],
+    ) -> None:
+        """Watch a token.
+
+        Args:
+            custodian: Says what can be shown.
+            token: The token.
+            turn: Held by whoever signs with it; all of it while its counters are read.
+            workers: How many hold it at a time.
+            has_counter: Whether it counts its signatures.
+            beside: What the workers of the agent's other tokens saw last.
+        """
+        self._custodian: Final = custodian
+        self._token: Final = token
+        self._turn: Final = turn
+        self._workers: Final = workers
+        self._has_counter: Final = has_counter
+        self._beside: Final = beside
+        self._starts = 0
+        self.use: ReaderUse | None = None
+        self.counter: int | None = None
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Keys that must not be used: SHA-256 of the SubjectPublicKeyInfo, in hex."""
+        return self._custodian.frozen
+
+    async def came(self, seen: SeenToken) -> None:
+        """The token is there (again); its counters are held against the journal before it signs anything.
+
+        Raises:
+            PrivysealError: what the token and the journal raise.
+        """
+        self._starts = self._token.starts
+        await self._custodian.attached(seen.info, seen.keys)
+        await self.looked()
+
+    async def looked(self) -> None:
+        """The token was looked at, and is well.
+
+        Raises:
+            PrivysealError: what the token and the journal raise.
+        """
+        if self._token.starts != self._starts:
+            self._starts = self._token.starts
+            self._custodian.worker_changed()
+        self.use = use = await self._token.reader_use()
+        await self._custodian.looked(
+            healthy=True, others=strangers(use, self._beside()), card_events=use.card_events if use else None
+        )
+        if self._has_counter:
+            async with AsyncExitStack() as stack:
+                for _ in range(self._workers):
+                    await stack.enter_async_context(self._turn)
+                counters = await self._token.counters()
+                await self._custodian.reconcile(counters)
+            self.counter = max((one.count for one in counters), default=None)
+
+    async def gone(self) -> None:
+        """The token was looked for, and is not there.
+
+        Raises:
+            PrivysealError: what the journal raises.
+        """
+        self.use = None
+        await self._custodian.detached()
+
+    async def ill(self) -> None:
+        """The token does not answer as it should.
+
+        Raises:
+            PrivysealError: what the journal raises.
+        """
+        self.use = None
+        await self._custodian.looked(healthy=False, others=None, card_events=None)
+
+    async def stop(self) -> None:
+        """The agent ends in order.
+
+        Raises:
+            PrivysealError: what the journal raises.
+        """
+        await self._custodian.stopping()
