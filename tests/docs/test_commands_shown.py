@@ -15,7 +15,7 @@ from pages import ROOT, blocks, commands, pages
 from privyseal.agent.config import AgentConfig, KeyConfig, TokenTable
 from privyseal.cli.app import app
 from privyseal.client.config import _ClientTable
-from privyseal.hub.config import AnchorTable, HubConfig, TsaTable
+from privyseal.hub.config import AnchorTable, HubConfig, MetricsTable, TsaTable
 from privyseal.witness.config import LogTable, WitnessConfig
 
 PAGES = pages()
@@ -112,8 +112,8 @@ def unknown_keys(document: dict[str, Any]) -> Iterator[str]:
     parts = (TokenTable, KeyConfig, TsaTable, LogTable)
     if not any(top <= fields(table) for table in (*files, *parts)):
         yield f"no table has all of {sorted(top)}"
-    anchor = document.get("anchor", {})
-    yield from (f"anchor.{key}" for key in anchor.keys() - fields(AnchorTable))
+    for name, table in (("anchor", AnchorTable), ("metrics", MetricsTable)):
+        yield from (f"{name}.{key}" for key in document.get(name, {}).keys() - fields(table))
     for name in document.keys() & inner.keys():
         if isinstance(document[name], list):
             yield from (f"{name}.{key}" for table in document[name] for key in table.keys() - fields(inner[name]))
@@ -129,4 +129,5 @@ def test_configuration_keys_exist(page: Path) -> None:
 def test_keys_that_do_not_exist_are_noticed() -> None:
     assert list(unknown_keys({"timestamps": []})) == ["no table has all of ['timestamps']"]
     assert list(unknown_keys({"anchor": {"often": "1h"}})) == ["anchor.often"]
+    assert list(unknown_keys({"metrics": {"allowed": []}})) == ["metrics.allowed"]
     assert list(unknown_keys({"token": [{"name": "a", "driver": "b"}]})) == ["token.driver"]

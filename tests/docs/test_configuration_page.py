@@ -33,6 +33,7 @@ def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     assert config.name == "signing.example.com"
     assert [tsa.per_minute for tsa in config.tsa] == [60, 0]
     assert config.database.startswith("postgresql://")
+    assert config.metrics.allow == ("127.0.0.1", "::1", "192.0.2.0/24")
 
 
 def test_postgresql_examples_are_accepted(blocks: list[str], tmp_path: Path) -> None:

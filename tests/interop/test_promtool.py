@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from api_client import web_of
 from inputs import Input
 from made_up_series import FIRING, WELL, Case
+from pages import ROOT, blocks
 from privyseal.hub.config import TsaTable
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.wire.link import TokenHealth
@@ -24,7 +25,7 @@ from witnessed import running_site
 
 pytestmark = pytest.mark.interop
 
-ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "monitoring.md"
 RULES = ROOT / "deploy" / "prometheus" / "privyseal-alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "privyseal.json"
 TOKEN = TokenHealth(name="etoken", state="ready", pin_state="ok", sign_counts=(1, 2, 3), sign_seconds=0.1)
@@ -128,6 +129,25 @@ def test_the_made_up_series_are_as_a_hub_shows_them(shown: str) -> None:
 
     wrong = [text for text in made_up if frozenset(split(text)[1]) not in known.get(split(text)[0], set())]
     assert wrong == []
+
+
+def test_the_page_explains_every_metric_and_no_other(shown: str) -> None:
+    known = {family.name for family in text_string_to_metric_families(shown) if family.name.startswith("privyseal_")}
+    rows = dict(re.findall(r"^\| `(privyseal_\w+)` \| ([^|]*)\|", PAGE.read_text("utf-8"), re.MULTILINE))
+    labels = label_names(shown)
+
+    assert {name.removesuffix("_total") for name in rows} == known
+    for name, said in rows.items():
+        (found,) = labels.get(name) or labels[f"{name}_bucket"]
+        assert set(re.findall(r"\w+", said)) == found, name
+
+
+def test_prometheus_would_take_the_configuration_that_the_page_shows(promtool: Path, tmp_path: Path) -> None:
+    (example,) = blocks(PAGE, "yaml")
+    file = tmp_path / "prometheus.yml"
+    file.write_text(example.text)
+
+    assert "SUCCESS" in judged(promtool, "check", "config", "--syntax-only", file)
 
 
 def test_rules_are_sound(promtool: Path) -> None:

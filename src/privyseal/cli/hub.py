@@ -223,6 +223,7 @@ def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:
         "hub": bundle.hub,
         "serial": statement.serial,
         "sha256": bundle.sha256.hex(),
+        "ca": statement.ca,
         "log_key": statement.log_key,
         "authorities": [{"name": name, "key": key} for name, key in authorities],
         "quorum": statement.quorum,
