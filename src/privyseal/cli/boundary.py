@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 _INTERRUPTED: Final = 130
 _JOIN_CODE: Final = re.compile(r"pvjoin1-[\w-]+")
-_EXTRA_MODULES: Final = {"aiohttp": "hub,agent", "structlog": "hub,agent"}
+_EXTRA_MODULES: Final = {"aiohttp": "hub,agent", "structlog": "hub,agent", "prometheus_client": "hub,agent"}
 
 
 def run(arguments: list[str]) -> int:
