@@ -108,9 +108,13 @@ class CardLab:
         """`rsa2048` or `p256`."""
         return self._layout[slot]
 
+    def certificate(self, slot: int) -> x509.Certificate:
+        """The card's own certificate of the key in a slot."""
+        return x509.load_der_x509_certificate(_keys(slot, self._layout[slot]))
+
     def spki(self, slot: int) -> bytes:
         """SubjectPublicKeyInfo of the key in a slot, from the card's own certificate."""
-        certificate = x509.load_der_x509_certificate(_keys(slot, self._layout[slot]))
+        certificate = self.certificate(slot)
         return certificate.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )

@@ -164,8 +164,7 @@ class TokenKeeper:
         if seen is not None and known and self._now.state is not TokenState.FAILED:
             self._now = replace(self._now, seen=replace(seen, info=info))
             if self._now.state is TokenState.READY:
-                await self.custody.looked()
-                await self._serve_unless_frozen()
+                await self._watch(seen)
             return
         if self._now.state is TokenState.BLOCKED and info.serial == self._record.serial:
             return  # to log in again would be to present a PIN
@@ -244,12 +243,19 @@ class TokenKeeper:
         self.profiles = self._opener.served(seen, self._frozen)
         await self._changed()
 
-    async def _serve_unless_frozen(self) -> None:
-        """A key whose counter does not match is out of use from now on; one that a person has accepted is back."""
-        frozen, seen = self.custody.frozen, self._now.seen
-        if frozen != self._frozen and seen is not None:
-            self._frozen = frozen
-            self.profiles = self._opener.served(seen, frozen)
+    async def _watch(self, seen: SeenToken) -> None:
+        """Who could have used it since the last look; and whether it is one that was taken out and put back quickly."""
+        before = self.custody.use
+        await self.custody.looked()
+        now = self.custody.use
+        if before is not None and now is not None and before.card_events != now.card_events:
+            await self._record.token("detached")
+            await self._token.recycle()  # what it holds is of the card that was there
+            await self._came(SeenToken(info=await self._token.info(), keys=await self._token.keys()))
+        elif self.custody.frozen != self._frozen:
+            # One whose counter does not match is out of use from now on; one that a person has accepted is back.
+            self._frozen = self.custody.frozen
+            self.profiles = self._opener.served(seen, self._frozen)
             await self._changed()
 
     # -- what persons and plans do to it ------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Pkcs11Driver:
         """See `Driver.info`."""
         slot = self._slot()
         try:
-            description = self._module.token(slot)
+            description = self._present_token(slot)
         except Ckr:
             # Unplugged, perhaps in another slot by now: the next look starts from the slot list.
             self._drop_session()
@@ -120,6 +120,12 @@ class Pkcs11Driver:
             hardware=self._is_hardware(slot, description),
             pin_state=pin_state(description.flags),
         )
+
+    def _present_token(self, slot: int) -> TokenDescription:
+        """The slot list is asked first: for C_GetTokenInfo alone some modules do not look into their readers."""
+        if slot not in self._module.slots():
+            raise Ckr("C_GetSlotList", Rv.TOKEN_NOT_PRESENT)
+        return self._module.token(slot)
 
     def keys(self) -> tuple[TokenKey, ...]:
         """See `Driver.keys`."""
