@@ -99,7 +99,7 @@ async def kept(lab: CardLab, directory: Path, **table: Any) -> AsyncIterator[Sit
     opener = ProfileOpener(wanted=wanted, token=token, turn=turn, directory=directory)
     custodian = await Custodian.open(name="card", journal=journal, outbox=outbox, clocks=system_moment)
     custody = TokenCustody(
-        custodian, token, turn=turn, workers=1, has_counter=bool(table.get("counter")), beside=lambda: ()
+        custodian, token, turn=turn, workers=1, count_seconds=1e-9 if table.get("counter") else 0.0, beside=lambda: ()
     )
 
     async def changed() -> None:

@@ -101,7 +101,7 @@ async def kept(
         changes.append(keeper.state.value)
 
     custodian = await Custodian.open(name="lab", journal=opened, outbox=outbox, clocks=system_moment)
-    custody = TokenCustody(custodian, token, turn=turn, workers=1, has_counter=False, beside=lambda: ())
+    custody = TokenCustody(custodian, token, turn=turn, workers=1, count_seconds=0.0, beside=lambda: ())
     keeper = TokenKeeper(
         TokenTable(**settings), opener, token=token, record=record, journal=opened, custody=custody, changed=changed
     )

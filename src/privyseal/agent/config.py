@@ -99,6 +99,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pin_file: str = ""
     hardware: bool | None = None
     counter: CounterKind = "none"
+    count_seconds: float = 3600.0
     environment: dict[str, str] = {}
     call_seconds: float = 30.0
     sign_seconds: float = 60.0

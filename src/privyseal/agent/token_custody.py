@@ -2,6 +2,7 @@
 """Custody of one token as its keeper sees it: each look is also a look at who else could have used its keys."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Final
@@ -29,7 +30,7 @@ class TokenCustody:
         *,
         turn: asyncio.Semaphore,
         workers: int,
-        has_counter: bool,
+        count_seconds: float,
         beside: Callable[[], Iterable[ReaderUse]],
     ) -> None:
         """Watch a token.
@@ -39,14 +40,15 @@ class TokenCustody:
             token: The token.
             turn: Held by whoever signs with it; all of it while its counters are read.
             workers: How many hold it at a time.
-            has_counter: Whether it counts its signatures.
+            count_seconds: How often its signature counter is read, which costs a login; 0 for never.
             beside: What the workers of the agent's other tokens saw last.
         """
         self._custodian: Final = custodian
         self._token: Final = token
         self._turn: Final = turn
         self._workers: Final = workers
-        self._has_counter: Final = has_counter
+        self._count_seconds: Final = count_seconds
+        self._counted_s = 0.0
         self._beside: Final = beside
         self._starts = 0
         self.use: ReaderUse | None = None
@@ -65,6 +67,7 @@ class TokenCustody:
         """
         self._starts = self._token.starts
         await self._custodian.attached(seen.info, seen.keys)
+        self._counted_s = -math.inf
         await self.looked()
 
     async def looked(self) -> None:
@@ -80,7 +83,9 @@ class TokenCustody:
         await self._custodian.looked(
             healthy=True, others=strangers(use, self._beside()), card_events=use.card_events if use else None
         )
-        if self._has_counter:
+        now_s = asyncio.get_running_loop().time()
+        if 0 < self._count_seconds <= now_s - self._counted_s:
+            self._counted_s = now_s
             async with AsyncExitStack() as stack:
                 for _ in range(self._workers):
                     await stack.enter_async_context(self._turn)

@@ -113,7 +113,7 @@ class Agent:
                 token,
                 turn=opener.turn,
                 workers=table.workers,
-                has_counter=table.counter != "none",
+                count_seconds=0.0 if table.counter == "none" else table.count_seconds,
                 beside=lambda: self._uses_beside(table.name),
             ),
             changed=self._tokens_changed,

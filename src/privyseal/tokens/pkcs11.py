@@ -169,6 +169,8 @@ class Pkcs11Driver:
 
     def counters(self) -> tuple[KeyCounter, ...]:
         """See `Driver.counters`."""
+        # A module may keep the card to itself while it is logged in (OpenSC's lock_login).
+        self._drop_session()
         return self._card.counters(self._module.slot_description(self._slot()))
 
     def reader_use(self) -> ReaderUse | None:
