@@ -197,8 +197,7 @@ class Executor:
         async def work() -> None:
             nonlocal since_s, open_items
             for item, item_key in orders:
-                async with key.turn:
-                    ended.append(await self._sign(key, item, item_key))
+                ended.append(await self._sign(key, item, item_key))
                 self._running.discard(item_key)
                 open_items -= 1
                 if open_items == 0 or loop.time() - since_s >= _GATHER_SECONDS:
@@ -213,32 +212,32 @@ class Executor:
             self._running.difference_update(keys)
 
     async def _sign(self, key: ServedKey, item: CheckedItem, item_key: Operation) -> ItemDone | ItemRefused:
+        """Use the token when it is its turn; what came of it is written down while it signs the next one already."""
         request_id, _, fence = item_key
         try:
-            signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
+            async with key.turn:
+                signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
-            refused = refusal(item_key, error)
-            _LOG.warning(
-                "not signed",
-                request=short_request(request_id),
-                item=str(item.item),
-                profile=key.profile.name,
-                code=error.code,
-                reason=error.message,
-            )
-            if not refused.unknown:  # an operation whose outcome nobody knows stays open in the journal
-                await self._journal.finish(
-                    request_id,
-                    item.item,
-                    fence,
-                    signature=b"",
-                    branch=error.branch,
-                    code=error.code,
-                    message=error.message,
-                )
-            return refused
+            return await self._refused(key, item_key, error)
         await self._journal.finish(request_id, item.item, fence, signature=signature, branch="", code="", message="")
         return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
+
+    async def _refused(self, key: ServedKey, item_key: Operation, error: PrivysealError) -> ItemRefused:
+        request_id, item, fence = item_key
+        refused = refusal(item_key, error)
+        _LOG.warning(
+            "not signed",
+            request=short_request(request_id),
+            item=str(item),
+            profile=key.profile.name,
+            code=error.code,
+            reason=error.message,
+        )
+        if not refused.unknown:  # an operation whose outcome nobody knows stays open in the journal
+            await self._journal.finish(
+                request_id, item, fence, signature=b"", branch=error.branch, code=error.code, message=error.message
+            )
+        return refused
 
     async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
         """What became of a (request, item, fence).
