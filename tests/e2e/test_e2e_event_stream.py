@@ -121,18 +121,22 @@ async def test_a_client_has_four_streams_at_most_and_gets_a_place_back_at_once(s
 async def test_a_reader_that_does_not_read_holds_up_nobody_and_is_let_go(
     site: WitnessedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(events, "_WRITE_SECONDS", 5.0)
     hub_stream = site.hub.hub.observer.stream
     long = TokenStateEvent(at=1, agent="pi", token="t", state="failed", pin_state="ok", problem="x" * 4000)
     async with stream(site) as (_, writer):
         await site.until(lambda: hub_stream.subscribers == 1)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        while hub_stream.dropped == 0:
+        (subscription,) = hub_stream._subscriptions
+        taken = -1
+        while subscription.number > taken:  # until all buffers on the way are full
+            taken = subscription.number
             for _ in range(200):
                 hub_stream.publish(long)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.1)
         (item,) = (await site.send(await site.ask())).document["items"]
-        assert item["state"] == "signed"
+        assert (item["state"], hub_stream.subscribers, hub_stream.dropped) == ("signed", 1, 0)
+        await site.until(lambda: hub_stream.dropped == 1)
         assert hub_stream.subscribers == 0
 
 
