@@ -144,6 +144,18 @@ async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
     assert (await metrics(site))['privyseal_queue_oldest_age_seconds{profile="demo"}'] == 0
 
 
+async def test_what_is_refused_in_the_queue_is_counted(site: WitnessedSite) -> None:
+    served = site.agents["signer"].executor._keys["demo"]
+    async with served.turn:
+        sent = [asyncio.create_task(site.send(await site.ask(), wait_seconds=0)) for _ in range(4)]
+        await asyncio.gather(*sent)
+        await asyncio.to_thread(site.desk().revoke, "client", "client")
+    outcomes = site.hub.hub.observer.outcomes
+    await site.until(lambda: sum(outcomes.values()) == 4)
+
+    assert outcomes == {("demo", "signed"): 2, ("demo", "denied"): 2}
+
+
 async def test_an_agent_that_lies_breaks_no_line_and_chooses_no_label(site: WitnessedSite) -> None:
     evil = 'a"}\n evil{x="1'
     await report(

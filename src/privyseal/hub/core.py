@@ -248,9 +248,9 @@ class Hub:
         """
         await self._await_agreement(confirmed_size)
         await self.dispatch.start()
-        for work, name in ((self.witnesses.run(), "witnesses"), (self.certificates.run(), "certificates")):
-            self._tasks.append(asyncio.create_task(work, name=name))
-            self._tasks[-1].add_done_callback(self._task_ended)
+        witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
+        witnessing.add_done_callback(self._witnessing_ended)
+        self._tasks = [witnessing, asyncio.create_task(self.certificates.run(), name="certificates")]
 
     def _begin_writing(self) -> None:
         self.anchors.start()
@@ -279,7 +279,7 @@ class Hub:
         agents = any(one.role == "agent" and one.revoked_ms is None for one in enrolments)
         return agents or any(one.url for one in self.bundle.witnesses.witnesses)
 
-    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+    def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 

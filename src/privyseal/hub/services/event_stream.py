@@ -130,7 +130,7 @@ class EventStream:
         if of_client >= _MOST_OF_A_CLIENT or len(self._subscriptions) >= _MOST:
             raise UnavailableError(
                 "events.too_many",
-                f"client {client!r} has {of_client} event streams open, and {len(self._subscriptions)} are open at all",
+                f"this client has {of_client} event streams open, all clients together {len(self._subscriptions)}",
                 hint=f"end one; a client may have {_MOST_OF_A_CLIENT}, all together {_MOST}",
             )
         number = self._number_of(last_id)

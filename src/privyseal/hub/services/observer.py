@@ -94,7 +94,7 @@ class Observer:
             return
         if before is not None or now.state != "ready":
             say = _TOKENS.info if now.state == "ready" else _TOKENS.warning
-            say("token", agent=agent, token=now.name, state=now.state, pin=now.pin_state, code=now.code)
+            say("token", agent=agent, token=now.name, state=now.state, pin_state=now.pin_state, code=now.code)
         event = TokenStateEvent(
             at=self._clock(),
             agent=agent,
