@@ -3,8 +3,10 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from privyseal.errors import TokenError
 from privyseal.ports.token import KeyCounter, ReaderUse
 from privyseal.tokens.card_side import CardSide
 from privyseal.tokens.pcsc import Pcsc
+from privyseal.tokens.pcsc_clients import connected, own_connections
 from programs import until
 
 pytestmark = pytest.mark.interop
@@ -164,3 +167,18 @@ def test_the_other_reader_holds_no_card(reader: CountingReader) -> None:
 
     assert caught.value.code == "token.not_found"
     pcsc.close()
+
+
+def test_own_connections_are_counted_by_the_name_of_the_other_end() -> None:
+    # Not pytest's tmp_path: a unix socket's path has 108 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="privyseal-") as directory, contextlib.ExitStack() as opened:
+        name = f"{directory}/pcscd.comm"
+        server = opened.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(name)
+        server.listen()
+        for count in (1, 2):
+            opened.enter_context(socket.socket(socket.AF_UNIX)).connect(name)
+            opened.enter_context(server.accept()[0])
+
+            assert own_connections() == {name: count}
+            assert connected(frozenset((name,))) == count

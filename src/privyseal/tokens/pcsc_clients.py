@@ -15,7 +15,8 @@ from typing import Final
 
 __all__ = ["connected", "own_connections"]
 
-_TABLE: Final = Path("/proc/net/unix")
+#: Not /proc/net, which a service with ProcSubset=pid does not see.
+_TABLE: Final = Path("/proc/self/net/unix")
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _SOCKET: Final = "pcscd.comm"
 _STATE_CONNECTED: Final = "03"
