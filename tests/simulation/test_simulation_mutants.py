@@ -192,7 +192,7 @@ def test_a_replaced_link_that_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) ->
             link.close()
 
     monkeypatch.setattr(Dispatch, "drop", drop)
-    assert caught({"end"}, 50, first=5400)  # one seed in thousands
+    assert caught({"end"}, 100)
 
 
 def test_a_commit_in_doubt_that_only_its_caller_hears_of(monkeypatch: pytest.MonkeyPatch) -> None:
