@@ -83,6 +83,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             that allows parallel sessions (a network HSM).
         recycle_signatures, recycle_hours: After so many signatures or hours the workers are replaced between two jobs;
             0 for never.
+        count_seconds: How often the signature counter is held against the journal; each time costs a login.
         watch_seconds: How often the token is looked at while nothing is signed.
         usb: Its USB device, which is reset when nothing less helps: `0529:0620`, `0529:0620:SERIAL`, `serial:…` or a
             bus id such as `1-1.4`.
