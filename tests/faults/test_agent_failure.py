@@ -19,6 +19,7 @@ from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.clock import system_clock
 from privyseal.ports.token import KeyCounter, ReaderUse, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
+from privyseal.wire.link import ItemRefused
 
 PATIENCE_SECONDS = 20.0
 
@@ -137,3 +138,26 @@ async def test_an_agent_that_is_asked_to_stop_has_not_failed(site: LinkSite) -> 
     stop.set()
 
     await site.agent.wait(stop)
+
+
+async def test_a_prepared_item_whose_key_goes_out_of_use_is_handed_back_unused(site: LinkSite) -> None:
+    """Frozen or drained while it waited for its turn: the token is not used, and the hub may ask again."""
+    ask = site.hub.ask(site.hub.enrol())
+    (served,) = site.agent.executor._keys.values()
+
+    async def script(peer: Peer) -> None:
+        await site.greet(peer)
+        async with served.turn:
+            await peer.send(site.hub.job(ask))
+            while not served.turn._waiters:  # noqa: ASYNC110 - the item has no event of its own
+                await asyncio.sleep(0.01)
+            site.agent.executor.serve(())
+        handed_back = await peer.answer()
+        assert isinstance(handed_back, ItemRefused)
+        assert (handed_back.code, handed_back.unknown) == ("job.not_used", False)
+        site.agent.executor.serve((served,))
+        again = site.hub.job(ask, fence=2)
+        await peer.send(again)
+        site.check_done(again, await peer.answer())
+
+    await site.play(script)

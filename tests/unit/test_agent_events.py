@@ -86,6 +86,15 @@ async def test_a_number_that_is_left_out_is_refused(store: SqliteStore) -> None:
     assert await numbers(store) == [], "nothing of a message that is wrong"
 
 
+async def test_a_log_that_was_begun_anew_goes_on_where_the_agent_is(store: SqliteStore) -> None:
+    events = AgentEvents(store)
+    await events.record(AGENT, (event(58), event(59)))
+
+    assert await numbers(store) == [58, 59]
+    with pytest.raises(MalformedInputError):
+        await events.record(AGENT, (event(61),))
+
+
 async def test_an_agent_tells_of_tokens_alone(store: SqliteStore) -> None:
     entry = encode_entry(Admin(ts=1, action="bundle", bundle="00"))
     with pytest.raises(DeniedError) as caught:

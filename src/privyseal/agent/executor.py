@@ -216,11 +216,25 @@ class Executor:
         request_id, _, fence = item_key
         try:
             async with key.turn:
+                self._check_still_served(key)
                 signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
             return await self._refused(key, item_key, error)
         await self._journal.finish(request_id, item.item, fence, signature=signature, branch="", code="", message="")
         return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
+
+    def _check_still_served(self, key: ServedKey) -> None:
+        """A prepared item may have waited until its key was frozen, or its token drained.
+
+        Raises:
+            TokenError: `job.not_used`.
+        """
+        if self._keys.get(key.profile.name) != key:
+            raise TokenError(
+                "job.not_used",
+                f"key profile {key.profile.name!r} was taken out of use before the item's turn came",
+                hint="the hub queues it again; the agent's log says why the token is out of use",
+            )
 
     async def _refused(self, key: ServedKey, item_key: Operation, error: PrivysealError) -> ItemRefused:
         request_id, item, fence = item_key

@@ -30,6 +30,8 @@ __all__ = [
 _MAX_UNKNOWN: Final = 2
 #: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
 _REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun"})
+#: The agent had prepared it and did not use the token: the journal there has its fence as used, so it gets another.
+_NOT_USED_CODE: Final = "job.not_used"
 #: Why a job never left the hub: the token was not used, and the item has ended all the same.
 _NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
 _ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
@@ -91,6 +93,8 @@ def settle(job: Job | None, *, asked: Job, answer: ItemDone | ItemRefused) -> Se
         return Settled(job=_queued(replace(job, attempts=attempts)), record=Record.UNKNOWN, raises_fence=True)
     if answer.code in _REQUEUE_CODES:
         return Settled(job=_queued(job), record=Record.NOT_USED)
+    if answer.code == _NOT_USED_CODE:
+        return Settled(job=_queued(job), record=Record.NOT_USED, raises_fence=True)
     record = Record.NOT_USED if answer.code in _NEVER_SENT_CODES else Record.FAILED
     return Settled(job=_failed(job, answer), record=record)
 

@@ -8,7 +8,7 @@ from privyseal.tlog.tree import EMPTY_ROOT
 
 __all__ = ["copy_log", "empty_log", "stored_head"]
 
-_LOG_TABLES: Final = ("log_entry", "log_node", "log_checkpoint", "log_cosigned", "log_head")
+_LOG_TABLES: Final = ("log_entry", "log_node", "log_checkpoint", "log_cosigned", "log_head", "agent_event")
 _HEAD: Final = "SELECT origin, note FROM log_head"
 _BEGIN: Final = "INSERT INTO log_head (id, origin, size, root, note) VALUES (1, ?, 0, ?, ?)"
 _CODE: Final = "log.reopened"

@@ -44,6 +44,8 @@ class AgentEvents:
     async def record(self, agent: Enrolment, events: tuple[AgentEvent, ...]) -> int:
         """Put events on record; those that are already are passed over.
 
+        The first one of an agent may have any number: a log that continues a lost one begins where the agent is.
+
         Returns:
             The number of the agent's last event on record, once that is durable.
 
@@ -58,7 +60,7 @@ class AgentEvents:
             for event in told:
                 if event.seq <= last:
                     continue
-                if event.seq != last + 1:
+                if last and event.seq != last + 1:
                     raise MalformedInputError(
                         "link.event_gap", f"agent {agent.name!r} tells event {event.seq} after {last}"
                     )
