@@ -53,7 +53,7 @@ def test_the_commands_do_what_the_page_says(up: Up) -> None:
     assert (ready.returncode, ready.stdout) == (0, '{"status":"ok"}' * 3), ready
     told = run(up, metrics)
     assert (told.returncode, "privyseal_ready 1.0" in told.stdout) == (0, True), told
-    heard = run(up, f"timeout -s INT {LISTENING_SECONDS} {events} || [ $? = 124 ]".replace("\n", " "))
+    heard = run(up, f"timeout --foreground -s INT {LISTENING_SECONDS} {events} || [ $? = 124 ]".replace("\n", " "))
     assert (heard.returncode, "Traceback" in heard.stderr) == (0, False), heard
 
 
