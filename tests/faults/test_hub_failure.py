@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What breaks at the hub is known to all of it: a connection that is gone, a database that takes nothing any more."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -102,4 +103,7 @@ async def test_whoever_meets_a_commit_of_unknown_outcome_the_whole_hub_is_unread
     assert "store.commit_unknown" in str(hub.refusal)
     with pytest.raises(LogIntegrityError, match="last commit"):
         hub.ensure_signing()
+    with pytest.raises(UnavailableError) as ended:  # whoever runs it starts it again: the exit status allows it
+        await hub.wait(asyncio.Event())
+    assert (ended.value.code, ended.value.exit_status) == ("hub.store", 7)
     await hub.stop()

@@ -261,7 +261,7 @@ def run(*, directory: Directory, confirmed_size: int | None = None) -> None:
         hub = await open_hub(directory)
         try:
             await hub.start(confirmed_size)
-            await stop.wait()
+            await hub.hub.wait(stop)
         finally:
             await hub.stop()
 

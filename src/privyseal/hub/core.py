@@ -63,6 +63,7 @@ class Hub:
         self.is_here = is_here
         self._trust = trust
         self._broken: PrivysealError | None = None
+        self._in_doubt = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.audit = Audit(self.store)
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
@@ -176,6 +177,26 @@ class Hub:
         if not isinstance(error, PrivysealError):
             error = LogIntegrityError("hub.internal", "a lane failed; the hub's own log says why")
         self._broken = error
+        if error.code == "store.commit_unknown":
+            self._in_doubt.set()
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return when asked to stop.
+
+        Raises:
+            UnavailableError: `hub.store` if only another start learns what the database holds. What else is wrong with
+                the log needs a person: then reads go on and say why.
+        """
+        waiting = [asyncio.create_task(one.wait()) for one in (stop, self._in_doubt)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not stop.is_set():
+            raise UnavailableError(
+                "hub.store",
+                f"the hub stops, as it cannot know what its database holds: {self._broken}",
+                hint="start it again: it reads from the database what became of the last commit",
+            )
 
     @property
     def broken(self) -> PrivysealError | None:
