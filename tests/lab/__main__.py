@@ -28,6 +28,8 @@ from softhsm import EC_ID, fresh_softhsm
 
 MECHANISM = Mechanism.ECDSA_SHA256
 _PARTS = 10
+#: How much a worker may grow; among faults it is another one at the end, which may have loaded more.
+_MOST_GROWTH_KIB, _MOST_DIFFERENCE_KIB = 256, 32_768
 
 
 def worker_memory(token: RecoveringToken) -> tuple[int, int]:
@@ -54,6 +56,7 @@ async def run(faulty: FaultyToken, signatures: int, percent: float, seed: int) -
     if percent:
         faulty.break_with(*soak_orders(percent=percent, seed=seed))
     whole, begun_s = Tally(), time.monotonic()
+    weights: list[tuple[int, int]] = []
     for part in range(_PARTS):
         count = signatures // _PARTS
         tally = await soak(token, key_id=EC_ID, mechanism=MECHANISM, signatures=count, callers=3, first=part * count)
@@ -61,7 +64,8 @@ async def run(faulty: FaultyToken, signatures: int, percent: float, seed: int) -
         whole.begun |= tally.begun
         whole.refused |= tally.refused
         whole.unbegun += tally.unbegun
-        kib, descriptors = worker_memory(token)
+        weights.append(worker_memory(token))
+        kib, descriptors = weights[-1]
         own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(
             f"{(part + 1) * count:>8} asked  worker {kib} KiB, {descriptors} descriptors; here {own_kib} KiB",
@@ -70,12 +74,15 @@ async def run(faulty: FaultyToken, signatures: int, percent: float, seed: int) -
     seconds = time.monotonic() - begun_s
     faulty.heal()
     await token.close()
+    growth_kib, new_descriptors = (last - first for first, last in zip(weights[0], weights[-1], strict=True))
     wrong = discrepancies(whole, faulty, signatures=signatures, spki=spki, mechanism=MECHANISM)
     print(
         f"{len(whole.signatures)} signatures, {len(whole.begun)} unknown, {len(whole.refused)} refused, {seconds:.0f} s"
     )
     for step, count in steps.most_common():
         print(f"{count:>8} {step}")
+    if growth_kib > (_MOST_DIFFERENCE_KIB if percent else _MOST_GROWTH_KIB) or new_descriptors > 0:
+        wrong.append(f"the worker grew by {growth_kib} KiB and {new_descriptors} descriptors")
     for line in wrong[:20]:
         print(f"WRONG: {line}")
     return len(wrong) + len(whole.refused)
