@@ -23,7 +23,9 @@ def test_skips():
 """
 
 
-def run(folder: Path, source: str, *, kind: str = "unit", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, source: str, *, kind: str = "unit", more: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     tests = folder / "tests" / kind
     tests.mkdir(parents=True)
     shutil.copy(CONFTEST, folder / "tests")
@@ -31,9 +33,13 @@ def run(folder: Path, source: str, *, kind: str = "unit", **environment: str) ->
     (folder / "pytest.ini").write_text(
         f"[pytest]\nasyncio_mode = auto\npythonpath = {CONFTEST.parent}\nmarkers =\n  interop: judged by others\n"
     )
-    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "PRIVYSEAL_VECTORS"}}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"CI", "PRIVYSEAL_VECTORS"} and not name.startswith("PYTEST_")
+    }
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more, "tests"],
         cwd=folder,
         env=kept | environment,
         capture_output=True,
@@ -50,11 +56,12 @@ def test_a_skip_is_no_failure_at_home(tmp_path: Path) -> None:
     assert "1 passed, 1 skipped" in result.stdout
 
 
+@pytest.mark.parametrize("more", [(), ("-n", "2", "--dist", "loadfile")], ids=["one process", "two"])
 @pytest.mark.parametrize(
     "source", [SKIPS, "import pytest\npytest.importorskip('no_such_module')"], ids=["test", "module"]
 )
-def test_a_skip_fails_in_ci(tmp_path: Path, source: str) -> None:
-    result = run(tmp_path, source, CI="true")
+def test_a_skip_fails_in_ci(tmp_path: Path, source: str, more: tuple[str, ...]) -> None:
+    result = run(tmp_path, source, more=more, CI="true")
 
     assert result.returncode == 1, result.stdout
     assert "CI must not skip tests/unit/test_it.py" in result.stdout
