@@ -26,8 +26,8 @@ from privyseal.client.config import load_client_config
 from privyseal.client.signing import Plan, Progress, Signer, Work
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tokens.config import TokenConfig
-from privyseal.tokens.pin import PinSupply
 from privyseal.tokens.pin_journal import PinJournal
+from privyseal.tokens.pin_supply import PinSupply
 from privyseal.tokens.pkcs11 import Pkcs11Driver
 from privyseal.tokens.testca import make_test_ca
 
@@ -144,7 +144,7 @@ def token_cpu_seconds(directory: Path) -> float:
     os.environ |= config.environment
     driver = Pkcs11Driver(
         config,
-        supply=PinSupply(pin_file=config.pin_file, prompted=None),
+        supply=PinSupply(config, prompted=None),
         journal=PinJournal(config.journal),
         progress=lambda _: None,
     )

@@ -11,7 +11,7 @@ compile() {
     --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' "$@"
 }
 
-compile "$@" --extra hub --extra agent --extra usb --extra demo pyproject.toml requirements/build.in \
+compile "$@" --extra hub --extra agent --extra keyring --extra usb --extra demo pyproject.toml requirements/build.in \
   -o requirements/runtime.txt
 compile "$@" --extra dev --constraint requirements/runtime.txt pyproject.toml requirements/build.in \
   -o requirements/dev.txt

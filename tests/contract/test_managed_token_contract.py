@@ -3,6 +3,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -12,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from privyseal.errors import TokenError
-from privyseal.pki.mechanism import mechanism_for, verify_digest
-from privyseal.ports.token import KeyKind, ManagedToken, TokenKey
+from privyseal.pki.mechanism import Mechanism, mechanism_for, verify_digest
+from privyseal.ports.token import KeyKind, ManagedToken, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.factory import open_token
+from privyseal.tokens.pin import PinBuffer
 from privyseal.tokens.pin_journal import PinJournal
 from privyseal.tokens.software import create_software_token
 from privyseal.tokens.testca import make_test_ca
@@ -148,6 +150,113 @@ async def test_what_is_no_certificate_is_refused(token: ManagedToken) -> None:
 
     assert caught.value.code == "token.certificate"
     assert (await key_of(token, b"\x77")).certificates == ()
+
+
+NEW_PIN = b"fresh-canary-5521"
+
+
+def buffer(pin: bytes) -> PinBuffer:
+    filled = PinBuffer()
+    filled.fill(pin)
+    return filled
+
+
+def kept(config: TokenConfig) -> dict[str, bytes]:
+    """PIN files by name; all are private."""
+    found = [path for path in Path(config.journal).parent.glob("pin*") if path.name in ("pin", "pin.new")]
+    assert [path.stat().st_mode & 0o777 for path in found] == [0o600] * len(found)
+    return {path.name: path.read_bytes().strip() for path in found}
+
+
+def write_pin(config: TokenConfig, pin: bytes) -> None:
+    Path(config.pin_file).write_bytes(pin)
+
+
+async def test_a_changed_pin_is_used_from_then_on_and_kept_in_its_file(
+    token: ManagedToken, config: TokenConfig
+) -> None:
+    made = await token.generate_key(kind="p256", key_id=b"\x77", label="new key")
+    new = buffer(NEW_PIN)
+
+    await token.change_pin(new)
+
+    new.wipe()
+    assert made in await token.keys()
+    assert kept(config) == {"pin": NEW_PIN}
+    again = open_token(config)
+    try:
+        signature = await again.sign(key_id=b"\x77", mechanism=Mechanism.ECDSA_SHA256, digest=bytes(32))
+        verify_digest(made.spki, Mechanism.ECDSA_SHA256, bytes(32), signature)
+    finally:
+        await again.close()
+
+
+async def test_the_former_pin_is_not_presented_any_more(token: ManagedToken, config: TokenConfig) -> None:
+    await token.change_pin(buffer(NEW_PIN))
+    await token.close()
+    write_pin(config, PIN)
+
+    again = open_token(config)
+    with pytest.raises(TokenError) as caught:
+        await again.keys()
+    await again.close()
+
+    assert caught.value.code == "token.pin_blocked"
+    assert not PinJournal(config.journal).history((await token_info(config)).serial).blocked, "nothing was refused"
+
+
+async def token_info(config: TokenConfig) -> TokenInfo:
+    token = open_token(config)
+    try:
+        return await token.info()
+    finally:
+        await token.close()
+
+
+async def test_a_changed_pin_that_was_typed_is_remembered_until_the_token_is_closed(config: TokenConfig) -> None:
+    typed = replace(config, pin_file="", pin_prompt=True)
+    token = open_token(typed, pin=buffer(PIN))
+    try:
+        await token.change_pin(buffer(NEW_PIN))
+        await token.recycle()
+        assert isinstance(await token.keys(), tuple)
+    finally:
+        await token.close()
+    assert kept(config) == {"pin": PIN}, "nobody's file was touched"
+
+
+async def test_a_pin_of_a_length_that_the_token_does_not_take_is_refused(
+    token: ManagedToken, config: TokenConfig
+) -> None:
+    info = await token.info()
+    assert 3 < info.min_pin_bytes < info.max_pin_bytes <= 255
+
+    with pytest.raises(TokenError) as caught:
+        await token.change_pin(buffer(b"abc"))
+
+    assert caught.value.code == "token.pin_length"
+    assert kept(config) == {"pin": PIN}
+    assert isinstance(await token.keys(), tuple)
+
+
+async def test_the_present_pin_is_no_new_one(token: ManagedToken) -> None:
+    with pytest.raises(TokenError) as caught:
+        await token.change_pin(buffer(PIN))
+
+    assert caught.value.code == "token.pin_new"
+
+
+async def test_a_refused_pin_changes_nothing(config: TokenConfig, token: ManagedToken) -> None:
+    write_pin(config, b"000000")
+
+    codes = []
+    for _ in range(2):
+        with pytest.raises(TokenError) as caught:
+            await token.change_pin(buffer(NEW_PIN))
+        codes.append(caught.value.code)
+
+    assert codes == ["token.pin_incorrect", "token.pin_blocked"]
+    assert kept(config) == {"pin": b"000000"}
 
 
 async def test_a_refused_pin_makes_no_key(config: TokenConfig, token: ManagedToken, tmp_path: Path) -> None:

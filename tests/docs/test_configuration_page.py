@@ -8,6 +8,7 @@ import pytest
 
 from privyseal.agent.config import load_agent_config, token_config
 from privyseal.client.config import load_client_config
+from privyseal.errors import ConfigError
 from privyseal.hub.config import load_hub_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,21 @@ def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
 
     assert [key.level for key in config.key] == ["pinned"]
     assert [token_config(table, tmp_path).module.startswith("/usr/lib/") for table in config.token] == [True, True]
+
+
+def test_every_pin_source_of_the_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
+    lines = re.findall(r"(?m)^# (pin_\w+ = .*)$", blocks[AGENT])
+    assert [line.split(" ")[0] for line in lines] == ["pin_credential", "pin_keyring", "pin_prompt"]
+
+    for line in lines:
+        text = re.sub(r'(?m)^pin_file = "pin".*$', line, blocks[AGENT])
+        (tmp_path / "agent.toml").write_text(text, "utf-8")
+        (token, _) = (token_config(table, tmp_path) for table in load_agent_config(tmp_path).token)
+        assert not token.pin_file
+        assert getattr(token, line.split(" ")[0])
+        (tmp_path / "agent.toml").write_text(blocks[AGENT].replace("call_seconds", f"{line}\ncall_seconds"), "utf-8")
+        with pytest.raises(ConfigError, match="one place"):
+            load_agent_config(tmp_path)
 
 
 def test_client_example_is_read(blocks: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lab.fault_shim import FaultyToken, around
 from lab.module_probe import ModuleProbe, probing
-from lab.shim_orders import aborts, at, chance, crashes_after, delays, every, first, hangs, returns
+from lab.shim_orders import aborts, at, chance, crashes_after, delays, every, first, hangs, hangs_after, returns
 from privyseal.tokens.cryptoki_types import PROTOTYPES
 from softhsm import fresh_softhsm
 
@@ -50,6 +50,16 @@ def test_each_function_can_crash_after_its_work(faulty: FaultyToken, probe: Modu
         probe.ask("raw", function)
 
     assert caught.value.args == (-SIGSEGV,)
+
+
+@pytest.mark.parametrize("function", PROTOTYPES)
+def test_each_function_can_hang_after_its_work(faulty: FaultyToken, probe: ModuleProbe, function: str) -> None:
+    faulty.break_with(hangs_after(function))
+
+    with pytest.raises(TimeoutError):
+        probe.ask("raw", function, seconds=0.3)
+
+    assert (faulty.calls(function), faulty.calls(f"{function}-done")) == (1, 1)
 
 
 def test_a_crash_after_the_work_leaves_a_signature_that_nobody_got(faulty: FaultyToken, probe: ModuleProbe) -> None:

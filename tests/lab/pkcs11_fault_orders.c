@@ -28,6 +28,7 @@ static const struct {
     {"hang", HANG, NO_ARGUMENT, {-1, -1}},
     {"abort", ABORT, NO_ARGUMENT, {-1, -1}},
     {"segv", SEGV, NO_ARGUMENT, {-1, -1}},
+    {"late", LATE, NO_ARGUMENT, {-1, -1}},
     {"empty", EMPTY, NO_ARGUMENT, {AT_C_GetSlotList, AT_C_GetSlotList}},
     {"flags", FLAGS, HEXADECIMAL, {AT_C_GetSlotInfo, AT_C_GetTokenInfo}},
     {"maker", MAKER, NAME, {AT_C_GetTokenInfo, AT_C_GetTokenInfo}},

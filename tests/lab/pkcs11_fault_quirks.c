@@ -63,7 +63,8 @@ static int answer_removed(struct call *call) {
 }
 
 static int counts_pin(const struct call *call) {
-  return call->place == AT_C_Login && (call->argument[1] == USER || call->argument[1] == CONTEXT_SPECIFIC);
+  int is_login = call->place == AT_C_Login && (call->argument[1] == USER || call->argument[1] == CONTEXT_SPECIFIC);
+  return is_login || call->place == AT_C_SetPIN;
 }
 
 int quirk_answers(struct call *call, const struct quirks *quirks) {

@@ -13,6 +13,7 @@
  *   rv HEX    return it, without calling the real function     once HEX  the same, and remove the control file
  *   hang      never return                                     abort     before the real function
  *   segv      crash after the real function                    delay MS  first wait; goes together with another order
+ *   late      never return, after the real function
  *   empty     (C_GetSlotList) no slots
  *   flags HEX (C_GetSlotInfo, C_GetTokenInfo) set these too    maker NAME  (C_GetTokenInfo) another manufacturer
  *   small     (C_Sign) want a larger buffer than was given     short       (C_Sign) give one byte less than there is
@@ -32,7 +33,8 @@
  *   removed                    no token; sessions that a call finds open are lost for good
  *
  * The log has a line "FUNCTION" for a call, for C_Sign "C_Sign data=HEX" with the last 32 bytes of what was to be
- * signed, and "signed=HEX" once the real module has made the signature.
+ * signed, and "signed=HEX" once the real module has made the signature. A call that is `late` has a line "FUNCTION-done"
+ * once the real module has done its work.
  */
 
 #include <dlfcn.h>
@@ -109,6 +111,12 @@ static int order_answers(struct call *call, const struct script *script) {
 static void order_follows(const struct call *call, const struct script *script) {
   if (script->action == SEGV) {
     raise(SIGSEGV);
+  }
+  if (script->action == LATE) {
+    log_line(call->name, "-done", NULL);
+    for (;;) {
+      pause();
+    }
   }
   if (call->rv != RV_OK) {
     return;

@@ -27,6 +27,7 @@ enum { FUNCTIONS = 68, ARGUMENTS = 8 };
   X(C_GetSlotList, 4, (word a, word b, word c), a, b, c)                                                    \
   X(C_GetSlotInfo, 5, (word a, word b), a, b)                                                               \
   X(C_GetTokenInfo, 6, (word a, word b), a, b)                                                              \
+  X(C_SetPIN, 11, (word a, word b, word c, word d, word e), a, b, c, d, e)                                  \
   X(C_OpenSession, 12, (word a, word b, word c, word d, word e), a, b, c, d, e)                             \
   X(C_CloseSession, 13, (word a), a)                                                                        \
   X(C_CloseAllSessions, 14, (word a), a)                                                                    \
@@ -66,7 +67,7 @@ struct call {
 
 /* orders.c: what the control file wants of one call. */
 
-enum action { NOTHING, RETURN, ONCE, HANG, ABORT, SEGV, EMPTY, FLAGS, MAKER, SMALL, SHORT };
+enum action { NOTHING, RETURN, ONCE, HANG, ABORT, SEGV, LATE, EMPTY, FLAGS, MAKER, SMALL, SHORT };
 
 struct quirks {
   int has_empty, has_busy, has_cap, has_pin_counter, is_removed;

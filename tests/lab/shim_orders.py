@@ -54,6 +54,11 @@ def crashes_after(function: str, when: str = ALWAYS) -> str:
     return _order(function, "segv", when)
 
 
+def hangs_after(function: str, when: str = ALWAYS) -> str:
+    """Do the work, then never return; the log has `FUNCTION-done` in between."""
+    return _order(function, "late", when)
+
+
 def delays(function: str, ms: int, when: str = ALWAYS) -> str:
     """Wait, then go on with another order that is due, or with the work."""
     return _order(function, "delay", str(ms), when)

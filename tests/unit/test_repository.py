@@ -25,7 +25,10 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 #: Modules that may catch everything: the last boundary before a caller, where a traceback would leak.
-CATCHES_ALL = {"src/privyseal/hub/http/routes.py": "an unforeseen error becomes a problem document without details"}
+CATCHES_ALL = {
+    "src/privyseal/hub/http/routes.py": "an unforeseen error becomes a problem document without details",
+    "src/privyseal/tokens/keyring_pin.py": "a keyring's own error ends the process that asked it, without its text",
+}
 
 #: Words of docs/glossary.md's "never say" column, as far as a pattern can tell the word from its honest uses:
 #: pattern, where it is banned, what to say instead.

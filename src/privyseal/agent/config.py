@@ -70,6 +70,11 @@ class AgentFiles(msgspec.Struct, frozen=True):
         return self.directory / "journal.db"
 
     @property
+    def control(self) -> Path:
+        """Socket of the running agent, for commands."""
+        return self.directory / "control.sock"
+
+    @property
     def pin_journal(self) -> Path:
         """PIN attempts."""
         return self.directory / "pin-journal"
@@ -98,6 +103,9 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     serial: str = ""
     slot: int | None = None
     pin_file: str = ""
+    pin_credential: str = ""
+    pin_keyring: str = ""
+    pin_prompt: bool = False
     hardware: bool | None = None
     counter: CounterKind = "none"
     count_seconds: float = 3600.0
@@ -194,7 +202,7 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
     """The same from text; `path` is where it stands, for messages.
 
     Raises:
-        ConfigError: `config.malformed`.
+        ConfigError: `config.malformed`, `config.token`.
     """
     try:
         config = msgspec.convert(tomllib.loads(text), AgentConfig)
@@ -207,6 +215,8 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ConfigError("config.malformed", f"{path}: two of one {kind}: {', '.join(sorted(twice))}")
+    for token in config.token:
+        token_config(token, path.parent)
     for key in config.key:
         if not is_name(key.profile):
             raise ConfigError("config.malformed", f"{path}: {key.profile!r} cannot be a key profile: {NAME_RULE}")
@@ -250,6 +260,9 @@ def token_config(table: TokenTable, directory: Path) -> TokenConfig:
         serial=table.serial,
         slot=table.slot,
         pin_file=absolute(table.pin_file),
+        pin_credential=table.pin_credential,
+        pin_keyring=table.pin_keyring,
+        pin_prompt=table.pin_prompt,
         hardware=table.hardware,
         counter=table.counter,
         environment=table.environment,

@@ -16,7 +16,8 @@ from privyseal.tokens.architecture import HEADER_BYTES, architectures
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.factory import open_token
 from privyseal.tokens.pin import read_pin_file
-from privyseal.tokens.pin_journal import PinJournal
+from privyseal.tokens.pin_journal import PinJournal, journal_name
+from privyseal.tokens.pin_supply import read_credential
 
 __all__ = ["LookedAtToken", "look_at_token"]
 
@@ -59,7 +60,7 @@ async def look_at_token(config: TokenConfig, *, login: bool, pcsc: PcscPlaces) -
     try:
         info = await token.info()
         rows += [passed(name, _described(info)), _check_pin_state(config, info)]
-        rows.append(look(f"{name}: PIN journal", partial(_check_journal, config, info.serial)))
+        rows.append(look(f"{name}: PIN journal", partial(_check_journal, config, journal_name(info))))
         if config.counter != "none":
             rows.append(await _check_counter(config, token))
         if login:
@@ -127,9 +128,22 @@ def _check_module(config: TokenConfig) -> Row:
 
 def _check_pin_file(config: TokenConfig) -> Row:
     subject = f"token {config.name}: PIN file"
+    if config.pin_credential:
+        if "CREDENTIALS_DIRECTORY" not in os.environ:
+            return skipped(
+                subject,
+                f"the PIN is systemd credential {config.pin_credential!r}, which its service alone is given",
+                "the agent's log says whether the token took the PIN: journalctl -u privyseal-agent",
+            )
+        read_credential(config.pin_credential).wipe()
+        return passed(subject, f"credential {config.pin_credential}: one line")
+    if config.pin_keyring:
+        return skipped(subject, f"the PIN is in the keyring, as {config.pin_keyring}", "--login asks it")
     if not config.pin_file:
         return skipped(
-            subject, "none is configured", "hand the PIN in after each start, or set `pin_file` in agent.toml"
+            subject,
+            "none is configured",
+            f"hand the PIN in after each start: privyseal token unlock {config.name} --dir DIR --prompt",
         )
     if _CREDENTIALS in Path(config.pin_file).parents and "CREDENTIALS_DIRECTORY" not in os.environ:
         return skipped(
@@ -144,7 +158,7 @@ def _check_pin_file(config: TokenConfig) -> Row:
 
 def _unlock(config: TokenConfig) -> str:
     command = f"privyseal token unlock {config.name} --dir {Path(config.journal).parent}"
-    return f"make sure of the PIN in the vendor's own tool, then: {command}, and restart the agent"
+    return f"make sure of the PIN in the vendor's own tool, then: {command}"
 
 
 def _described(info: TokenInfo) -> str:

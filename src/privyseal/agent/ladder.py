@@ -70,6 +70,8 @@ _PIN_CODES: Final = frozenset(
         "token.pin_blocked",
         "token.pin_missing",
         "token.pin_file",
+        "token.pin_credential",
+        "token.pin_keyring",
         "token.pin_journal",
     }
 )

@@ -7,10 +7,19 @@ from typing import Literal, Protocol
 
 from privyseal.pki.mechanism import Mechanism
 
-__all__ = ["KeyCounter", "KeyKind", "ManagedToken", "PinState", "ReaderUse", "Token", "TokenInfo", "TokenKey"]
+__all__ = ["KeyCounter", "KeyKind", "ManagedToken", "PinState", "ReaderUse", "Secret", "Token", "TokenInfo", "TokenKey"]
 
 #: Keys that can be made on a token: RSA by its size, ECDSA by its curve.
 KeyKind = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
+
+
+class Secret(Protocol):
+    """A PIN in memory that can be wiped."""
+
+    @property
+    def view(self) -> memoryview:
+        """Its bytes, without a copy."""
+        ...
 
 
 class PinState(Enum):
@@ -28,6 +37,7 @@ class TokenInfo:
 
     Attributes:
         hardware: False for a key in a file (the software token, SoftHSM2); shown wherever the token is shown.
+        min_pin_bytes, max_pin_bytes: Between which lengths the token takes a PIN.
     """
 
     label: str
@@ -36,6 +46,8 @@ class TokenInfo:
     model: str
     hardware: bool
     pin_state: PinState
+    min_pin_bytes: int = 1
+    max_pin_bytes: int = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,5 +183,22 @@ class ManagedToken(Token, Protocol):
         Raises:
             TokenError: as `Token.keys`, and `token.key_not_found`, `token.certificate` if one cannot be read,
                 `token.failed` with the function `C_CreateObject` or `C_OpenSession` if the token takes none.
+        """
+        ...
+
+    async def change_pin(self, new: Secret) -> None:
+        """Give the token another user PIN. Logs in with the present one first; both are journalled like a login.
+
+        From then on the new PIN is used: a PIN file holds it; from elsewhere the PIN is remembered until the token is
+        closed, and whoever changed it puts it there.
+
+        Args:
+            new: The new PIN; may be wiped once this has returned or raised, also by being cancelled.
+
+        Raises:
+            TokenError: as `Token.keys`, and `token.pin_length`, `token.pin_new` if the token does not take the new PIN,
+                `token.pin_file` if the PIN file cannot be rewritten. After `token.timeout`, `token.crashed` or
+                `token.failed` the PIN may have been changed: the next login finds out without another wrong attempt
+                than the journal allows.
         """
         ...

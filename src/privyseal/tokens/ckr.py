@@ -171,10 +171,10 @@ _CODES: Final[dict[Rv | None, str]] = {
 }
 
 _HINTS: Final = {
-    "token.pin_incorrect": "put the right PIN in place, then: privyseal token unlock; restart the agent",
-    "token.pin_expired": "set a new PIN with the vendor's tool, then: privyseal token unlock; restart the agent",
+    "token.pin_incorrect": "put the right PIN in place, then: privyseal token unlock NAME --dir DIR",
+    "token.pin_expired": "set a new PIN with the vendor's tool, then: privyseal token unlock NAME --dir DIR",
     "token.pin_missing": "set a user PIN with the vendor's tool",
-    "token.pin_locked": "unlock it with the vendor's tool (SO PIN, PUK), then: privyseal token unlock; restart agent",
+    "token.pin_locked": "unlock it with the vendor's tool (SO PIN, PUK), then: privyseal token unlock NAME --dir DIR",
     "token.not_found": "check that the token is plugged in and that no other program holds it",
     "token.key_not_found": "list the token's keys; the key may have been deleted or renamed",
     "token.session_lost": "another program may share the token, or it was re-inserted; try again",

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a token's adapter must be told. Holds names and paths only, never a PIN."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from privyseal.errors import ConfigError
 from privyseal.tokens.counters import CounterKind
 
 __all__ = ["TokenConfig"]
+
+#: systemd.exec(5): a file name; ours begin with no dot.
+_CREDENTIAL: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +26,10 @@ class TokenConfig:
         path: Directory of a software token.
         module: Path of a PKCS#11 module.
         token_label, serial, slot: Which token of the module; all that are given must match, one token only.
-        pin_file: File that holds the PIN; empty if the PIN is handed in with `unlock`.
+        pin_file: File that holds the PIN. At most one of the four is given; none if the token asks for no PIN.
+        pin_credential: Name of a systemd credential that holds it.
+        pin_keyring: `service/account` in the keyring of the user's session.
+        pin_prompt: A person hands it in after each start, with `unlock`.
         hardware: Whether the token is hardware, where the module does not tell; SoftHSM2 never is.
         counter: What signature counter its card keeps, if it does; read through pcscd, beside the module.
         environment: Variables for the module (such as SOFTHSM2_CONF). Whoever may look at the worker process
@@ -45,6 +52,9 @@ class TokenConfig:
     serial: str = ""
     slot: int | None = None
     pin_file: str = ""
+    pin_credential: str = ""
+    pin_keyring: str = ""
+    pin_prompt: bool = False
     hardware: bool | None = None
     counter: CounterKind = "none"
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +75,7 @@ class TokenConfig:
             raise self._error("a software token has no `counter`: one in a file would prove nothing")
         if not self.journal:
             raise self._error("`journal` is missing: PIN attempts must be remembered across restarts")
+        self._check_pin_source()
         for name in ("start_seconds", "call_seconds", "sign_seconds", "generate_seconds", "close_seconds"):
             if not 0 < getattr(self, name) <= 86_400:
                 raise self._error(f"`{name}` must be above 0 and at most a day")
@@ -73,6 +84,16 @@ class TokenConfig:
         for key, value in self.environment.items():
             if not key or "=" in key or "\0" in key + value:
                 raise self._error(f"environment variable {key!r} has a name or value that no process can have")
+
+    def _check_pin_source(self) -> None:
+        given = [name for name in ("pin_file", "pin_credential", "pin_keyring", "pin_prompt") if getattr(self, name)]
+        if len(given) > 1:
+            raise self._error(f"the PIN comes from one place, not from {' and '.join(f'`{name}`' for name in given)}")
+        if self.pin_credential and not _CREDENTIAL.fullmatch(self.pin_credential):
+            raise self._error(f"`pin_credential` {self.pin_credential!r} is not the name of a systemd credential")
+        service, _, account = self.pin_keyring.partition("/")
+        if self.pin_keyring and not (service and account):
+            raise self._error(f'`pin_keyring` {self.pin_keyring!r} is not of the form "service/account"')
 
     def _error(self, message: str) -> ConfigError:
         return ConfigError("config.token", f"token {self.name!r}: {message}", hint="see `privyseal config check`")

@@ -24,6 +24,7 @@ from privyseal.tokens.cryptoki_types import (
     SlotInfo,
     TokenInfo,
 )
+from privyseal.tokens.pin import MAX_PIN_BYTES, PinBuffer
 
 __all__ = ["Module", "Template", "TokenDescription"]
 
@@ -51,12 +52,19 @@ class TokenDescription:
     model: str
     serial: str
     flags: int
+    min_pin_bytes: int
+    max_pin_bytes: int
 
 
 def _text(field: Sequence[int]) -> str:
     """A padded CK_UTF8CHAR array (blanks, or NUL from some); what could drive a terminal is replaced."""
     text = bytes(field).rstrip(b" \x00").decode("utf-8", errors="replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _length(value: int, otherwise: int) -> int:
+    """A length in CK_TOKEN_INFO; some modules leave it at zero or say that they do not know."""
+    return value if 0 < value <= MAX_PIN_BYTES else otherwise
 
 
 def _records(template: Template) -> "tuple[ctypes.Array[AttributeRecord], object]":
@@ -173,6 +181,8 @@ class Module:
             model=_text(info.model),
             serial=_text(info.serialNumber),
             flags=int(info.flags),
+            min_pin_bytes=_length(info.ulMinPinLen, 1),
+            max_pin_bytes=_length(info.ulMaxPinLen, MAX_PIN_BYTES),
         )
 
     def open_session(self, slot: int, *, writable: bool = False) -> int:
@@ -189,6 +199,10 @@ class Module:
     def login(self, session: int, user_type: int, pin_address: int, pin_bytes: int) -> None:
         """C_Login with a PIN that stays where it is: only its address is handed over."""
         self._call("C_Login", session, user_type, pin_address, pin_bytes)
+
+    def set_pin(self, session: int, old: PinBuffer, new: PinBuffer) -> None:
+        """C_SetPIN of the user that is logged in, with both PINs where they are."""
+        self._call("C_SetPIN", session, old.address, len(old), new.address, len(new))
 
     def find(self, session: int, *template: tuple[int, bytes]) -> tuple[int, ...]:
         """Handles of the objects that have these attributes; at most 1024."""

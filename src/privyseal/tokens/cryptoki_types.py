@@ -147,7 +147,10 @@ class TokenInfo(Structure):
         ("model", ctypes.c_ubyte * 16),
         ("serialNumber", ctypes.c_ubyte * 16),
         ("flags", ULONG),
-        ("counts", ULONG * 10),  # session counts, PIN lengths, memory sizes: not used
+        ("sessions", ULONG * 4),  # how many there are and may be: not used
+        ("ulMaxPinLen", ULONG),
+        ("ulMinPinLen", ULONG),
+        ("memory", ULONG * 4),  # sizes: not used
         ("hardwareVersion", Version),
         ("firmwareVersion", Version),
         ("utcTime", ctypes.c_ubyte * 16),
@@ -193,6 +196,7 @@ PROTOTYPES: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "C_GetSlotList": (4, (ctypes.c_ubyte, ULONG_P, ULONG_P)),
     "C_GetSlotInfo": (5, (ULONG, ctypes.POINTER(SlotInfo))),
     "C_GetTokenInfo": (6, (ULONG, ctypes.POINTER(TokenInfo))),
+    "C_SetPIN": (11, (ULONG, BYTES, ULONG, BYTES, ULONG)),
     "C_OpenSession": (12, (ULONG, ULONG, ctypes.c_void_p, ctypes.c_void_p, ULONG_P)),
     "C_CloseSession": (13, (ULONG,)),
     "C_Login": (18, (ULONG, ULONG, BYTES, ULONG)),

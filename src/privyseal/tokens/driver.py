@@ -6,6 +6,7 @@ from typing import Protocol
 
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
+from privyseal.tokens.pin import PinBuffer
 
 __all__ = ["Driver", "Progress"]
 
@@ -42,6 +43,10 @@ class Driver(Protocol):
 
     def store_certificates(self, *, key_id: bytes, chain: tuple[bytes, ...]) -> None:
         """See `privyseal.ports.token.ManagedToken.store_certificates`."""
+        ...
+
+    def change_pin(self, new: PinBuffer) -> None:
+        """See `privyseal.ports.token.ManagedToken.change_pin`."""
         ...
 
     def reinitialize(self) -> None:

@@ -2,7 +2,8 @@
 """Messages between supervisor and worker: a big-endian u32 length, then one MessagePack map.
 
 The supervisor speaks first (`Open`), then one call at a time; the worker answers each with one answer or a
-`Failure`, and says `Progress` in between. A PIN is never inside a frame: its bytes follow `Open` as they are.
+`Failure`, and says `Progress` in between. A PIN is never inside a frame: its bytes follow `Open` or
+`ChangePinCall` as they are.
 """
 
 import struct
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "Answer",
     "Call",
+    "ChangePinCall",
     "CloseCall",
     "CountersAnswer",
     "CountersCall",
@@ -90,6 +92,12 @@ class StoreCall(msgspec.Struct, frozen=True, kw_only=True, tag="store"):
     chain: tuple[bytes, ...]
 
 
+class ChangePinCall(msgspec.Struct, frozen=True, kw_only=True, tag="change-pin"):
+    """`ManagedToken.change_pin`. `pin_bytes` bytes of the new PIN follow the frame."""
+
+    pin_bytes: int
+
+
 class CountersCall(msgspec.Struct, frozen=True, tag="counters"):
     """`Token.counters`."""
 
@@ -119,7 +127,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Answer to `Open`, `StoreCall`, `ReinitializeCall` and `CloseCall`."""
+    """Answer to `Open`, `StoreCall`, `ChangePinCall`, `ReinitializeCall` and `CloseCall`."""
 
 
 class InfoAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="info"):
@@ -205,6 +213,7 @@ Call = (
     | SignCall
     | GenerateCall
     | StoreCall
+    | ChangePinCall
     | CountersCall
     | ReaderUseCall
     | ReinitializeCall

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The PIN in memory, and where it comes from (DESIGN §6, promise 8).
+"""The PIN in memory, and in a file (DESIGN §6, promise 8).
 
 A `PinBuffer` is one anonymous page: locked against swapping, left out of core files and of forked children,
 wiped when it is no longer needed. What Python cannot do: the interpreter's own copies. Only the software
@@ -12,18 +12,21 @@ import contextlib
 import ctypes
 import mmap
 import os
+import resource
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from privyseal.errors import TokenError
 
-__all__ = ["MAX_PIN_BYTES", "PinBuffer", "PinSupply", "read_pin_file"]
+__all__ = ["MAX_PIN_BYTES", "PinBuffer", "leave_no_core", "read_pin_file"]
 
 #: Longer than any token's ulMaxPinLen that is known.
 MAX_PIN_BYTES: Final = 255
+
+_PR_SET_DUMPABLE: Final = 4
 
 
 class PinBuffer:
@@ -87,6 +90,23 @@ class PinBuffer:
             self._length += got
         self._check("the PIN that was handed in")
 
+    async def receive(self, receive: Callable[[memoryview], Awaitable[int]], length: int) -> None:
+        """The same from a connection: `receive` puts what has come into the memory given, and says how much it was.
+
+        Raises:
+            TokenError: as `read`.
+        """
+        self.wipe()
+        if length > MAX_PIN_BYTES:
+            raise TokenError("token.pin_file", f"the PIN is longer than {MAX_PIN_BYTES} bytes")
+        target = memoryview(self._array).cast("B")
+        while self._length < length:
+            got = await receive(target[self._length : length])
+            if got == 0:
+                raise TokenError("token.pin_missing", "the connection ended before the whole PIN had arrived")
+            self._length += got
+        self._check("the PIN that was handed in")
+
     def read_file(self, descriptor: int, name: str) -> None:
         """Read a PIN file straight into the page; one line ending at its end is not part of the PIN.
 
@@ -129,6 +149,13 @@ class PinBuffer:
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a PIN buffer is not for copying or pickling")
+
+
+def leave_no_core() -> None:
+    """This process leaves no core file, and no other of the same user may attach to it (prctl(2), Linux)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def read_pin_file(path: str) -> PinBuffer:
@@ -182,33 +209,3 @@ def _check_permissions(descriptor: int, path: str) -> None:
             f"PIN file {path} has mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may use it",
             hint=f"chmod 0600 {path}; if somebody may have read it, change the PIN",
         )
-
-
-class PinSupply:
-    """Where a driver gets the PIN from: a file, read anew for each login, or what a person handed in."""
-
-    def __init__(self, *, pin_file: str, prompted: PinBuffer | None) -> None:
-        self._pin_file = pin_file
-        self._prompted = prompted
-
-    @contextlib.contextmanager
-    def pin(self) -> Iterator[PinBuffer]:
-        """The PIN, for as long as the context lasts.
-
-        Raises:
-            TokenError: `token.pin_missing` if there is none; as `read_pin_file`.
-        """
-        if self._prompted is not None:
-            yield self._prompted
-            return
-        if not self._pin_file:
-            raise TokenError(
-                "token.pin_missing",
-                "the token needs its PIN, and none was given",
-                hint="configure `pin_file`, or hand the PIN in with `privyseal token unlock`",
-            )
-        pin = read_pin_file(self._pin_file)
-        try:
-            yield pin
-        finally:
-            pin.wipe()

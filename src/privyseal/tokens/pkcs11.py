@@ -15,15 +15,17 @@ from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens.card_side import CardSide
-from privyseal.tokens.ckr import Ckr, Rv
+from privyseal.tokens.ckr import Ckr
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.cryptoki import Module, TokenDescription
 from privyseal.tokens.cryptoki_types import SlotFlags, TokenFlags, UserType
 from privyseal.tokens.driver import Progress
-from privyseal.tokens.pin import PinBuffer, PinSupply
-from privyseal.tokens.pin_journal import Outcome, PinJournal
+from privyseal.tokens.pin import PinBuffer
+from privyseal.tokens.pin_journal import PinJournal, journal_name
+from privyseal.tokens.pin_supply import PinSupply
 from privyseal.tokens.pkcs11_keys import PrivateKeyObject, read_keys
 from privyseal.tokens.pkcs11_make import create_certificates, generate_key_pair
+from privyseal.tokens.pkcs11_pin import Pkcs11Pin
 from privyseal.tokens.remedies import Remedy, remedy_for
 from privyseal.tokens.scan import is_software
 from privyseal.tokens.token_objects import digest_info, ecdsa_sig_value, pin_state, signature_bytes
@@ -37,18 +39,6 @@ _CKM_ECDSA: Final = 0x1041
 
 _SESSION_STAYS: Final = frozenset({Remedy.RETRY, Remedy.GIVE_UP})
 
-#: What C_Login's errors say of the PIN, beside those that are about it. What is not named leaves its outcome unknown:
-#: the token may have counted.
-_LOGIN_OUTCOMES: Final[dict[int, Outcome]] = {
-    # These tell of something that was already so when the function was invoked (§5.1), before it saw a PIN.
-    Rv.USER_ALREADY_LOGGED_IN: "not-judged",
-    Rv.SESSION_HANDLE_INVALID: "not-judged",
-    Rv.TOKEN_NOT_PRESENT: "not-judged",
-    Rv.CRYPTOKI_NOT_INITIALIZED: "not-judged",
-    Rv.ARGUMENTS_BAD: "not-judged",
-    Rv.FUNCTION_NOT_SUPPORTED: "not-judged",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
@@ -56,11 +46,6 @@ class _Session:
     slot: int
     serial: str
     keys: tuple[PrivateKeyObject, ...]
-
-
-def _name_of(description: TokenDescription) -> str:
-    """Under which name the PIN journal knows a token."""
-    return description.serial or description.label
 
 
 def _key_of(session: _Session, key_id: bytes) -> PrivateKeyObject:
@@ -79,7 +64,7 @@ class Pkcs11Driver:
 
     def __init__(self, config: TokenConfig, *, supply: PinSupply, journal: PinJournal, progress: Progress) -> None:
         self._config = config
-        self._supply = supply
+        self._pin = Pkcs11Pin(supply=supply, journal=journal, progress=progress)
         self._journal = journal
         self._progress = progress
         self._card = CardSide(config.counter)
@@ -119,6 +104,8 @@ class Pkcs11Driver:
             model=description.model,
             hardware=self._is_hardware(slot, description),
             pin_state=pin_state(description.flags),
+            min_pin_bytes=description.min_pin_bytes,
+            max_pin_bytes=description.max_pin_bytes,
         )
 
     def _present_token(self, slot: int) -> TokenDescription:
@@ -166,6 +153,19 @@ class Pkcs11Driver:
                 create_certificates(self._module, handle, key=key, chain=chain, progress=self._progress)
 
         self._on_session(store)
+
+    def change_pin(self, new: PinBuffer) -> None:
+        """See `Driver.change_pin`."""
+
+        def change(session: _Session) -> None:
+            with self._writable(session) as handle:
+                self._pin.change(self._module, handle, session.slot, new)
+
+        # A login of now: a session may be older than what its PIN's source holds.
+        self._drop_session()
+        self._on_session(change)
+        self._drop_session()
+        self._on_session(lambda _: None)  # what the source holds now must open the token
 
     def counters(self) -> tuple[KeyCounter, ...]:
         """See `Driver.counters`."""
@@ -303,7 +303,7 @@ class Pkcs11Driver:
     def _open_session(self) -> _Session:
         slot = self._find_slot()
         handle = self._module.open_session(slot)
-        self._session = _Session(handle=handle, slot=slot, serial=_name_of(self._module.token(slot)), keys=())
+        self._session = _Session(handle=handle, slot=slot, serial=journal_name(self._module.token(slot)), keys=())
         try:
             self._login(self._session)
             self._session = self._with_keys(self._session)
@@ -326,35 +326,8 @@ class Pkcs11Driver:
                 self._module.close_session(handle)
 
     def _login(self, session: _Session) -> None:
-        if not self._module.token(session.slot).flags & TokenFlags.LOGIN_REQUIRED:
-            return
-        with self._supply.pin() as pin:
-            if self._present(session, UserType.USER, pin):
-                self._accepted_pin = pin.copy()
-
-    def _present(self, session: _Session, user_type: int, pin: PinBuffer) -> bool:
-        """C_Login, journalled (DESIGN promise 5). False if the token was logged in and looked at no PIN."""
-        description = self._module.token(session.slot)
-        with self._journal.attempt(
-            serial=_name_of(description),
-            pin=pin,
-            pin_state=pin_state(description.flags),
-        ) as attempt:
-            self._progress("C_Login")
-            try:
-                self._module.login(session.handle, user_type, pin.address, len(pin))
-            except Ckr as error:
-                outcome = _LOGIN_OUTCOMES.get(error.ckr)
-                if remedy_for(error.ckr, in_sign=False) is Remedy.NEVER:
-                    outcome = "refused"
-                if outcome is not None:
-                    attempt.conclude(outcome)
-                if error.ckr == Rv.USER_ALREADY_LOGGED_IN:
-                    return False
-                raise
-            attempt.conclude("accepted")
-            self._progress("")  # what fails from here on did not fail in C_Login
-            return True
+        if self._module.token(session.slot).flags & TokenFlags.LOGIN_REQUIRED:
+            self._accepted_pin = self._pin.login(self._module, session.handle, session.slot)
 
     def _with_keys(self, session: _Session) -> _Session:
         return replace(session, keys=read_keys(self._module, session.handle))
@@ -371,7 +344,9 @@ class Pkcs11Driver:
         if key.always_authenticate:
             if self._accepted_pin is None:
                 raise TokenError("token.pin_missing", "the key asks for the PIN, and none was accepted before")
-            self._present(session, UserType.CONTEXT_SPECIFIC, self._accepted_pin)
+            self._pin.present(
+                self._module, session.handle, session.slot, user_type=UserType.CONTEXT_SPECIFIC, pin=self._accepted_pin
+            )
         self._progress("C_Sign")
         raw = self._module.sign(session.handle, data)
         if len(raw) != length:

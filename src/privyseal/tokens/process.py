@@ -20,6 +20,7 @@ __all__ = ["WorkerProcess"]
 #: stays out of a vendor's module; what a module needs beyond this is named in the token's configuration.
 _KEPT_VARIABLES: Final = (
     "CREDENTIALS_DIRECTORY",
+    "DBUS_SESSION_BUS_ADDRESS",  # where the keyring is
     "HOME",
     "LANG",
     "LC_ALL",

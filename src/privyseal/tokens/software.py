@@ -7,10 +7,11 @@ It is not hardware and says so wherever it is shown: whoever reads its files and
     pin-check.pem    a throw-away key under the PIN, so that a PIN can be judged before there is any other key
     ID.key.pem       a private key, encrypted PKCS#8 (RFC 5958), as `openssl pkey` reads it
     ID.chain.pem     its certificates, leaf first
+
+After its PIN was changed N times, N stands in token.json and the keys are in ID.N.key.pem and pin-check.N.pem: one
+rename puts all of them in force.
 """
 
-import contextlib
-import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,16 +27,18 @@ from privyseal.pki.mechanism import Mechanism, hash_algorithm
 from privyseal.ports.token import KeyCounter, KeyKind, PinState, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.driver import Progress
-from privyseal.tokens.pin import PinBuffer, PinSupply
+from privyseal.tokens.files import replace_private
+from privyseal.tokens.pin import MAX_PIN_BYTES, PinBuffer
 from privyseal.tokens.pin_journal import PinJournal
-from privyseal.tokens.token_objects import free_key_id, key_taken, signature_bytes
+from privyseal.tokens.pin_supply import PinSupply
+from privyseal.tokens.token_objects import check_new_pin, free_key_id, key_taken, signature_bytes
 
 __all__ = ["SoftwareDriver", "create_software_token", "generate_key", "set_certificates"]
 
 _PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 _INDEX: Final = "token.json"
-_PIN_CHECK: Final = "pin-check.pem"
+_MIN_PIN_BYTES: Final = 4
 _MAX_FILE_BYTES: Final = 256 * 1024
 _KeyId = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,32}$")]
 
@@ -51,6 +54,25 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     serial: str
     keys: tuple[_Key, ...] = ()
+    pin_changes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def secret_files(self) -> tuple[str, ...]:
+        """Names of the files under the PIN, the one that judges it first."""
+        return (self.pin_check, *(self.key_file(key.id) for key in self.keys))
+
+    @property
+    def pin_check(self) -> str:
+        """Name of the file that judges a PIN."""
+        return f"pin-check{self._infix}.pem"
+
+    def key_file(self, key_id: str) -> str:
+        """Name of the file with a private key."""
+        return f"{key_id}{self._infix}.key.pem"
+
+    @property
+    def _infix(self) -> str:
+        return f".{self.pin_changes}" if self.pin_changes else ""
 
 
 def create_software_token(directory: Path, *, pin: bytes, label: str) -> None:
@@ -65,9 +87,9 @@ def create_software_token(directory: Path, *, pin: bytes, label: str) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise ConfigError("config.token", f"{directory} is not empty; a new software token needs its own directory")
-        _write(directory / _PIN_CHECK, _encrypted(ec.generate_private_key(ec.SECP256R1()), pin))
         index = _Index(label=label, serial=secrets.token_hex(8))
-        _write(directory / _INDEX, msgspec.json.encode(index))
+        replace_private(directory / index.pin_check, _encrypted(ec.generate_private_key(ec.SECP256R1()), pin))
+        replace_private(directory / _INDEX, msgspec.json.encode(index))
     except OSError as error:
         raise _unwritable(directory, error) from error
 
@@ -91,7 +113,7 @@ def generate_key(
         ConfigError: `config.token` if the directory cannot be written or the CKA_ID is not 1 to 32 bytes.
     """
     index = _read_index(directory)
-    _decrypt(directory / _PIN_CHECK, pin)
+    _decrypt(directory / index.pin_check, pin)
     if not 1 <= len(key_id) <= 32:
         raise ConfigError("config.token", "the CKA_ID of a software token's key has 1 to 32 bytes")
     if any(key.id == key_id.hex() for key in index.keys):
@@ -100,8 +122,10 @@ def generate_key(
     spki = _spki(private_key)
     key = _Key(id=key_id.hex(), label=label, spki=spki)
     try:
-        _write(directory / f"{key.id}.key.pem", _encrypted(private_key, pin))
-        _write(directory / _INDEX, msgspec.json.encode(msgspec.structs.replace(index, keys=(*index.keys, key))))
+        replace_private(directory / index.key_file(key.id), _encrypted(private_key, pin))
+        replace_private(
+            directory / _INDEX, msgspec.json.encode(msgspec.structs.replace(index, keys=(*index.keys, key)))
+        )
     except OSError as error:
         raise _unwritable(directory, error) from error
     return spki
@@ -132,7 +156,7 @@ def set_certificates(directory: Path, *, key_id: bytes, chain: tuple[bytes, ...]
         raise TokenError("token.certificate", f"the first certificate is not for the key with CKA_ID {key.id}")
     pem = b"".join(item.public_bytes(serialization.Encoding.PEM) for item in certificates)
     try:
-        _write(directory / f"{key.id}.chain.pem", pem)
+        replace_private(directory / f"{key.id}.chain.pem", pem)
     except OSError as error:
         raise _unwritable(directory, error) from error
 
@@ -162,6 +186,7 @@ class SoftwareDriver:
             model="software token (not hardware)",
             hardware=False,
             pin_state=PinState.OK,
+            min_pin_bytes=_MIN_PIN_BYTES,
         )
 
     def keys(self) -> tuple[TokenKey, ...]:
@@ -199,7 +224,7 @@ class SoftwareDriver:
             raise key_taken(f"the label {label!r}")
         key_id = key_id or free_key_id(lambda candidate: any(key.id == candidate.hex() for key in index.keys))
         try:
-            with self._supply.pin() as pin:
+            with self._supply.pin(self._journal.history(index.serial)) as pin:
                 self._progress("C_GenerateKeyPair")
                 spki = generate_key(self._directory, pin=bytes(pin.view), kind=kind, key_id=key_id, label=label)
         except ConfigError as error:
@@ -226,6 +251,23 @@ class SoftwareDriver:
         """Nobody can tell who else reads the files."""
         return None
 
+    def change_pin(self, new: PinBuffer) -> None:
+        """See `Driver.change_pin`."""
+        index = _read_index(self._directory)
+        self._private = None  # a login of now, with what the PIN's source holds
+        self._login(index)
+        check_new_pin(new, _MIN_PIN_BYTES, MAX_PIN_BYTES)
+        with self._supply.pin(self._journal.history(index.serial)) as old:
+            state = PinState.OK
+            with self._journal.attempt(serial=index.serial, pin=old, pin_state=state, new=new) as attempt:
+                self._supply.prepare(new)
+                self._progress("C_SetPIN")
+                _put_under(self._directory, index, bytes(old.view), bytes(new.view))
+                attempt.conclude("changed")
+                self._supply.adopt(new)
+        self._private = None
+        self._login(_read_index(self._directory))
+
     def close(self) -> None:
         """See `Driver.close`."""
         self._private = None
@@ -233,18 +275,36 @@ class SoftwareDriver:
     def _login(self, index: _Index) -> dict[str, _PrivateKey]:
         if self._private is not None and self._private.keys() == {key.id for key in index.keys}:
             return self._private
-        with self._supply.pin() as pin:
+        with self._supply.pin(self._journal.history(index.serial)) as pin:
             with self._journal.attempt(serial=index.serial, pin=pin, pin_state=PinState.OK) as attempt:
                 self._progress("C_Login")
                 secret = bytes(pin.view)  # cryptography takes nothing else; freed, not wiped
                 try:
-                    _decrypt(self._directory / _PIN_CHECK, secret)
+                    _decrypt(self._directory / index.pin_check, secret)
                 except TokenError as error:
                     attempt.conclude("refused" if error.code == "token.pin_incorrect" else "not-judged")
                     raise
                 attempt.conclude("accepted")
-            self._private = {key.id: _decrypt(self._directory / f"{key.id}.key.pem", secret) for key in index.keys}
+                self._supply.accepted()
+            self._private = {key.id: _decrypt(self._directory / index.key_file(key.id), secret) for key in index.keys}
         return self._private
+
+
+def _put_under(directory: Path, index: _Index, old: bytes, new: bytes) -> None:
+    """Encrypt everything once more, under another PIN; the index says when that is in force.
+
+    Raises:
+        TokenError: `token.failed` if the directory cannot be written; the PIN may have been changed all the same.
+    """
+    changed = msgspec.structs.replace(index, pin_changes=index.pin_changes + 1)
+    try:
+        for source, target in zip(index.secret_files, changed.secret_files, strict=True):
+            replace_private(directory / target, _encrypted(_decrypt(directory / source, old), new))
+        replace_private(directory / _INDEX, msgspec.json.encode(changed))
+        for name in index.secret_files:
+            (directory / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise TokenError("token.failed", _unwritable(directory, error).message) from error
 
 
 def _new_key(kind: KeyKind) -> _PrivateKey:
@@ -280,7 +340,7 @@ def _decrypt(path: Path, pin: bytes) -> _PrivateKey:
         raise TokenError(
             "token.pin_incorrect",
             f"{path} does not open with this PIN",
-            hint="put the right PIN in place, then: privyseal token unlock; restart the agent",
+            hint="put the right PIN in place, then: privyseal token unlock NAME --dir DIR",
         ) from error
     if not isinstance(private_key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise TokenError("token.failed", f"{path} holds a key that is neither RSA nor ECDSA")
@@ -318,27 +378,6 @@ def _read(path: Path) -> bytes:
     if len(data) > _MAX_FILE_BYTES:
         raise TokenError("token.not_found", f"software token: {path} is longer than {_MAX_FILE_BYTES} bytes")
     return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Durably and at once: temporary file, fsync, rename, fsync of the directory."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _no_such_key(directory: Path, key_id: bytes) -> TokenError:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from privyseal.errors import MalformedInputError, TokenError
 from privyseal.pki.mechanism import DIGEST_SIZES, Mechanism
-from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, Secret, TokenInfo, TokenKey
 from privyseal.tokens import frames
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.pin import PinBuffer
@@ -101,7 +101,13 @@ class WorkerToken:
         """See `Token.reader_use`."""
         return (await self._exchange(frames.ReaderUseCall(), frames.ReaderUseAnswer)).use
 
-    async def unlock(self, pin: bytes | bytearray) -> None:
+    async def change_pin(self, new: Secret) -> None:
+        """See `ManagedToken.change_pin`."""
+        pin = PinBuffer()
+        pin.fill(new.view)
+        await self._shielded(self._change_pin(pin))
+
+    async def unlock(self, pin: bytes | bytearray | memoryview) -> None:
         """Hand in a PIN that a person typed, in place of any other; it is presented when next needed.
 
         The PIN journal still decides whether it may be: a person who vouches for it clears the journal as
@@ -112,10 +118,18 @@ class WorkerToken:
         """
         fresh = PinBuffer()
         fresh.fill(pin)
-        old, self._pin = self._pin, fresh
+        self._hold(fresh)
+        await self.recycle()
+
+    async def forget_pin(self) -> None:
+        """Go by the configured source again, not by a PIN that was handed in."""
+        self._hold(None)
+        await self.recycle()
+
+    def _hold(self, pin: PinBuffer | None) -> None:
+        old, self._pin = self._pin, pin
         if old is not None:
             old.wipe()
-        await self.recycle()
 
     async def reinitialize(self) -> None:
         """Have the module forget everything (C_Finalize, C_Initialize), in the same worker.
@@ -172,13 +186,23 @@ class WorkerToken:
             # Retrieved here as well, as its caller may have gone.
             task.exception()
 
-    async def _call(self, call: frames.Call) -> frames.Answer:
+    async def _change_pin(self, new: PinBuffer) -> None:
+        try:
+            answer = await self._call(frames.ChangePinCall(pin_bytes=len(new)), new)
+            if not isinstance(answer, frames.Done):
+                raise TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
+            if self._pin is not None or not self.config.pin_file:
+                self._hold(new.copy())
+        finally:
+            new.wipe()
+
+    async def _call(self, call: frames.Call, pin: PinBuffer | None = None) -> frames.Answer:
         async with self._turn:
             worker = await self._live_worker()
             try:
                 is_generating = isinstance(call, frames.GenerateCall)
                 long_seconds = self.config.generate_seconds if is_generating else self.config.sign_seconds
-                return await worker.ask(call, call_seconds=self.config.call_seconds, sign_seconds=long_seconds)
+                return await worker.ask(call, call_seconds=self.config.call_seconds, sign_seconds=long_seconds, pin=pin)
             except TokenError as error:
                 if error.code in _FATAL_CODES:
                     await self._discard(worker)

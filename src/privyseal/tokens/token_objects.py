@@ -18,11 +18,13 @@ from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import KeyKind, PinState
 from privyseal.tokens.cryptoki_types import TokenFlags
+from privyseal.tokens.pin import PinBuffer
 
 __all__ = [
     "CURVE_PARAMS",
     "TokenCertificate",
     "chain_for",
+    "check_new_pin",
     "digest_info",
     "ec_spki",
     "ecdsa_sig_value",
@@ -66,6 +68,20 @@ class TokenCertificate:
     spki: bytes
     not_before_s: float
     certificate: x509.Certificate
+
+
+def check_new_pin(new: PinBuffer, min_bytes: int, max_bytes: int) -> None:
+    """A new PIN has a length that the token takes.
+
+    Raises:
+        TokenError: `token.pin_length`.
+    """
+    if not min_bytes <= len(new) <= max_bytes:
+        raise TokenError(
+            "token.pin_length",
+            f"the new PIN has {len(new)} bytes; this token takes {min_bytes} to {max_bytes}",
+            hint="nothing was presented to the token",
+        )
 
 
 def pin_state(flags: int) -> PinState:

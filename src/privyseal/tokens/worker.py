@@ -7,9 +7,7 @@ when its supervisor does. What a module prints goes to stderr, never between the
 """
 
 import contextlib
-import ctypes
 import os
-import resource
 import select
 import sys
 import threading
@@ -20,15 +18,15 @@ from privyseal.errors import TokenError
 from privyseal.tokens import frames
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.driver import Driver, Progress
-from privyseal.tokens.pin import PinBuffer, PinSupply
+from privyseal.tokens.pin import PinBuffer, leave_no_core
 from privyseal.tokens.pin_journal import PinJournal
+from privyseal.tokens.pin_supply import PinSupply
 from privyseal.tokens.pkcs11 import Pkcs11Driver
 from privyseal.tokens.scan import read_module
 from privyseal.tokens.software import SoftwareDriver
 
 __all__ = ["main"]
 
-_PR_SET_DUMPABLE: Final = 4
 #: A scan holds nothing that its end could spoil.
 _SCAN_GRACE_SECONDS: Final = 0.0
 
@@ -52,6 +50,12 @@ class _Pipes:
         body = self._read(frames.frame_length(header))
         return None if body is None else frames.decode_call(body)
 
+    def receive_pin(self, length: int) -> PinBuffer:
+        """The PIN that follows a call."""
+        pin = PinBuffer()
+        pin.read(self.calls, length)
+        return pin
+
     def send(self, answer: frames.Answer) -> None:
         view = memoryview(frames.encode(answer))
         while view:
@@ -65,13 +69,6 @@ class _Pipes:
                 return None
             data += part
         return bytes(data)
-
-
-def _leave_no_core() -> None:
-    """No core files, and no attaching by other processes of the same user (prctl(2), Linux)."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _end_with_supervisor(descriptor: int, grace_seconds: float) -> None:
@@ -91,7 +88,7 @@ def _end_later(pipes: _Pipes, grace_seconds: float) -> None:
 
 
 def _driver(config: TokenConfig, *, prompted: PinBuffer | None, progress: Progress) -> Driver:
-    supply = PinSupply(pin_file=config.pin_file, prompted=prompted)
+    supply = PinSupply(config, prompted=prompted)
     journal = PinJournal(config.journal)
     if config.kind == "software":
         return SoftwareDriver(config, supply=supply, journal=journal, progress=progress)
@@ -110,10 +107,7 @@ def _open(pipes: _Pipes) -> Driver | None:
         raise TokenError("token.protocol", "the first call to a worker must be open")
     config = call.config
     _end_later(pipes, config.close_seconds)
-    prompted = None
-    if call.pin_bytes:
-        prompted = PinBuffer()
-        prompted.read(pipes.calls, call.pin_bytes)
+    prompted = pipes.receive_pin(call.pin_bytes) if call.pin_bytes else None
     driver = _driver(
         config,
         prompted=prompted,
@@ -124,7 +118,7 @@ def _open(pipes: _Pipes) -> Driver | None:
     return driver
 
 
-def _answer(driver: Driver, call: frames.Call) -> frames.Answer:
+def _answer(driver: Driver, call: frames.Call, pipes: _Pipes) -> frames.Answer:
     answer: frames.Answer
     match call:
         case frames.InfoCall():
@@ -142,16 +136,22 @@ def _answer(driver: Driver, call: frames.Call) -> frames.Answer:
         case frames.ReaderUseCall():
             answer = frames.ReaderUseAnswer(use=driver.reader_use())
         case _:
-            _do(driver, call)
+            _do(driver, call, pipes)
             answer = frames.Done()
     return answer
 
 
-def _do(driver: Driver, call: frames.Call) -> None:
+def _do(driver: Driver, call: frames.Call, pipes: _Pipes) -> None:
     """What is answered with nothing but that it is done."""
     match call:
         case frames.StoreCall():
             driver.store_certificates(key_id=call.key_id, chain=call.chain)
+        case frames.ChangePinCall():
+            new = pipes.receive_pin(call.pin_bytes)
+            try:
+                driver.change_pin(new)
+            finally:
+                new.wipe()
         case frames.ReinitializeCall():
             driver.reinitialize()
         case frames.CloseCall():
@@ -168,7 +168,7 @@ def _serve(pipes: _Pipes) -> None:
         return
     while driver is not None and (call := pipes.receive()) is not None:
         try:
-            pipes.send(_answer(driver, call))
+            pipes.send(_answer(driver, call, pipes))
         except TokenError as error:
             pipes.send(frames.Failure.of(error))
         if isinstance(call, frames.CloseCall):
@@ -180,7 +180,7 @@ def _serve(pipes: _Pipes) -> None:
 
 def main() -> NoReturn:
     """Serve one supervisor, then end without running anything at exit (of Python or of a vendor's module)."""
-    _leave_no_core()
+    leave_no_core()
     pipes = _Pipes()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has gone
         _serve(pipes)

@@ -15,8 +15,9 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyB
 from privyseal.errors import ConfigError, PrivysealError, UnsupportedInputError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tokens.config import TokenConfig
-from privyseal.tokens.pin import PinBuffer, PinSupply
+from privyseal.tokens.pin import PinBuffer
 from privyseal.tokens.pin_journal import PinJournal
+from privyseal.tokens.pin_supply import PinSupply
 from privyseal.tokens.software import SoftwareDriver, create_software_token, generate_key, set_certificates
 from privyseal.tokens.testca import ROOT_NAME, make_test_ca
 from softhsm import need
@@ -45,9 +46,10 @@ def driver(token: Path, progress: list[str]) -> SoftwareDriver:
     pin = PinBuffer()
     pin.fill(PIN)
     journal = str(token.parent / "pin.journal")
+    config = TokenConfig(name="demo", kind="software", path=str(token), journal=journal)
     return SoftwareDriver(
-        TokenConfig(name="demo", kind="software", path=str(token), journal=journal),
-        supply=PinSupply(pin_file="", prompted=pin),
+        config,
+        supply=PinSupply(config, prompted=pin),
         journal=PinJournal(journal),
         progress=progress.append,
     )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import TokenError
-from privyseal.tokens.pin import MAX_PIN_BYTES, PinBuffer, PinSupply, read_pin_file
+from privyseal.tokens.pin import MAX_PIN_BYTES, PinBuffer, read_pin_file
 
 pins = st.binary(min_size=1, max_size=MAX_PIN_BYTES).filter(lambda pin: not set(pin) & {0, 10, 13})
 
@@ -161,18 +161,3 @@ def test_a_pin_arrives_through_a_pipe_in_parts() -> None:
         buffer.read(reading, 8)
     assert caught.value.code == "token.pin_missing"
     os.close(reading)
-
-
-def test_a_supply_wipes_what_it_read_from_a_file_and_keeps_what_was_typed(tmp_path: Path) -> None:
-    typed = filled(b"typed")
-    with PinSupply(pin_file="", prompted=typed).pin() as pin:
-        assert bytes(pin.view) == b"typed"
-    assert bytes(typed.view) == b"typed"
-
-    with PinSupply(pin_file=str(pin_file(tmp_path, b"1234")), prompted=None).pin() as pin:
-        assert bytes(pin.view) == b"1234"
-    assert len(pin) == 0
-
-    with pytest.raises(TokenError) as caught, PinSupply(pin_file="", prompted=None).pin():
-        pytest.fail("there is no PIN")
-    assert caught.value.code == "token.pin_missing"

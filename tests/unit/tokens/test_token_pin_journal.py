@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from privyseal.errors import TokenError
 from privyseal.ports.token import PinState
 from privyseal.tokens.pin import PinBuffer
-from privyseal.tokens.pin_journal import PinAttempt, PinJournal, _Histories, _Line, _objection
+from privyseal.tokens.pin_history import Histories, JournalLine, objection
+from privyseal.tokens.pin_journal import PinAttempt, PinJournal
 
 RIGHT, OTHER = b"canary-right", b"canary-other"
 
@@ -273,13 +274,13 @@ def encoded(steps: list[tuple[str, str, str]]) -> list[bytes]:
         tried = tried | {serial} if event == "attempt" else tried - {serial}
         salt = "0" * 32 if event == "attempt" else ""
         shown = fingerprint if event == "attempt" else ""
-        line = _Line(event=event, at_ms=1, serial=serial, salt=salt, fingerprint=shown)  # type: ignore[arg-type]
+        line = JournalLine(event=event, at_ms=1, serial=serial, salt=salt, fingerprint=shown)  # type: ignore[arg-type]
         lines.append(msgspec.json.encode(line) + b"\n")
     return lines
 
 
-def replay(journal: bytes) -> _Histories:
-    histories = _Histories()
+def replay(journal: bytes) -> Histories:
+    histories = Histories()
     for line in journal.splitlines(keepends=True):
         histories.add(line)
     return histories
@@ -301,7 +302,7 @@ def test_no_pin_comes_after_its_own_refusal_unless_it_was_accepted_since(steps: 
             elif line["event"] == "accepted":
                 refused.discard(tried)
         for fingerprint in refused:
-            assert _objection(histories.get(serial), fingerprint, PinState.OK)
+            assert objection(histories.get(serial), fingerprint, PinState.OK)
 
 
 @given(events.filter(encoded), st.data())
@@ -312,14 +313,14 @@ def test_a_journal_torn_anywhere_keeps_new_pins_from_every_token(
     last = lines[-1]
     torn = replay(b"".join(lines[:-1]) + last[: data.draw(st.integers(1, len(last) - 1))])
 
-    assert all(_objection(torn.get(serial), "ccc", PinState.OK) for serial in ("S1", "S2", "S3"))
+    assert all(objection(torn.get(serial), "ccc", PinState.OK) for serial in ("S1", "S2", "S3"))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_journal(noise: bytes) -> None:
     histories = replay(noise)
 
-    assert bool(noise) == bool(_objection(histories.get("S1"), "aaa", PinState.OK))
+    assert bool(noise) == bool(objection(histories.get("S1"), "aaa", PinState.OK))
 
 
 @given(events)
