@@ -26,6 +26,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 
 #: Modules that may catch everything: the last boundary before a caller, where a traceback would leak.
 CATCHES_ALL = {
+    "src/privyseal/agent/control.py": "an unforeseen error becomes a problem document without details",
     "src/privyseal/hub/http/routes.py": "an unforeseen error becomes a problem document without details",
     "src/privyseal/tokens/keyring_pin.py": "a keyring's own error ends the process that asked it, without its text",
 }
