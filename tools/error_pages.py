@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "docs" / "errors"
 _CODE: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*)+")
 #: What looks like a code and is the name of a file.
-_FILE_ENDINGS: Final = (".toml", ".json", ".key", ".db", ".pem", ".md", ".sh", ".py")
+_FILE_ENDINGS: Final = (".toml", ".json", ".key", ".db", ".pem", ".md", ".sh", ".py", ".sock")
 _CLASSES: Final = {
     name: value
     for name, value in vars(errors).items()

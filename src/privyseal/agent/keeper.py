@@ -65,6 +65,8 @@ class TokenKeeper:
     """Keeps one token of agent.toml.
 
     Attributes:
+        token: The token.
+        record: Puts on record what happens to it.
         profiles: Its key profiles as they are announced now.
         custody: Watches over who could use it.
     """
@@ -93,8 +95,8 @@ class TokenKeeper:
         """
         self._table: Final = table
         self._opener: Final = opener
-        self._token: Final = token
-        self._record: Final = record
+        self.token: Final = token
+        self.record: Final = record
         self._journal: Final = journal
         self.custody: Final = custody
         self._changed: Final = changed
@@ -123,13 +125,13 @@ class TokenKeeper:
         Raises:
             PrivysealError: what the journal raises.
         """
-        kept = await self._journal.recall(self._memory_name)
-        if kept is not None:
-            self._memory = msgspec.json.decode(kept, type=_Memory)
-        self._recycled_s = _now_s()
-        if self._memory.drained:
-            await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
-            return
+        async with self._looking:  # a person's command waits until it is known what the token was
+            kept = await self._journal.recall(self._memory_name)
+            if kept is not None:
+                self._memory = msgspec.json.decode(kept, type=_Memory)
+            self._recycled_s = _now_s()
+            if self._memory.drained:
+                await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
         await self.look()
 
     async def run(self) -> None:
@@ -156,9 +158,9 @@ class TokenKeeper:
                 await self._recycle_if_due()
 
     async def _look(self) -> None:
-        if self._now.state is TokenState.READY and self._token.pin_error is not None:
-            raise self._token.pin_error
-        info = await (self._token.info() if self._climbs() else self._token.glance())
+        if self._now.state is TokenState.READY and self.token.pin_error is not None:
+            raise self.token.pin_error
+        info = await (self.token.info() if self._climbs() else self.token.glance())
         seen = self._now.seen
         known = seen is not None and seen.info.serial == info.serial
         if seen is not None and known and self._now.state is not TokenState.FAILED:
@@ -166,10 +168,10 @@ class TokenKeeper:
             if self._now.state is TokenState.READY:
                 await self._watch(seen)
             return
-        if self._now.state is TokenState.BLOCKED and info.serial == self._record.serial:
+        if self._now.state is TokenState.BLOCKED and info.serial == self.record.serial:
             return  # to log in again would be to present a PIN
-        self._record.serial = info.serial or info.label
-        await self._came(SeenToken(info=info, keys=await self._token.keys()))
+        self.record.serial = info.serial or info.label
+        await self._came(SeenToken(info=info, keys=await self.token.keys()))
 
     def _climbs(self) -> bool:
         """Whether a look may take the steps of the ladder: a token that is simply not there needs none each time."""
@@ -196,9 +198,9 @@ class TokenKeeper:
             self._climb_again_s = _now_s() + self._climb_pause_seconds
         await (self.custody.gone() if state is TokenState.ABSENT else self.custody.ill())
         if state is TokenState.BLOCKED:
-            await self._record.pin(_PIN_EVENTS.get(error.code, "blocked"), error.code)
+            await self.record.pin(_PIN_EVENTS.get(error.code, "blocked"), error.code)
         else:
-            await self._record.token("detached" if state is TokenState.ABSENT else "failed", error.code)
+            await self.record.token("detached" if state is TokenState.ABSENT else "failed", error.code)
         await self._out_of_use(state, error)
 
     async def _out_of_use(self, state: TokenState, problem: PrivysealError) -> None:
@@ -221,7 +223,7 @@ class TokenKeeper:
         difference = "" if before is None else self._difference(before, identity)
         if difference and (self._was_here or difference == "token.other_serial"):
             problem = quarantined(self._table.name, difference, seen)
-            await self._record.token("quarantined", difference)
+            await self.record.token("quarantined", difference)
             await self._out_of_use(TokenState.QUARANTINED, problem)
             self._now = replace(self._now, seen=seen)
             return
@@ -236,7 +238,7 @@ class TokenKeeper:
         self._was_here = True
         if self._memory.identity != identity:
             await self._remember(_Memory(identity=identity))
-        await self._record.token(event, code)
+        await self.record.token(event, code)
         await self.custody.came(seen)
         self._now = _Now(state=TokenState.READY, seen=seen)
         self._frozen = self.custody.frozen
@@ -265,7 +267,7 @@ class TokenKeeper:
         async with self._looking:
             if self._now.state is not TokenState.DRAINED:
                 await self._remember(msgspec.structs.replace(self._memory, drained=True))
-                await self._record.token("drained")
+                await self.record.token("drained")
                 await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
         for _ in range(self._table.workers):  # until each worker has been free once: new jobs do not come any more
             async with self._opener.turn:
@@ -278,7 +280,7 @@ class TokenKeeper:
             self._now = _Now(state=TokenState.ABSENT)
             self._was_here = False
             self._is_first_look = True
-            await self._record.token("resumed")
+            await self.record.token("resumed")
         await self.look()
 
     async def recycle(self) -> None:
@@ -296,33 +298,43 @@ class TokenKeeper:
         Raises:
             PrivysealError: it could not be taken.
         """
-        rung = Rung.USB_RESET if Rung.USB_RESET in self._token.possible else Rung.WORKER
-        await self._token.step(rung, ConflictError("token.reset", "a person asked for it"))
+        rung = Rung.USB_RESET if Rung.USB_RESET in self.token.possible else Rung.WORKER
+        await self.token.step(rung, ConflictError("token.reset", "a person asked for it"))
         await self.look()
         return rung
 
-    async def retry(self) -> None:
-        """A person has looked into its PIN: it may be presented again, as far as the PIN journal allows."""
+    async def retry(self) -> PrivysealError | None:
+        """A person has acted on its PIN: it is presented again if a login is wanted and the PIN journal allows it.
+
+        Returns:
+            Why the token is not in use all the same; None if it is.
+        """
         async with self._looking:
             if self._now.state is TokenState.BLOCKED:
                 self._now = _Now(state=TokenState.ABSENT)
                 self._is_first_look = True
+            await self._log_in()
         await self.look()
+        return self._now.problem
 
     async def _recycle_if_due(self) -> None:
-        table, signatures = self._table, self._token.signing.signatures
+        table, signatures = self._table, self.token.signing.signatures
         by_count = 0 < table.recycle_signatures <= signatures - self._recycled_at
         by_time = 0 < table.recycle_hours * 3600 <= _now_s() - self._recycled_s
         if by_count or by_time:
             await self._recycle()
 
     async def _recycle(self) -> None:
-        self._recycled_at, self._recycled_s = self._token.signing.signatures, _now_s()
-        await self._token.recycle()
-        await self._record.token("recycled")
+        self._recycled_at, self._recycled_s = self.token.signing.signatures, _now_s()
+        await self.token.recycle()
+        await self.record.token("recycled")
+        await self._log_in()
+
+    async def _log_in(self) -> None:
+        """Now rather than with the next job, which then need not wait for module and login, nor find out."""
         if self._now.state is TokenState.READY:
             try:
-                await self._token.keys()  # so that the next job does not wait for module and login
+                await self.token.keys()
             except PrivysealError as error:
                 await self._failed(error)
 
@@ -336,18 +348,18 @@ class TokenKeeper:
 
     async def close(self) -> None:
         """Let what it is signing end, then end its workers."""
-        await self._token.close()
+        await self.token.close()
         with suppress(PrivysealError):  # what cannot be written is unproven after the next start
             await self.custody.stop()
 
     def health(self) -> TokenHealth:
         """How it is, for the hub."""
-        seen, problem, signing = self._now.seen, self._now.problem, self._token.signing
+        seen, problem, signing = self._now.seen, self._now.problem, self.token.signing
         return TokenHealth(
             name=self._table.name,
             state=self._now.state.value,
             label=seen.info.label if seen else "",
-            serial=self._record.serial,
+            serial=self.record.serial,
             model=seen.info.model if seen else "",
             hardware=seen.info.hardware if seen else False,
             code=problem.code if problem else "",
@@ -356,7 +368,7 @@ class TokenKeeper:
             pin_state=seen.info.pin_state.value if seen else "",
             signatures=signing.signatures,
             failures=signing.failures,
-            restarts=self._token.starts,
+            restarts=self.token.starts,
             recoveries={rung.value: count for rung, count in signing.steps.items()},
             sign_seconds=signing.seconds,
             sign_counts=tuple(signing.counts),

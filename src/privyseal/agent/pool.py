@@ -8,12 +8,12 @@ from privyseal.agent.ladder import Rung
 from privyseal.agent.recovery import RecoveringToken, Signing
 from privyseal.errors import PrivysealError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, Secret, TokenInfo, TokenKey, UnlockableToken
 
 __all__ = ["KeptToken", "TokenPool"]
 
 
-class KeptToken(Token, Protocol):
+class KeptToken(UnlockableToken, Protocol):
     """A token that recovers by itself, with one worker or with several."""
 
     @property
@@ -38,10 +38,6 @@ class KeptToken(Token, Protocol):
 
     async def glance(self) -> TokenInfo:
         """As `info`, without a single step of recovery."""
-        ...
-
-    async def recycle(self) -> None:
-        """End its workers, each between two calls."""
         ...
 
     async def step(self, rung: Rung, reason: PrivysealError) -> None:
@@ -114,6 +110,23 @@ class TokenPool:
         """End the workers one after the other, so that the rest goes on signing."""
         for member in self._members:
             await member.recycle()
+
+    async def unlock(self, pin: bytes | bytearray | memoryview) -> None:
+        """See `UnlockableToken.unlock`: each worker has the PIN."""
+        for member in self._members:
+            await member.unlock(pin)
+
+    async def forget_pin(self) -> None:
+        """See `UnlockableToken.forget_pin`."""
+        for member in self._members:
+            await member.forget_pin()
+
+    async def change_pin(self, new: Secret) -> None:
+        """See `ManagedToken.change_pin`: the first worker does it, the others log in with the new PIN afterwards."""
+        first, *others = self._members
+        await first.change_pin(new)
+        for member in others:
+            await member.adopt_pin(new)
 
     async def step(self, rung: Rung, reason: PrivysealError) -> None:
         """See `KeptToken.step`: what is the worker's own is done to each, what is the host's once."""

@@ -17,7 +17,7 @@ import structlog
 from privyseal.agent.ladder import BOUNDS, Bound, Climb, Rung, Tally, is_about_pin
 from privyseal.errors import PrivysealError
 from privyseal.pki.mechanism import Mechanism
-from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
+from privyseal.ports.token import KeyCounter, ReaderUse, Secret, TokenInfo, TokenKey, UnlockableToken
 from privyseal.wire.link import SIGN_BOUNDS_SECONDS
 
 __all__ = ["Recoverable", "RecoveringToken", "Signing", "Step"]
@@ -35,7 +35,7 @@ _MAX_PAUSE_SECONDS: Final = 2.0
 _CLIMB_SECONDS: Final = 300.0
 
 
-class Recoverable(Token, Protocol):
+class Recoverable(UnlockableToken, Protocol):
     """A token whose worker can be told to begin anew."""
 
     starts: int
@@ -44,8 +44,8 @@ class Recoverable(Token, Protocol):
         """C_Finalize and C_Initialize in the same worker."""
         ...
 
-    async def recycle(self) -> None:
-        """End the worker; the next call starts another."""
+    async def adopt_pin(self, new: Secret) -> None:
+        """Another worker has given the token this PIN: log in with it from now on."""
         ...
 
 
@@ -167,8 +167,29 @@ class RecoveringToken:
         await self._token.close()
 
     async def recycle(self) -> None:
-        """End the worker between two calls; the next call starts another."""
+        """End the worker between two calls; the next call starts another, and finds out about the PIN anew."""
+        self.pin_error = None
         await self._token.recycle()
+
+    async def unlock(self, pin: bytes | bytearray | memoryview) -> None:
+        """See `UnlockableToken.unlock`."""
+        self.pin_error = None
+        await self._token.unlock(pin)
+
+    async def forget_pin(self) -> None:
+        """See `UnlockableToken.forget_pin`."""
+        self.pin_error = None
+        await self._token.forget_pin()
+
+    async def change_pin(self, new: Secret) -> None:
+        """See `ManagedToken.change_pin`; made once, whatever becomes of it."""
+        await self._token.change_pin(new)
+        self.pin_error = None
+
+    async def adopt_pin(self, new: Secret) -> None:
+        """See `Recoverable.adopt_pin`."""
+        self.pin_error = None
+        await self._token.adopt_pin(new)
 
     async def step(self, rung: Rung, reason: PrivysealError) -> None:
         """Take one step because a person asks for it.

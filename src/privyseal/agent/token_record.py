@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to one token, as entries on their way to the log."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from privyseal.agent.ladder import Rung
-from privyseal.agent.outbox import Outbox
+from privyseal.agent.outbox import EntryMaker
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.tlog.entry import PinEvent, Recover, TokenEvent
 
-__all__ = ["TokenRecord"]
+__all__ = ["Teller", "TokenRecord"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.token")
+
+
+class Teller(Protocol):
+    """Takes entries for the log: the agent's `Outbox`."""
+
+    async def tell(self, make: EntryMaker) -> None:
+        """See `Outbox.tell`."""
+        ...
 
 
 class TokenRecord:
@@ -22,7 +30,7 @@ class TokenRecord:
         serial: Its serial number; empty while it was never seen, then its name in agent.toml stands for it.
     """
 
-    def __init__(self, name: str, outbox: Outbox) -> None:
+    def __init__(self, name: str, outbox: Teller) -> None:
         """`name` is that of agent.toml."""
         self._name: Final = name
         self._outbox: Final = outbox

@@ -11,6 +11,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_agent_config, token_config
+from privyseal.agent.control import ControlSocket
 from privyseal.agent.custody import Custodian, system_moment
 from privyseal.agent.executor import Executor
 from privyseal.agent.host_steps import host_steps
@@ -19,6 +20,7 @@ from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.link import HubLink, dialer
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
+from privyseal.agent.pins import TokenPins, TokenWithPin
 from privyseal.agent.pool import KeptToken, TokenPool
 from privyseal.agent.recovery import RecoveringToken
 from privyseal.agent.token_custody import TokenCustody
@@ -80,6 +82,8 @@ class Agent:
             failed=self._failure_seen,
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
+        self.pins = self._pins()
+        self._control = ControlSocket(files.control, self.pins.commands)
         self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -119,17 +123,34 @@ class Agent:
             changed=self._tokens_changed,
         )
 
+    def _pins(self) -> TokenPins:
+        tokens = {
+            table.name: TokenWithPin(
+                token=self.keepers[table.name].token,
+                config=token_config(table, self._files.directory),
+                record=self.keepers[table.name].record,
+                retry=self.keepers[table.name].retry,
+            )
+            for table in self.config.token
+        }
+        return TokenPins(tokens, journal=self._files.pin_journal.resolve())
+
     def _uses_beside(self, name: str) -> list[ReaderUse]:
         """What the workers of the other tokens saw of pcscd."""
         others = (keeper.custody for other, keeper in self.keepers.items() if other != name)
         return [custody.use for custody in others if custody.use is not None]
 
     async def start(self) -> None:
-        """Look at the tokens and dial out."""
+        """Look at the tokens and dial out.
+
+        Raises:
+            ConfigError: `agent.socket`, `agent.socket_path`.
+        """
         if not self.config.key:
             _LOG.warning(
                 "no key profile: nothing can be signed here", next="privyseal token add, or fill in agent.toml; restart"
             )
+        self._control.open()
         await asyncio.gather(*(keeper.start() for keeper in self.keepers.values()))
         self._spawn(self.link.run(), "agent link")
         self._spawn(self._report(), "agent report")
@@ -214,6 +235,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Hang up, let the tokens finish, close everything."""
+        await self._control.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -29,7 +29,7 @@ web = "{web}"
 # kind = "pkcs11"
 # module = "/usr/lib/libeToken.so"
 # token_label = "ACME"          # or serial = "…", or slot = 0; needed if the module shows several tokens
-# pin_file = "pin"              # mode 0600, nothing but the PIN
+# pin_file = "pin"              # mode 0600, nothing but the PIN; or pin_credential, pin_keyring, pin_prompt
 
 # A key profile: the name that `privyseal sign --key` uses.
 # [[key]]

@@ -31,12 +31,13 @@ app = App(
 )
 
 
-def _noun(name: str, text: str, commands: tuple[tuple[str, str], ...]) -> None:
+def _noun(name: str, text: str, commands: tuple[tuple[str, str], ...], *, module: str = "", below: App = app) -> App:
     noun = App(name=name, help=text)
     for command, summary in commands:
         function = command.replace("-", "_") + ("_" if iskeyword(command) else "")
-        noun.command(f"privyseal.cli.{name}:{function}", name=command, help=summary)
-    app.command(noun)
+        noun.command(f"privyseal.cli.{module or name}:{function}", name=command, help=summary)
+    below.command(noun)
+    return noun
 
 
 app.command("privyseal.cli.up:up", name="up", help="Run hub and agent here, with everything embedded.")
@@ -103,7 +104,7 @@ _noun(
         ("test-certificate", "Have a self-made test root certify a key, to try everything before the real one."),
     ),
 )
-_noun(
+_token = _noun(
     "token",
     "Tokens of this host.",
     (
@@ -111,8 +112,15 @@ _noun(
         ("scan", "PKCS#11 modules of this machine and the tokens in them. Logs in to none."),
         ("add", "Put a token and a key profile into agent.toml."),
         ("test", "Sign many times in a row and say how the token took it: times, faults, recoveries."),
-        ("unlock", "Allow PIN attempts again after a refused or unknown one."),
+        ("unlock", "Allow PIN attempts again after a refused or unknown one; hand a PIN in."),
     ),
+)
+_noun(
+    "pin",
+    "The PINs of this host's tokens.",
+    (("change", "Give a token another PIN."),),
+    module="token_pin",
+    below=_token,
 )
 _noun(
     "signature",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the long-running commands share: logs on stderr, a clean end on SIGINT and SIGTERM."""
+"""Logs on stderr; for long-running commands, a clean end on SIGINT and SIGTERM."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ import sys
 
 import structlog
 
-__all__ = ["configure_logging", "stop_signal"]
+__all__ = ["configure_logging", "keep_to_errors", "stop_signal"]
 
 
 def configure_logging() -> None:
@@ -16,6 +16,15 @@ def configure_logging() -> None:
 
     Tracebacks are plain: those that show local variables would show join secrets and preimages.
     """
+    _configure(logging.INFO)
+
+
+def keep_to_errors() -> None:
+    """The same for a command that ends by itself and says what it did: errors only."""
+    _configure(logging.ERROR)
+
+
+def _configure(level: int) -> None:
     renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
     if sys.stderr.isatty():
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -26,7 +35,7 @@ def configure_logging() -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

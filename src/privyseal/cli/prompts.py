@@ -7,7 +7,7 @@ from typing import Final
 
 from privyseal.errors import ConfigError
 
-__all__ = ["confirm", "has_terminal", "read_join_code", "read_pin"]
+__all__ = ["confirm", "has_terminal", "read_join_code", "read_new_pin", "read_pin"]
 
 _MAX_CHARACTERS: Final = 4096
 
@@ -38,8 +38,28 @@ def has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def read_pin(token: str) -> bytearray:
+def read_new_pin(token: str) -> bytearray:
+    """A new PIN for a token, typed twice on a terminal; to be overwritten by the caller.
+
+    Raises:
+        ConfigError: `pin.no_terminal`, `pin.empty`; `pin.differs` if it was not the same twice.
+    """
+    first = read_pin(f"{token}, the NEW one", option="--new-pin-file")
+    second = read_pin(f"{token}, the NEW one once more", option="--new-pin-file")
+    is_same = first == second
+    second[:] = bytes(len(second))
+    if not is_same:
+        first[:] = bytes(len(first))
+        raise ConfigError("pin.differs", "the new PIN was not the same twice; nothing was presented to the token")
+    return first
+
+
+def read_pin(token: str, *, option: str = "--pin-file") -> bytearray:
     """A token's PIN, asked for on a terminal; to be overwritten by the caller.
+
+    Args:
+        token: Its name.
+        option: By which the command takes a file instead.
 
     Raises:
         ConfigError: `pin.no_terminal`, `pin.empty`.
@@ -48,7 +68,9 @@ def read_pin(token: str) -> bytearray:
         raise ConfigError(
             "pin.no_terminal",
             f"token {token!r} needs its PIN, and there is no terminal to ask for it",
-            hint="write the PIN into a file of mode 0600 and name it with --pin-file",
+            hint=f"write the PIN into a file of mode 0600 and name it with {option}"
+            if option
+            else "run the command on a terminal",
         )
     pin = getpass.getpass(f"PIN of token {token}: ")
     if not pin:

@@ -133,12 +133,13 @@ def unlock(
     *,
     serial: str = "",
     directory: Annotated[Path, Parameter(name="--dir")],
+    prompt: Annotated[bool, Parameter(negative="")] = False,
     forgive_refused: Annotated[bool, Parameter(negative="")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Allow PIN attempts again, after a refused one or one whose outcome nobody knows.
 
-    Make sure of the PIN first: a token locks itself after a few wrong ones. Restart the agent afterwards.
+    Make sure of the PIN first: a token locks itself after a few wrong ones. An agent that runs tries it at once.
 
     Parameters
     ----------
@@ -148,30 +149,33 @@ def unlock(
         Instead of a name: the serial number of a token that is not in agent.toml yet.
     directory
         The agent's directory.
+    prompt
+        Ask for the PIN on the terminal and hand it to the agent that runs, which holds it until it stops. By itself for
+        a token with `pin_prompt`.
     forgive_refused
         Also allow the very PIN that the token refused: you have set it on the token meanwhile.
     as_json
         Print one JSON document.
     """
-    from privyseal.agent.config import AgentFiles  # noqa: PLC0415 - extra `agent`
-    from privyseal.tokens.pin_journal import PinJournal  # noqa: PLC0415
+    from privyseal.cli.token_pins import unlock_here, unlock_serial  # noqa: PLC0415 - extra `agent`
 
     if bool(name) == bool(serial):
-        raise ConfigError("usage.arguments", "name the token, or give its --serial", hint="privyseal token unlock NAME")
-    serial = serial or asyncio.run(_serial_of(name, directory))
-    PinJournal(str(AgentFiles(directory).pin_journal.resolve())).clear(serial, forgive_refused=forgive_refused)
-    emit(
-        {"token": name, "serial": serial, "unlocked": True},
-        (
-            f"token {name or '(not in agent.toml)'}, serial {serial}: the next login may present its PIN again",
-            "next: restart the agent, if it runs",
-        ),
-        as_json=as_json,
-    )
-
-
-async def _serial_of(name: str, directory: Path) -> str:
-    from privyseal.cli.token_host import opened  # noqa: PLC0415 - extra `agent`
-
-    async with opened(directory, name) as token:
-        return (await token.info()).serial
+        raise ConfigError(
+            "usage.arguments", "name the token, or give its --serial", hint="privyseal token unlock NAME --dir DIR"
+        )
+    if serial:
+        if prompt:
+            raise ConfigError("usage.arguments", "a PIN is handed in for a token that has a name in agent.toml")
+        unlock_serial(directory, serial, forgive_refused=forgive_refused)
+        data = {"token": "", "serial": serial, "unlocked": True, "tried": False}
+        emit(data, (f"serial {serial}: the next login may present its PIN again",), as_json=as_json)
+        return
+    done = unlock_here(directory, name, prompt=prompt, forgive_refused=forgive_refused)
+    data = {"token": name, "serial": done.serial, "unlocked": True, "tried": done.tried}
+    lines = [f"token {name}, serial {done.serial}: the token took its PIN and shows {done.keys} signing keys"]
+    if not done.tried:
+        lines = [
+            f"token {name}, serial {done.serial}: the next login may present its PIN again",
+            f"no agent runs here; next: privyseal agent run --dir {directory}",
+        ]
+    emit(data, lines, as_json=as_json)

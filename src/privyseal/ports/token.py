@@ -7,7 +7,18 @@ from typing import Literal, Protocol
 
 from privyseal.pki.mechanism import Mechanism
 
-__all__ = ["KeyCounter", "KeyKind", "ManagedToken", "PinState", "ReaderUse", "Secret", "Token", "TokenInfo", "TokenKey"]
+__all__ = [
+    "KeyCounter",
+    "KeyKind",
+    "ManagedToken",
+    "PinState",
+    "ReaderUse",
+    "Secret",
+    "Token",
+    "TokenInfo",
+    "TokenKey",
+    "UnlockableToken",
+]
 
 #: Keys that can be made on a token: RSA by its size, ECDSA by its curve.
 KeyKind = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
@@ -153,6 +164,30 @@ class Token(Protocol):
 
     async def close(self) -> None:
         """End sessions and the worker process. Never raises; may be called twice."""
+        ...
+
+
+class UnlockableToken(Token, Protocol):
+    """A token whose PIN people hand in and change while it is in use."""
+
+    async def unlock(self, pin: bytes | bytearray | memoryview) -> None:
+        """Hand in a PIN that a person typed, in place of any other; it is presented when next needed.
+
+        Raises:
+            TokenError: `token.pin_missing` or `token.pin_file` if it cannot be a PIN.
+        """
+        ...
+
+    async def forget_pin(self) -> None:
+        """Go by the configured source again, not by a PIN that was handed in."""
+        ...
+
+    async def recycle(self) -> None:
+        """End the worker between two calls; the next call starts another, which logs in anew."""
+        ...
+
+    async def change_pin(self, new: Secret) -> None:
+        """See `ManagedToken.change_pin`."""
         ...
 
 

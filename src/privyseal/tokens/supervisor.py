@@ -126,6 +126,13 @@ class WorkerToken:
         self._hold(None)
         await self.recycle()
 
+    async def adopt_pin(self, new: Secret) -> None:
+        """Another worker has given the token this PIN: log in with it from now on."""
+        pin = PinBuffer()
+        pin.fill(new.view)
+        self._hold_new(pin)
+        await self.recycle()
+
     def _hold(self, pin: PinBuffer | None) -> None:
         old, self._pin = self._pin, pin
         if old is not None:
@@ -191,10 +198,16 @@ class WorkerToken:
             answer = await self._call(frames.ChangePinCall(pin_bytes=len(new)), new)
             if not isinstance(answer, frames.Done):
                 raise TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
-            if self._pin is not None or not self.config.pin_file:
-                self._hold(new.copy())
+            self._hold_new(new.copy())
         finally:
             new.wipe()
+
+    def _hold_new(self, pin: PinBuffer) -> None:
+        """Hold a PIN that the token has from now on, unless it is in a file."""
+        if self._pin is not None or not self.config.pin_file:
+            self._hold(pin)
+        else:
+            pin.wipe()
 
     async def _call(self, call: frames.Call, pin: PinBuffer | None = None) -> frames.Answer:
         async with self._turn:
