@@ -11,10 +11,12 @@ from canaries import finds, shown
 from installation import Site, add_to_agent, agent_text, make_site
 from lab.fault_shim import FaultyToken, around
 from privyseal.client.log import LogReader
+from privyseal.identity.keyfile import load_ed25519, public_key_text
 from privyseal.tlog.entry import PinEvent, parse_entry
 from programs import privyseal, refused, succeeded, until
 from softhsm import PIN, fresh_softhsm
 from terminal import on_terminal
+from token_setup import openssl
 
 WRONG = b"wrong-canary-902655"
 OTHER = b"other-canary-445190"
@@ -170,11 +172,42 @@ def test_without_an_agent_a_pin_is_changed_on_the_token_itself(lab: Site, token:
     lab.until_online("release", "pinned")
 
 
+def test_a_pin_that_no_person_knows(lab: Site, token: FaultyToken, app: Path) -> None:
+    """Its recovery copy opens with two of three keys, one of them the hub's authority key."""
+    folder = lab.directory / "keys"
+    folder.mkdir()
+    for name in ("second", "third"):
+        openssl("genpkey", "-algorithm", "ed25519", "-out", folder / f"{name}.key")
+        (folder / f"{name}.key").chmod(0o600)
+        openssl("pkey", "-in", folder / f"{name}.key", "-pubout", "-out", folder / f"{name}.pub")
+    own = public_key_text(load_ed25519(lab.authority).public_key().public_bytes_raw())
+    (folder / "third.pub").write_text(
+        public_key_text(load_ed25519(folder / "third.key").public_key().public_bytes_raw()) + "\n"
+    )
+    to = ("--to", own, "--to", folder / "second.pub", "--to", folder / "third.pub")
+    custody = ("token", "pin", "custody", "lab", "--dir", lab.agent_directory, "--threshold", "2")
+    refused(privyseal(*custody, "--to", lab.authority), 2, "file.not_a_key")
+    refused(privyseal(*custody, "--to", "ed25519:AAAA"), 2, "key.text")
+
+    done = succeeded(privyseal(*custody, *to, "--json")).document
+
+    succeeded(lab.run("sign", "--key", "release", app))
+    copy = Path(done["recovery"])
+    assert copy.parent == lab.agent_directory
+    recover = ("token", "pin", "recover", copy)
+    refused(privyseal(*recover, "--authority", lab.authority), 3, "recovery.threshold")
+    keys = ("--authority", lab.authority, "--authority", folder / "third.key")
+    recovered = succeeded(privyseal(*recover, *keys))
+    pin = recovered.out.removesuffix("\n").encode()
+    assert token.hsm.pin_file.read_bytes() == pin
+    assert not shown(pin, recovered.err.encode())
+    assert finds(pin, lab, token.hsm.directory, but=(token.hsm.pin_file,)) == []
+
+
 def test_all_of_it_is_on_record_and_no_pin_is_anywhere(lab: Site, token: FaultyToken) -> None:
     prompted = ["blocked", "unlocked", "refused", "unlocked", "blocked", "unlocked", "changed"]
-    from_file = ["changed", "unlocked", "refused", "unlocked", "changed"]
+    from_file = ["changed", "unlocked", "refused", "unlocked", "changed", "custody"]
 
     assert recorded(lab, len(prompted + from_file)) == prompted + from_file
     for pin in (PIN, WRONG, OTHER, NEW, TYPED):
         assert finds(pin, lab, token.hsm.directory, but=(token.hsm.pin_file,)) == []
-    assert shown(TYPED, token.hsm.pin_file.read_bytes())

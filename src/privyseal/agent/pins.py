@@ -2,22 +2,38 @@
 """What people do with the PINs of an agent's tokens: allow attempts again, hand a PIN in, change one."""
 
 import asyncio
+import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from privyseal.agent.config import AgentFiles
 from privyseal.agent.control import ControlCall, ControlHandler
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError, TokenError
-from privyseal.ports.token import UnlockableToken
+from privyseal.identity.pin_recovery import RecoveryHeader, make_recovery
+from privyseal.ports.clock import Clock, system_clock
+from privyseal.ports.token import TokenInfo, UnlockableToken
 from privyseal.tokens.config import TokenConfig
+from privyseal.tokens.files import sync_directory
 from privyseal.tokens.pin import PinBuffer
 from privyseal.tokens.pin_history import PinHistory
 from privyseal.tokens.pin_journal import PinJournal, journal_name
+from privyseal.tokens.pin_making import make_pin
 
-__all__ = ["ChangeArguments", "Changed", "TokenPins", "TokenWithPin", "UnlockArguments", "Unlocked"]
+__all__ = [
+    "ChangeArguments",
+    "Changed",
+    "CustodyArguments",
+    "InCustody",
+    "TokenPins",
+    "TokenWithPin",
+    "UnlockArguments",
+    "Unlocked",
+]
 
 
 class UnlockArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +74,32 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     kept: str
 
 
+class CustodyArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give a token a PIN that no person knows: `pin-custody`.
+
+    Attributes:
+        authorities: Raw Ed25519 keys that the recovery copy is made for.
+        threshold: How many of them open it.
+        length: Of the PIN in bytes; 0 for what suits the token.
+        digits: The PIN is of digits alone.
+    """
+
+    token: str
+    authorities: tuple[bytes, ...]
+    threshold: int
+    length: int = 0
+    digits: bool = False
+
+
+class InCustody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The agent alone has the token's PIN, and `recovery` is the file that m of n authority keys open."""
+
+    token: str
+    serial: str
+    kept: str
+    recovery: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenWithPin:
     """A token whose PIN people act on.
@@ -74,34 +116,42 @@ class TokenWithPin:
     record: TokenRecord
     retry: Callable[[], Awaitable[PrivysealError | None]]
 
-    async def serial(self) -> str:
-        """By which PIN journal and record know it.
+    async def seen(self) -> TokenInfo:
+        """What the token says of itself; from then on what is recorded has the name that the PIN journal has for it.
 
         Raises:
             TokenError: as `Token.info`.
         """
-        self.record.serial = journal_name(await self.token.info())
-        return self.record.serial
+        info = await self.token.info()
+        self.record.serial = journal_name(info)
+        return info
 
 
 class TokenPins:
     """The PINs of the tokens of one agent. One thing at a time."""
 
-    def __init__(self, tokens: Mapping[str, TokenWithPin], *, journal: Path) -> None:
+    def __init__(self, tokens: Mapping[str, TokenWithPin], *, directory: Path, clock: Clock = system_clock) -> None:
         """Act for these tokens.
 
         Args:
             tokens: By their names in agent.toml.
-            journal: The PIN journal.
+            directory: The agent's.
+            clock: For the date of recovery copies.
         """
         self._tokens = tokens
-        self._journal = PinJournal(str(journal))
+        self._directory = directory
+        self._journal = PinJournal(str(AgentFiles(directory).pin_journal.resolve()))
+        self._clock = clock
         self._turn = asyncio.Lock()
 
     @property
     def commands(self) -> Mapping[str, ControlHandler]:
         """For the control socket."""
-        return {"unlock": self._unlock_command, "change-pin": self._change_command}
+        return {
+            "unlock": self._unlock_command,
+            "change-pin": self._change_command,
+            "pin-custody": self._custody_command,
+        }
 
     def named(self, name: str) -> TokenWithPin:
         """A token.
@@ -134,7 +184,7 @@ class TokenPins:
         """
         one = self.named(name)
         async with self._turn:
-            serial = await one.serial()
+            serial = journal_name(await one.seen())
             await asyncio.to_thread(self._journal.clear, serial, forgive_refused=forgive_refused)
             await one.record.pin("unlocked", authority=authority)
             if pin is not None:
@@ -163,7 +213,7 @@ class TokenPins:
         """
         one = self.named(name)
         async with self._turn:
-            serial = await one.serial()
+            serial = journal_name(await one.seen())
             before = await asyncio.to_thread(self._journal.history, serial)
             try:
                 await one.token.change_pin(new)
@@ -177,6 +227,61 @@ class TokenPins:
             finally:
                 await one.retry()
         return Changed(token=name, serial=serial, kept=one.config.pin_file)
+
+    async def custody(self, asked: CustodyArguments) -> InCustody:
+        """Give a token a PIN that no person knows, after a recovery copy of it is on disk.
+
+        Raises:
+            ConfigError: `token.unknown`; `custody.source` if the PIN does not come from a file that can be rewritten;
+                `custody.recovery` if the copy cannot be written; as `make_recovery`.
+            TokenError: as `ManagedToken.change_pin`. The recovery copy stays: the PIN may have been changed.
+        """
+        one = self.named(asked.token)
+        if not one.config.pin_file:
+            raise ConfigError(
+                "custody.source",
+                f"token {asked.token!r} does not take its PIN from a file, where the agent could keep one",
+                hint='set `pin_file = "pin"` of the [[token]] in agent.toml, and restart the agent',
+            )
+        await one.token.forget_pin()  # what a person typed would be replaced instead of the file
+        info = await one.seen()
+        serial = journal_name(info)
+        history = await asyncio.to_thread(self._journal.history, serial)
+        pin = await asyncio.to_thread(_fresh_pin, info, asked, history)
+        try:
+            path = await asyncio.to_thread(self._write_recovery, asked, serial, pin)
+            done = await self.change(asked.token, pin, event="custody")
+        finally:
+            pin.wipe()
+        return InCustody(token=done.token, serial=done.serial, kept=done.kept, recovery=str(path))
+
+    def _write_recovery(self, asked: CustodyArguments, serial: str, pin: PinBuffer) -> Path:
+        created = self._clock()
+        header = RecoveryHeader(
+            token=asked.token,
+            serial=serial,
+            created=created,
+            threshold=asked.threshold,
+            authorities=asked.authorities,
+        )
+        data = make_recovery(header, pin.view)
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", asked.token).lstrip(".")
+        path = self._directory.resolve() / f"{label}.{created}.recovery"
+        try:
+            # Never in place of another: that may be the copy of the PIN that is in force.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise ConfigError(
+                "custody.recovery",
+                f"the recovery copy {path} cannot be written: {error.strerror}",
+                hint="the PIN was not changed; make the agent's directory writable and give it space",
+            ) from error
+        return path
 
     def _after_failure(self, serial: str, new: PinBuffer, before: PinHistory) -> str:
         """`changed`, `unknown`, or empty if the old PIN is in force."""
@@ -197,3 +302,16 @@ class TokenPins:
         if call.pin is None:
             raise MalformedInputError("control.malformed", "no new PIN came with the command")
         return await self.change(asked.token, call.pin)
+
+    async def _custody_command(self, call: ControlCall) -> InCustody:
+        return await self.custody(call.given(CustodyArguments))
+
+
+def _fresh_pin(token: TokenInfo, asked: CustodyArguments, history: PinHistory) -> PinBuffer:
+    """A new PIN that the journal can tell from the present one and from all that were refused."""
+    while True:
+        pin = make_pin(token, length=asked.length, digits=asked.digits)
+        fingerprint = history.fingerprint(pin)
+        if not fingerprint or fingerprint not in (history.accepted, *history.refused):
+            return pin
+        pin.wipe()

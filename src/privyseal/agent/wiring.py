@@ -82,7 +82,7 @@ class Agent:
             failed=self._failure_seen,
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
-        self.pins = self._pins()
+        self.pins = self._pins(clock)
         self._control = ControlSocket(files.control, self.pins.commands)
         self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -123,7 +123,7 @@ class Agent:
             changed=self._tokens_changed,
         )
 
-    def _pins(self) -> TokenPins:
+    def _pins(self, clock: Clock) -> TokenPins:
         tokens = {
             table.name: TokenWithPin(
                 token=self.keepers[table.name].token,
@@ -133,7 +133,7 @@ class Agent:
             )
             for table in self.config.token
         }
-        return TokenPins(tokens, journal=self._files.pin_journal.resolve())
+        return TokenPins(tokens, directory=self._files.directory, clock=clock)
 
     def _uses_beside(self, name: str) -> list[ReaderUse]:
         """What the workers of the other tokens saw of pcscd."""

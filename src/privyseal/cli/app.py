@@ -118,7 +118,11 @@ _token = _noun(
 _noun(
     "pin",
     "The PINs of this host's tokens.",
-    (("change", "Give a token another PIN."),),
+    (
+        ("change", "Give a token another PIN."),
+        ("custody", "Give a token a PIN that no person knows, with a recovery copy for m of n authority keys."),
+        ("recover", "Print the PIN of a recovery copy (needs authority keys)."),
+    ),
     module="token_pin",
     below=_token,
 )

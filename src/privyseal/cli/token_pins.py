@@ -12,7 +12,16 @@ from pathlib import Path
 
 from privyseal.agent.config import AgentFiles, token_config
 from privyseal.agent.outbox import EntryMaker, Outbox
-from privyseal.agent.pins import ChangeArguments, Changed, TokenPins, TokenWithPin, UnlockArguments, Unlocked
+from privyseal.agent.pins import (
+    ChangeArguments,
+    Changed,
+    CustodyArguments,
+    InCustody,
+    TokenPins,
+    TokenWithPin,
+    UnlockArguments,
+    Unlocked,
+)
 from privyseal.agent.token_record import TokenRecord
 from privyseal.cli.agent_control import agent_runs, ask_agent
 from privyseal.cli.processes import keep_to_errors
@@ -26,7 +35,7 @@ from privyseal.storage.journal import SqliteJournal
 from privyseal.tokens.pin import PinBuffer, read_pin_file
 from privyseal.tokens.pin_journal import PinJournal, journal_name
 
-__all__ = ["UnlockedHere", "change_here", "pins_without_agent", "unlock_here", "unlock_serial"]
+__all__ = ["UnlockedHere", "change_here", "custody_here", "unlock_here", "unlock_serial"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +106,29 @@ def change_here(directory: Path, name: str, new_pin_file: Path | None) -> Change
 
 
 async def _change_without_agent(directory: Path, name: str, pin: PinBuffer) -> Changed:
-    async with pins_without_agent(directory, name) as pins:
+    async with _pins_without_agent(directory, name) as pins:
         return await pins.change(name, pin)
 
 
+def custody_here(directory: Path, asked: CustodyArguments) -> InCustody:
+    """Give a token a PIN that no person knows.
+
+    Raises:
+        ConfigError: `token.unknown`. And what `TokenPins.custody` raises.
+    """
+    named_token(directory, asked.token)
+    if agent_runs(directory):
+        return ask_agent(directory, "pin-custody", asked, InCustody)
+    return asyncio.run(_custody_without_agent(directory, asked))
+
+
+async def _custody_without_agent(directory: Path, asked: CustodyArguments) -> InCustody:
+    async with _pins_without_agent(directory, asked.token) as pins:
+        return await pins.custody(asked)
+
+
 @contextlib.asynccontextmanager
-async def pins_without_agent(directory: Path, name: str) -> AsyncIterator[TokenPins]:
+async def _pins_without_agent(directory: Path, name: str) -> AsyncIterator[TokenPins]:
     """The PIN of one token, while no agent runs."""
 
     async def retry() -> None:
@@ -111,7 +137,7 @@ async def pins_without_agent(directory: Path, name: str) -> AsyncIterator[TokenP
     config = token_config(named_token(directory, name), directory)
     async with opened(directory, name) as token:
         one = TokenWithPin(token=token, config=config, record=_record(directory, name), retry=retry)
-        yield TokenPins({name: one}, journal=AgentFiles(directory).pin_journal.resolve())
+        yield TokenPins({name: one}, directory=directory)
 
 
 @contextlib.contextmanager
