@@ -8,7 +8,7 @@ from pathlib import Path
 from installation import Site
 from privyseal.client.log import LogReader
 
-__all__ = ["finds", "processes", "shapes", "shown"]
+__all__ = ["finds", "in_memory", "processes", "shapes", "shown"]
 
 
 def shapes(secret: bytes) -> list[bytes]:
@@ -26,6 +26,21 @@ def processes(site: Site) -> list[int]:
     """Hub, agent and the worker below it."""
     running = list(site.running.values())
     return [pid for one in running for pid in [one.process.pid, *one.children]]
+
+
+def in_memory(secret: bytes, pid: int) -> bool:
+    """Whether a process has the secret in memory that it could write to."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    places = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines if line[1].startswith("rw")]
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for begin, end in places:
+            memory.seek(begin)
+            try:
+                if secret in memory.read(end - begin):
+                    return True
+            except OSError:  # what is mapped and cannot be read, as [vvar]
+                continue
+    return False
 
 
 def files(*directories: Path) -> Iterable[Path]:

@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from api_client import Asked, Reply, api_of, ask
@@ -85,7 +86,7 @@ class WitnessedSite:
         await self.name_policy("\n".join([*lines, f"group g {quorum} {' '.join(names)}", "quorum g", ""]))
 
     async def name_policy(self, policy: str) -> None:
-        bundle = await asyncio.to_thread(self.desk().name_witnesses, policy)
+        bundle = await asyncio.to_thread(partial(self.desk().change_trust, witnesses=policy))
         names = tuple(self.agents)
         await self.until(lambda: self.hub.hub.bundle.sha256 == bundle.sha256)
         await self.until(lambda: all(self._goes_by(name, bundle.sha256) for name in names))

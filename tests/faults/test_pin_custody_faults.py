@@ -39,7 +39,8 @@ class Lab:
     def __init__(self, faulty: FaultyToken, token: WorkerToken) -> None:
         self.events: list[str] = []
         self.token = token
-        one = TokenWithPin(token=token, config=token.config, record=TokenRecord("lab", self), retry=self.retry)
+        record = TokenRecord("lab", self)
+        one = TokenWithPin(token=token, glance=token.info, config=token.config, record=record, retry=self.retry)
         self.pins = TokenPins({"lab": one}, directory=faulty.hsm.directory)
 
     async def tell(self, make: EntryMaker) -> None:

@@ -31,6 +31,7 @@ from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import TokenEvent
 from privyseal.wire.api import RequestView
+from privyseal.wire.link import UnlockAnswer, UnlockOrder, UnlockQuery
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
 from simulated.judge import Judge
@@ -48,6 +49,10 @@ _WATCH_SECONDS = 3.0
 #: Longer than a request that was sent twice, or a token that hangs, takes.
 _LATE_SECONDS = 150.0
 _KEY_ID = b"\x01"
+
+
+async def _no_pins(message: UnlockQuery | UnlockOrder) -> UnlockAnswer:
+    return UnlockAnswer(ask=message.ask, branch="config", code="token.unknown", message="no PIN is simulated")
 
 
 def _attached(at_ms: int, agent: str) -> TokenEvent:
@@ -205,6 +210,7 @@ class World:
             executor=executor,
             witness=LinkWitness(cosigner=cosigner, executor=executor, clock=self.clock("agent")),
             outbox=outbox,
+            unlocks=_no_pins,
             failed=failed,
         )
         token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Semaphore(1)

@@ -22,6 +22,9 @@ from privyseal.wire.link import (
     OutcomeReply,
     ProfileAnnouncement,
     Refused,
+    UnlockAnswer,
+    UnlockOrder,
+    UnlockQuery,
     Welcome,
     decode_agent,
     decode_hub,
@@ -63,6 +66,17 @@ _answers: st.SearchStrategy[ItemDone | ItemRefused] = st.one_of(
 agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Hello, version=numbers, checkpoint_size=numbers, checkpoint_root=data),
     st.builds(Announce, profiles=st.lists(_profiles, max_size=2).map(tuple)),
+    st.builds(
+        UnlockAnswer,
+        ask=numbers,
+        serial=texts,
+        nonce=texts,
+        keys=numbers,
+        branch=texts,
+        code=texts,
+        message=texts,
+        hint=texts,
+    ),
     st.builds(Answers, items=st.lists(_answers, max_size=3).map(tuple)),
     st.builds(
         OutcomeReply,
@@ -77,6 +91,8 @@ agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
     ),
 )
 hub_messages: st.SearchStrategy[HubMessage] = st.one_of(
+    st.builds(UnlockQuery, ask=numbers, token=texts),
+    st.builds(UnlockOrder, ask=numbers, envelope=data),
     st.builds(Welcome, name=texts),
     st.builds(Refused, code=texts, message=texts),
     st.builds(OutcomeQuery, request=texts, item=numbers, fence=numbers),

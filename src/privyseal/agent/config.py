@@ -65,6 +65,11 @@ class AgentFiles(msgspec.Struct, frozen=True):
         return self.directory / "witness.key"
 
     @property
+    def sealing_key(self) -> Path:
+        """Key that PINs from a desk are sealed to."""
+        return self.directory / "sealing.key"
+
+    @property
     def journal(self) -> Path:
         """Jobs, checkpoints and fences."""
         return self.directory / "journal.db"

@@ -8,7 +8,7 @@ minute. WebSocket pings in both directions notice a peer that is gone.
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,9 @@ from privyseal.wire.link import (
     TokenHealth,
     TokenReport,
     TrustChanged,
+    UnlockAnswer,
+    UnlockOrder,
+    UnlockQuery,
     Welcome,
     decode_hub,
     encode,
@@ -107,6 +110,7 @@ class HubLink:
         executor: Executor,
         witness: LinkWitness,
         outbox: Outbox,
+        unlocks: Callable[[UnlockQuery | UnlockOrder], Awaitable[UnlockAnswer]],
         failed: Callable[[BaseException], None],
     ) -> None:
         """Keep a link.
@@ -118,12 +122,14 @@ class HubLink:
             executor: Carries out jobs.
             witness: Cosigns checkpoints.
             outbox: What the agent wants on record.
+            unlocks: Answers those who hand in a PIN from a desk.
             failed: Called when a job ended in a way that nobody foresaw: the hub has no answer to it.
         """
         self._failed = failed
         self.trust = trust
         self._witness = witness
         self._outbox = outbox
+        self._unlocks = unlocks
         self._dial_at_once = False
         self._url = url
         self._dial = dial
@@ -222,8 +228,13 @@ class HubLink:
                     self._spawn(rest)
             case EventsRecorded():
                 await self._outbox.recorded(message.through)
+            case UnlockQuery() | UnlockOrder():
+                self._spawn(self._unlock(message))
             case OutcomeQuery():
                 await self._send(await self._executor.outcome(message))
+
+    async def _unlock(self, message: UnlockQuery | UnlockOrder) -> None:
+        await self._send(await self._unlocks(message))
 
     async def _take_trust(self, envelope: bytes) -> None:
         """Go by the successor of the trust bundle, over a new link: what was checked by the former one ends with it."""

@@ -13,7 +13,7 @@ import msgspec
 from privyseal.agent.config import AgentFiles
 from privyseal.agent.control import ControlCall, ControlHandler
 from privyseal.agent.token_record import TokenRecord
-from privyseal.errors import ConfigError, MalformedInputError, PrivysealError, TokenError
+from privyseal.errors import ConfigError, DeniedError, MalformedInputError, PrivysealError, TokenError
 from privyseal.identity.pin_recovery import RecoveryHeader, make_recovery
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.token import TokenInfo, UnlockableToken
@@ -106,12 +106,14 @@ class TokenWithPin:
 
     Attributes:
         token: The token.
+        glance: What it says of itself, without any step of recovery: whoever asks has not shown yet that he may.
         config: Where its PIN comes from.
         record: Puts on record what happens to the PIN.
         retry: Called after a person has acted; says why the token is not in use all the same, or None if it is.
     """
 
     token: UnlockableToken
+    glance: Callable[[], Awaitable[TokenInfo]]
     config: TokenConfig
     record: TokenRecord
     retry: Callable[[], Awaitable[PrivysealError | None]]
@@ -122,7 +124,7 @@ class TokenWithPin:
         Raises:
             TokenError: as `Token.info`.
         """
-        info = await self.token.info()
+        info = await self.glance()
         self.record.serial = journal_name(info)
         return info
 
@@ -169,7 +171,9 @@ class TokenPins:
             )
         return token
 
-    async def unlock(self, name: str, *, forgive_refused: bool, pin: PinBuffer | None, authority: str = "") -> Unlocked:
+    async def unlock(
+        self, name: str, *, forgive_refused: bool, pin: PinBuffer | None, authority: str = "", serial: str = ""
+    ) -> Unlocked:
         """A person vouches for the PIN of a token: allow attempts again, and make one at once.
 
         Args:
@@ -177,14 +181,20 @@ class TokenPins:
             forgive_refused: Also allow a PIN that the token refused before.
             pin: What the person typed; held until the agent stops. None to present what the configuration names.
             authority: SHA-256 of the authority key that signed for it; empty for somebody on this host.
+            serial: Of the token that is meant; empty for whichever has the name.
 
         Raises:
-            ConfigError: `token.unknown`.
+            ConfigError: `token.unknown`. DeniedError: `unlock.serial` if another token is there.
             PrivysealError: why the token is not in use, although attempts are allowed again.
         """
         one = self.named(name)
         async with self._turn:
-            serial = journal_name(await one.seen())
+            present = journal_name(await one.seen())
+            if serial not in ("", present):
+                raise DeniedError(
+                    "unlock.serial", f"the PIN was handed in for serial {serial!r}; the token there is {present!r}"
+                )
+            serial = present
             await asyncio.to_thread(self._journal.clear, serial, forgive_refused=forgive_refused)
             await one.record.pin("unlocked", authority=authority)
             if pin is not None:

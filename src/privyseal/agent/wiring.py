@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_agent_config, token_config
 from privyseal.agent.control import ControlSocket
 from privyseal.agent.custody import Custodian, system_moment
+from privyseal.agent.desk import Desk
 from privyseal.agent.executor import Executor
 from privyseal.agent.host_steps import host_steps
+from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.link import HubLink, dialer
@@ -71,6 +73,8 @@ class Agent:
             clock=clock,
             own_witness=witness_key.public_key().public_bytes_raw(),
         )
+        self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
+        desk = self._take_commands(trust, clock)
         cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
         self.link = HubLink(
             url=config.hub,
@@ -79,11 +83,9 @@ class Agent:
             executor=self.executor,
             witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
             outbox=outbox,
+            unlocks=desk.answer,
             failed=self._failure_seen,
         )
-        self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
-        self.pins = self._pins(clock)
-        self._control = ControlSocket(files.control, self.pins.commands)
         self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -123,10 +125,18 @@ class Agent:
             changed=self._tokens_changed,
         )
 
+    def _take_commands(self, trust: PinnedTrust, clock: Clock) -> Desk:
+        """What people do with the tokens: on this host over a socket, and from a desk over the hub."""
+        self.pins = self._pins(clock)
+        self._control = ControlSocket(self._files.control, self.pins.commands)
+        key = open_sealing_key(self._files.sealing_key)
+        return Desk(name=self.config.name, key=key, trust=trust, pins=self.pins, clock=clock)
+
     def _pins(self, clock: Clock) -> TokenPins:
         tokens = {
             table.name: TokenWithPin(
                 token=self.keepers[table.name].token,
+                glance=self.keepers[table.name].token.glance,
                 config=token_config(table, self._files.directory),
                 record=self.keepers[table.name].record,
                 retry=self.keepers[table.name].retry,

@@ -11,9 +11,11 @@ from privyseal.cli.authority import AsJson
 from privyseal.cli.prompts import read_join_code
 from privyseal.cli.render import emit
 from privyseal.client.joining import join as join_hub
+from privyseal.identity.bundle import load_bundle
 from privyseal.identity.keyfile import write_private
+from privyseal.identity.sealing import sealing_key_text
 
-__all__ = ["export", "join", "run"]
+__all__ = ["export", "join", "run", "show"]
 
 _CONFIG_TEXT = """\
 # A Privyseal agent. Paths are relative to this file.
@@ -53,16 +55,19 @@ def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
     as_json
         Print one JSON document.
     """
-    from privyseal.agent.joining import remember_checkpoint  # noqa: PLC0415 - needs the extra `agent`
+    from privyseal.agent.config import AgentFiles  # noqa: PLC0415 - needs the extra `agent`
+    from privyseal.agent.joining import open_sealing_key, remember_checkpoint  # noqa: PLC0415
 
     member = join_hub(read_join_code(), "agent", directory)
     asyncio.run(remember_checkpoint(directory, member.bundle, member.checkpoint))
     path = directory / "agent.toml"
     write_private(path, _CONFIG_TEXT.format(name=member.name, hub=member.mtls_url, web=member.web_url).encode())
+    key = open_sealing_key(AgentFiles(directory).sealing_key).public_key().public_bytes_raw()
     emit(
-        {"name": member.name, "hub": member.bundle.hub, "config": str(path)},
+        {"name": member.name, "hub": member.bundle.hub, "config": str(path), "sealing_key": sealing_key_text(key)},
         (
             f"joined {member.bundle.hub} as agent {member.name}",
+            f"PINs can be sealed to it: privyseal hub trust --agent {member.name}={sealing_key_text(key)}",
             f"next: privyseal token add --dir {directory} (or fill in {path} by hand)",
             f"then: privyseal agent run --dir {directory}",
         ),
@@ -92,6 +97,29 @@ def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
 
     configure_logging()
     asyncio.run(serve())
+
+
+def show(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
+    """This agent's name and hub, and the key that PINs from a desk are sealed to.
+
+    Parameters
+    ----------
+    directory
+        Where `agent join` put it.
+    as_json
+        Print one JSON document.
+    """
+    from privyseal.agent.config import AgentFiles, load_agent_config  # noqa: PLC0415 - needs the extra `agent`
+    from privyseal.agent.joining import open_sealing_key  # noqa: PLC0415
+
+    config, files = load_agent_config(directory), AgentFiles(directory)
+    hub = load_bundle(files.bundle).hub
+    key = sealing_key_text(open_sealing_key(files.sealing_key).public_key().public_bytes_raw())
+    emit(
+        {"name": config.name, "hub": hub, "sealing_key": key},
+        (f"agent        {config.name}", f"hub          {hub}", f"sealing key  {key}"),
+        as_json=as_json,
+    )
 
 
 def export(file: Path, /, *, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:

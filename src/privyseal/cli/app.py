@@ -68,7 +68,7 @@ _noun(
     (
         ("init", "Make a new hub, and the authority key that you keep."),
         ("run", "Run a hub in the foreground."),
-        ("trust", "Show the trust bundle, or change the witnesses that it names."),
+        ("trust", "Show the trust bundle, or change the witnesses and agents that it names."),
         ("invite", "Make a join code for a client or an agent (needs an authority key)."),
         ("revoke", "End a client's or agent's standing (needs an authority key)."),
     ),
@@ -79,6 +79,7 @@ _noun(
     (
         ("join", "Join a hub with a join code."),
         ("run", "Run an agent in the foreground."),
+        ("show", "This agent's name and hub, and the key that PINs are sealed to."),
         ("export", "Write out what this agent signed under, for `log verify --agent`."),
     ),
 )

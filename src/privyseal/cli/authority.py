@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from privyseal.client.administration import Administration
 from privyseal.client.config import load_client_config
 from privyseal.errors import ConfigError
+from privyseal.identity.bundle import load_bundle
 
 __all__ = ["AsJson", "Authority", "administration"]
 
@@ -16,8 +17,13 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 Authority = Annotated[tuple[Path, ...], Parameter(name="--authority")]
 
 
-def administration(authority: tuple[Path, ...], config: str) -> Administration:
+def administration(authority: tuple[Path, ...], config: str, bundle: Path | None = None) -> Administration:
     """An administrator's tools: the hub of a client configuration, with these authority keys.
+
+    Args:
+        authority: Files.
+        config: The client configuration, if it is not the usual one.
+        bundle: The trust bundle to go by, if it is not the one that the client pinned.
 
     Raises:
         ConfigError: `authority.missing` if no key was named and none lies beside the configuration.
@@ -31,4 +37,5 @@ def administration(authority: tuple[Path, ...], config: str) -> Administration:
             "this needs the authority key that `privyseal hub init` made",
             hint="name its file with --authority",
         )
-    return Administration(bundle=loaded.load_bundle(), web_url=loaded.web_url, authority_paths=paths)
+    pinned = loaded.load_bundle() if bundle is None else load_bundle(bundle)
+    return Administration(bundle=pinned, web_url=loaded.web_url, authority_paths=paths)

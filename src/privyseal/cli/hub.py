@@ -16,6 +16,7 @@ from privyseal.client.quorum_file import read_bounded
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.identity.bundle import TrustBundle, load_bundle
 from privyseal.identity.keyfile import public_key_text
+from privyseal.identity.sealing import parse_sealing_key, sealing_key_text
 from privyseal.identity.trust import PinnedTrust
 from privyseal.tlog.quorum import MAX_POLICY_BYTES
 
@@ -163,12 +164,14 @@ def trust(
     *,
     witnesses: Path | None = None,
     no_witnesses: Annotated[bool, Parameter(name="--no-witnesses", negative="")] = False,
+    agent: tuple[str, ...] = (),
+    forget_agent: tuple[str, ...] = (),
     directory: Annotated[Path | None, Parameter(name="--dir")] = None,
     authority: Authority = (),
     as_json: AsJson = False,
     config: str = "",
 ) -> None:
-    """Show the trust bundle; with --witnesses, change it: agents and clients follow by themselves.
+    """Show the trust bundle; with --witnesses or --agent, change it: agents and clients follow by themselves.
 
     A key profile whose `witness` in agent.toml is `before-release` or `before-use` waits for the quorum that the policy
     names. A witness on the hub's own host, and the agent that uses the token, never count.
@@ -180,6 +183,11 @@ def trust(
         shows, other witnesses also by URL. The hub must be running.
     no_witnesses
         Rely on no witness any more.
+    agent
+        NAME=x25519:KEY of an agent that PINs shall be sealed to (`token unlock --agent`), as `privyseal agent show` on
+        its host prints it. May be repeated.
+    forget_agent
+        An agent that no PIN shall be sealed to any more. May be repeated.
     directory
         The hub's directory, if this is the hub's machine.
     authority
@@ -189,13 +197,15 @@ def trust(
     config
         Client configuration that knows the hub, if this is another machine.
     """
-    if witnesses is None and not no_witnesses:
+    if witnesses is None and not (no_witnesses or agent or forget_agent):
         _print_trust(_pinned(directory, config).bundle, as_json=as_json)
         return
     if witnesses is not None and no_witnesses:
         raise ConfigError("trust.both", "--witnesses and --no-witnesses exclude each other")
     desk = _desk(directory, authority, config)
-    bundle = desk.name_witnesses("" if witnesses is None else _policy_text(witnesses))
+    policy = "" if no_witnesses else None if witnesses is None else _policy_text(witnesses)
+    agents: dict[str, bytes | None] = dict(map(_agent_key, agent))
+    bundle = desk.change_trust(witnesses=policy, agents=agents | dict.fromkeys(forget_agent))
     if directory is None:  # the hub keeps its own
         _pinned(directory, config).succeed(bundle.envelope)
     _print_trust(bundle, as_json=as_json)
@@ -207,6 +217,11 @@ def _pinned(directory: Path | None, config: str) -> PinnedTrust:
     from privyseal.hub.config import HubFiles  # noqa: PLC0415 - needs the extra `hub`
 
     return PinnedTrust.load(HubFiles(directory).bundle)
+
+
+def _agent_key(text: str) -> tuple[str, bytes]:
+    name, _, key = text.partition("=")
+    return name, parse_sealing_key(key)
 
 
 def _policy_text(path: Path) -> str:
@@ -228,6 +243,7 @@ def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:
         "authorities": [{"name": name, "key": key} for name, key in authorities],
         "quorum": statement.quorum,
         "witnesses": statement.witnesses,
+        "agents": [{"name": one.name, "key": sealing_key_text(one.key)} for one in statement.agents],
     }
     lines = [
         f"hub        {bundle.hub}, trust bundle {statement.serial} ({bundle.sha256.hex()[:16]}…)",
@@ -237,6 +253,7 @@ def _print_trust(bundle: TrustBundle, *, as_json: bool) -> None:
     ]
     first, *more = [line for line in statement.witnesses.splitlines() if line.strip()] or ["none"]
     lines += [f"witnesses  {first}", *(f"           {line}" for line in more)]
+    lines += [f"agent      {one.name}: {sealing_key_text(one.key)}" for one in statement.agents]
     emit(data, lines, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from privyseal.cli.authority import AsJson
+from privyseal.cli.authority import AsJson, Authority, administration
 from privyseal.cli.enduring import test
 from privyseal.cli.render import emit, table
 from privyseal.cli.scanning import scan
@@ -127,19 +127,26 @@ def add(  # noqa: PLR0913 - a command's options
     add_token(asked, yes=yes, as_json=as_json)
 
 
-def unlock(
+def unlock(  # noqa: PLR0913 - a command's options
     name: str = "",
     /,
     *,
     serial: str = "",
-    directory: Annotated[Path, Parameter(name="--dir")],
+    directory: Annotated[Path | None, Parameter(name="--dir")] = None,
     prompt: Annotated[bool, Parameter(negative="")] = False,
     forgive_refused: Annotated[bool, Parameter(negative="")] = False,
+    agent: str = "",
+    authority: Authority = (),
+    bundle: Path | None = None,
     as_json: AsJson = False,
+    config: str = "",
 ) -> None:
-    """Allow PIN attempts again, after a refused one or one whose outcome nobody knows.
+    """Allow PIN attempts again, after a refused one or one whose outcome nobody knows; or hand a PIN in.
 
     Make sure of the PIN first: a token locks itself after a few wrong ones. An agent that runs tries it at once.
+
+    On the token's host, give --dir. From a desk with an authority key, give --agent: the PIN is typed, sealed to that
+    agent, and passed on by the hub, which cannot read it.
 
     Parameters
     ----------
@@ -154,22 +161,56 @@ def unlock(
         a token with `pin_prompt`.
     forgive_refused
         Also allow the very PIN that the token refused: you have set it on the token meanwhile.
+    agent
+        From a desk: the agent's name. The trust bundle names its sealing key (privyseal hub trust --agent).
+    authority
+        From a desk: authority key file, may be repeated (default: authority.key beside the client configuration).
+    bundle
+        From a desk: the trust bundle to go by, instead of the one that the client pinned.
     as_json
         Print one JSON document.
+    config
+        From a desk: client configuration that knows the hub.
     """
-    from privyseal.cli.token_pins import unlock_here, unlock_serial  # noqa: PLC0415 - extra `agent`
-
     if bool(name) == bool(serial):
         raise ConfigError(
             "usage.arguments", "name the token, or give its --serial", hint="privyseal token unlock NAME --dir DIR"
         )
-    if serial:
-        if prompt:
-            raise ConfigError("usage.arguments", "a PIN is handed in for a token that has a name in agent.toml")
-        unlock_serial(directory, serial, forgive_refused=forgive_refused)
-        data = {"token": "", "serial": serial, "unlocked": True, "tried": False}
-        emit(data, (f"serial {serial}: the next login may present its PIN again",), as_json=as_json)
-        return
+    if agent:
+        if directory is not None or not name:
+            raise ConfigError("usage.arguments", "at a desk, name the token and its --agent; --dir is for its host")
+        from privyseal.cli.desk_unlock import unlock_from_desk  # noqa: PLC0415 - hot commands import late
+
+        unlock_from_desk(
+            name,
+            agent,
+            desk=administration(authority, config, bundle),
+            forgive_refused=forgive_refused,
+            as_json=as_json,
+        )
+    elif directory is None:
+        raise ConfigError(
+            "usage.arguments", "where is the token?", hint="--dir DIR on its host, or --agent NAME at a desk"
+        )
+    elif serial:
+        _unlock_serial(directory, serial, prompt=prompt, forgive_refused=forgive_refused, as_json=as_json)
+    else:
+        _unlock_name(directory, name, prompt=prompt, forgive_refused=forgive_refused, as_json=as_json)
+
+
+def _unlock_serial(directory: Path, serial: str, *, prompt: bool, forgive_refused: bool, as_json: bool) -> None:
+    from privyseal.cli.token_pins import unlock_serial  # noqa: PLC0415 - extra `agent`
+
+    if prompt:
+        raise ConfigError("usage.arguments", "a PIN is handed in for a token that has a name in agent.toml")
+    unlock_serial(directory, serial, forgive_refused=forgive_refused)
+    data = {"token": "", "serial": serial, "unlocked": True, "tried": False}
+    emit(data, (f"serial {serial}: the next login may present its PIN again",), as_json=as_json)
+
+
+def _unlock_name(directory: Path, name: str, *, prompt: bool, forgive_refused: bool, as_json: bool) -> None:
+    from privyseal.cli.token_pins import unlock_here  # noqa: PLC0415 - extra `agent`
+
     done = unlock_here(directory, name, prompt=prompt, forgive_refused=forgive_refused)
     data = {"token": name, "serial": done.serial, "unlocked": True, "tried": done.tried}
     lines = [f"token {name}, serial {done.serial}: the token took its PIN and shows {done.keys} signing keys"]

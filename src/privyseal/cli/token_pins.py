@@ -136,7 +136,7 @@ async def _pins_without_agent(directory: Path, name: str) -> AsyncIterator[Token
 
     config = token_config(named_token(directory, name), directory)
     async with opened(directory, name) as token:
-        one = TokenWithPin(token=token, config=config, record=_record(directory, name), retry=retry)
+        one = TokenWithPin(token=token, glance=token.info, config=config, record=_record(directory, name), retry=retry)
         yield TokenPins({name: one}, directory=directory)
 
 

@@ -26,6 +26,7 @@ from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.hub.services.token_board import TokenBoard
+from privyseal.hub.services.unlocks import Unlocks
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
 from privyseal.hub.witness_http import WitnessClient
@@ -72,6 +73,7 @@ class Hub:
         self.observer = Observer(clock)
         self.agent_events = AgentEvents(self.store, self.observer.recorded)
         self.token_board = TokenBoard(self.observer.token)
+        self.unlocks = Unlocks(trust=trust, links=lambda: self.dispatch.links, clock=clock)
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
 

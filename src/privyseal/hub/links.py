@@ -15,6 +15,9 @@ from privyseal.wire.link import (
     ItemRefused,
     OutcomeQuery,
     OutcomeReply,
+    UnlockAnswer,
+    UnlockOrder,
+    UnlockQuery,
 )
 
 __all__ = ["AgentLink", "ItemKey"]
@@ -54,6 +57,7 @@ class AgentLink:
         self._send = send
         self._items: dict[ItemKey, asyncio.Future[ItemDone | ItemRefused]] = {}
         self._outcomes: dict[ItemKey, asyncio.Future[OutcomeReply]] = {}
+        self._unlocks: dict[int, asyncio.Future[UnlockAnswer]] = {}
         self._checkpoint: asyncio.Future[CheckpointAnswer] | None = None
         self._closed = False
 
@@ -97,6 +101,26 @@ class AgentLink:
         await self.send(AddCheckpoint(body=body))
         return await waiting
 
+    async def unlock(self, message: UnlockQuery | UnlockOrder) -> UnlockAnswer:
+        """Pass on what concerns a PIN; what the agent answers.
+
+        Raises:
+            UnavailableError: `agent.link_lost`.
+        """
+        waiting: asyncio.Future[UnlockAnswer] = asyncio.get_running_loop().create_future()
+        self._unlocks[message.ask] = waiting
+        try:
+            await self.send(message)
+            return await waiting
+        finally:
+            self._unlocks.pop(message.ask, None)
+
+    def told_unlock(self, message: UnlockAnswer) -> None:
+        """The agent answered."""
+        waiting = self._unlocks.get(message.ask)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
     def told_checkpoint(self, message: CheckpointAnswer) -> None:
         """The agent answered as a witness."""
         waiting, self._checkpoint = self._checkpoint, None
@@ -118,7 +142,11 @@ class AgentLink:
     def close(self) -> None:
         """The link is gone: everybody who waits is told."""
         self._closed = True
-        everybody: list[asyncio.Future[Any]] = [*self._items.values(), *self._outcomes.values()]
+        everybody: list[asyncio.Future[Any]] = [
+            *self._items.values(),
+            *self._outcomes.values(),
+            *self._unlocks.values(),
+        ]
         if self._checkpoint is not None:
             everybody.append(self._checkpoint)
         for waiting in everybody:

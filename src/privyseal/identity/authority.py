@@ -2,8 +2,8 @@
 """Authority statements: what administrators decide with keys that the hub never holds.
 
 An invitation lets somebody join, a grant lets a client's request key use a `pinned` key profile, a revocation ends a
-standing. Each is a DSSE envelope signed by the bundle's quorum; hub and agent check it by themselves, and so its way to
-the hub needs no other login.
+standing, an unlock hands a token's PIN to its agent. Each is a DSSE envelope signed by the bundle's quorum; hub and
+agent check it by themselves, and so its way to the hub needs no other login.
 """
 
 import hashlib
@@ -25,6 +25,8 @@ __all__ = [
     "Invitation",
     "Revocation",
     "SignedStatement",
+    "Unlock",
+    "UnlockQuestion",
     "open_authority",
     "seal_authority",
 ]
@@ -65,7 +67,34 @@ class Revocation(_Statement, frozen=True, tag="revoke"):
     name: str
 
 
-AuthorityStatement = Invitation | GrantStatement | Revocation
+class UnlockQuestion(_Statement, frozen=True, tag="unlock-question"):
+    """Which token is that, and which nonce goes into an unlock of it? `token` is its name at that agent."""
+
+    agent: str
+    token: str
+
+
+class Unlock(_Statement, frozen=True, tag="unlock"):
+    """This token may be given the PIN that is sealed here to its agent.
+
+    Attributes:
+        agent: The agent's name.
+        token: The token's name in its agent.toml.
+        serial: Its serial number.
+        nonce: What the agent answered to the question, in hex; good once.
+        forgive_refused: Also allow a PIN that the token refused before.
+        sealed: The PIN, sealed to the agent's key for exactly this statement (`privyseal.identity.unlocking`).
+    """
+
+    agent: str
+    token: str
+    serial: str
+    nonce: str
+    forgive_refused: bool
+    sealed: bytes
+
+
+AuthorityStatement = Invitation | GrantStatement | Revocation | UnlockQuestion | Unlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from privyseal.wire.dsse import parse_envelope, seal, signers
 
 __all__ = [
     "BUNDLE_TYPE",
+    "AgentKey",
     "AuthorityKey",
     "BundleStatement",
     "FormerLog",
@@ -42,6 +43,13 @@ BUNDLE_TYPE: Final = "application/vnd.privyseal.bundle+json"
 
 class AuthorityKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An administrator's public key, made off the hub."""
+
+    name: str
+    key: bytes
+
+
+class AgentKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To what a PIN for one of this agent's tokens is sealed: its raw X25519 key."""
 
     name: str
     key: bytes
@@ -72,6 +80,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         former: Logs that the present one continues, the oldest first.
         witnesses: Which witnesses' cosignatures are enough (C2SP tlog-policy); empty if there are none to rely on.
         quorum: How many authority keys must sign a change, a grant or an invitation.
+        agents: Agents that a PIN can be sealed to.
     """
 
     v: int = 1
@@ -84,6 +93,7 @@ class BundleStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     quorum: int
     witnesses: str = ""
     former: tuple[FormerLog, ...] = ()
+    agents: tuple[AgentKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +195,7 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
         log_key = _check_log_keys(statement)
         witnesses = parse_policy(statement.witnesses.encode()) if statement.witnesses else NO_QUORUM
         _check_former(statement.former)
+        _check_agents(statement.agents)
     except (msgspec.DecodeError, RecursionError, ValueError, MalformedInputError, VerificationError) as error:
         raise MalformedInputError("bundle.malformed", f"not a trust bundle: {error}") from error
     keys = {authority.key for authority in statement.authorities}
@@ -195,6 +206,11 @@ def open_bundle(envelope: bytes, expected_sha256: bytes | None = None) -> TrustB
             "bundle.quorum", f"the trust bundle is not signed by {statement.quorum} of its authority keys"
         )
     return TrustBundle(statement=statement, sha256=digest, envelope=envelope, log_key=log_key, witnesses=witnesses)
+
+
+def _check_agents(agents: tuple[AgentKey, ...]) -> None:
+    if len({agent.name for agent in agents}) != len(agents) or any(len(agent.key) != 32 for agent in agents):
+        raise ValueError("an agent is named twice, or its sealing key is none")
 
 
 def _check_former(former: tuple[FormerLog, ...]) -> None:

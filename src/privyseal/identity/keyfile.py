@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privyseal.errors import ConfigError
 from privyseal.identity.windows_acl import protect, refuse_if_open
@@ -91,7 +92,9 @@ def read_private(path: Path) -> bytes:
     return data
 
 
-def save_private_key(path: Path, key: Ed25519PrivateKey | MLDSA44PrivateKey | ec.EllipticCurvePrivateKey) -> None:
+def save_private_key(
+    path: Path, key: Ed25519PrivateKey | X25519PrivateKey | MLDSA44PrivateKey | ec.EllipticCurvePrivateKey
+) -> None:
     """Store a key as unencrypted PKCS#8 PEM, mode 0600; of ML-DSA-44 that is its seed (RFC 9881)."""
     write_private(
         path,

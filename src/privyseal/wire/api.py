@@ -28,6 +28,7 @@ __all__ = [
     "TimestampView",
     "TokenStatus",
     "TsaStatus",
+    "UnlockView",
     "WitnessStatus",
     "decode_body",
     "error_from_problem",
@@ -300,6 +301,23 @@ class Decreed(_Body, frozen=True):
 
     statement: str
     authorities: tuple[str, ...]
+
+
+class UnlockView(_Body, frozen=True):
+    """POST /v1/unlocks: what the agent says of its token.
+
+    Attributes:
+        agent, token: Their names.
+        serial: The token's serial number.
+        nonce: What an unlock of it must hold, in hex; empty in the answer to an unlock.
+        keys: How many signing keys the token shows after it took its PIN.
+    """
+
+    agent: str
+    token: str
+    serial: str
+    nonce: str = ""
+    keys: int = 0
 
 
 class JoinRequest(_Body, frozen=True):

@@ -3,8 +3,9 @@
 
 The agent opens with `Hello` and `Announce`; from then on the hub sends `Job`, `OutcomeQuery` and `AddCheckpoint`, the
 agent `Answers`, `OutcomeReply` and `CheckpointAnswer`. What happens to its tokens the agent tells by itself: how they
-are (`TokenReport`), and what belongs into the log (`Events`, until the hub says `EventsRecorded`). WebSocket pings keep
-both sides sure of each other.
+are (`TokenReport`), and what belongs into the log (`Events`, until the hub says `EventsRecorded`). For whoever hands in
+a PIN at a desk the hub passes `UnlockQuery` and `UnlockOrder` on, and `UnlockAnswer` back. WebSocket pings keep both
+sides sure of each other.
 """
 
 from typing import Final, TypeVar
@@ -39,6 +40,9 @@ __all__ = [
     "TokenHealth",
     "TokenReport",
     "TrustChanged",
+    "UnlockAnswer",
+    "UnlockOrder",
+    "UnlockQuery",
     "Welcome",
     "decode_agent",
     "decode_hub",
@@ -195,6 +199,43 @@ class EventsRecorded(_Message, frozen=True, tag="recorded"):
     through: int
 
 
+class UnlockQuery(_Message, frozen=True, tag="unlock?"):
+    """An authority key's holder wants to hand in the PIN of a token, which is `token` in agent.toml.
+
+    Attributes:
+        ask: The hub's number for it; the answer bears it.
+    """
+
+    ask: int
+    token: str
+
+
+class UnlockOrder(_Message, frozen=True, tag="unlock"):
+    """The signed statement with the PIN sealed in it, as it came."""
+
+    ask: int
+    envelope: bytes
+
+
+class UnlockAnswer(_Message, frozen=True, tag="unlocked"):
+    """What the agent says to either.
+
+    Attributes:
+        serial, nonce: The token's serial number, and what the statement must hold; to `UnlockQuery`.
+        keys: How many signing keys the token shows after it took its PIN; to `UnlockOrder`.
+        branch, code, message, hint: What went wrong instead; empty if nothing did.
+    """
+
+    ask: int
+    serial: str = ""
+    nonce: str = ""
+    keys: int = 0
+    branch: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
 class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Why the client may ask: its `enrol` entry with proof, and for a pinned profile the signed grant."""
 
@@ -293,8 +334,10 @@ class OutcomeReply(_Message, frozen=True, tag="outcome"):
     message: str = ""
 
 
-AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer | TokenReport | Events
-HubMessage = Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint | EventsRecorded
+AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer | TokenReport | Events | UnlockAnswer
+HubMessage = (
+    Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint | EventsRecorded | UnlockQuery | UnlockOrder
+)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _AGENT: Final[msgspec.msgpack.Decoder[AgentMessage]] = msgspec.msgpack.Decoder(AgentMessage)

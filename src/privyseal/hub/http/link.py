@@ -29,6 +29,7 @@ from privyseal.wire.link import (
     Refused,
     TokenReport,
     TrustChanged,
+    UnlockAnswer,
     Welcome,
     decode_agent,
     encode,
@@ -130,6 +131,8 @@ async def _take(hub: Hub, link: AgentLink, message: AgentMessage) -> None:
             link.told_outcome(message)
         case CheckpointAnswer():
             link.told_checkpoint(message)
+        case UnlockAnswer():
+            link.told_unlock(message)
         case TokenReport():
             hub.token_board.report(link.agent.name, message.tokens)
         case Hello() | Events():

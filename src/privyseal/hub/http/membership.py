@@ -9,7 +9,7 @@ from aiohttp import web
 from privyseal.errors import MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.identity.authority import Revocation
-from privyseal.wire.api import CertificateState, Decreed, JoinRequest, JoinResponse
+from privyseal.wire.api import CertificateState, Decreed, JoinRequest, JoinResponse, UnlockView
 
 __all__ = ["ROUTES"]
 
@@ -28,6 +28,10 @@ async def _decree(call: Call) -> msgspec.Struct:
     if isinstance(signed.statement, Revocation):
         call.hub.revoked(signed.statement.role, signed.statement.name)
     return Decreed(statement=signed.sha256.hex(), authorities=signed.authorities)
+
+
+async def _unlock(call: Call) -> msgspec.Struct:
+    return await call.hub.unlocks.take(await call.request.read())
 
 
 async def _join(call: Call) -> msgspec.Struct:
@@ -82,6 +86,16 @@ ROUTES: Final = (
         summary="Hand in an authority statement; its signatures are its permission",
         handler=_decree,
         answer=Decreed,
+    ),
+    Route(
+        method="POST",
+        path="/v1/unlocks",
+        listener=Listener.WEB,
+        permission=Permission.ANYONE,
+        audit="pin (unlocked), by the agent",
+        summary="Ask an agent for a nonce, or hand it a sealed PIN; authority signatures are the permission",
+        handler=_unlock,
+        answer=UnlockView,
     ),
     Route(
         method="POST",

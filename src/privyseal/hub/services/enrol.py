@@ -12,13 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privyseal.errors import ConfigError, IdentityError
+from privyseal.errors import ConfigError, IdentityError, MalformedInputError
 from privyseal.hub.entries import enrol_entry
 from privyseal.identity.authority import (
     GrantStatement,
     Invitation,
     Revocation,
     SignedStatement,
+    Unlock,
+    UnlockQuestion,
     open_authority,
 )
 from privyseal.identity.ca import check_csr, issue_member, member_uri
@@ -105,6 +107,7 @@ class Enrolments:
             VerificationError: `authority.quorum`, `authority.hub`, `authority.expired`.
             ConflictError: `join.code_reused`.
             ConfigError: `member.unknown` for a revocation, `join.role` for an invitation.
+            MalformedInputError: `authority.misplaced` for what is about the PIN of a token.
         """
         signed = open_authority(envelope, self._trust.bundle, self._clock())
         match signed.statement:
@@ -114,6 +117,8 @@ class Enrolments:
                 await self._grant(signed.statement, signed, envelope)
             case Revocation():
                 await self._revoke(signed.statement, signed)
+            case UnlockQuestion() | Unlock():
+                raise MalformedInputError("authority.misplaced", "the PIN of a token is handed in at /v1/unlocks")
         return signed
 
     async def _invite(self, invitation: Invitation, signed: SignedStatement) -> None:
