@@ -2,6 +2,7 @@
 """Canaries while tokens are set up and looked at, and while files are signed and timestamped."""
 
 import os
+import re
 import stat
 import subprocess
 import threading
@@ -12,10 +13,12 @@ from pathlib import Path
 from canaries import finds, shown
 from installation import Site
 from lab.fault_shim import FaultyToken
-from programs import Outcome, command, environment, succeeded
+from programs import Outcome, command, environment, privyseal, succeeded
 from softhsm import ALWAYS_ID, PIN, RSA_ID
 from token_setup import SUBJECT, Host, issue_by_openssl, make_host
 from tsa_samples import hang, running_tsa
+
+SOURCES = Path(__file__).parents[2] / "src"
 
 
 @contextmanager
@@ -86,6 +89,45 @@ def test_no_pin_is_shown_while_a_token_is_set_up(tmp_path: Path) -> None:
     journals = [path for path in host.agent.iterdir() if "journal" in path.name]
     assert journals
     assert not [path for path in journals if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+KEYRING = """
+import os
+from keyring.backend import KeyringBackend
+
+class Keyring(KeyringBackend):
+    priority = 1
+    def get_password(self, service, username):
+        return open(os.path.join(os.environ["HOME"], "keyring", f"{service}.{username}")).read()
+    def set_password(self, service, username, password):
+        raise NotImplementedError
+"""
+
+
+def test_a_pin_from_the_keyring_is_shown_nowhere(tmp_path: Path) -> None:
+    """Asked by a process of its own, whose arguments name service and account alone."""
+    (tmp_path / "token").mkdir()
+    host = make_host(tmp_path / "token", add=True)
+    (tmp_path / "file_keyring.py").write_text(KEYRING)
+    home = host.hsm.directory
+    (home / "keyring").mkdir()
+    kept = host.hsm.pin_file.rename(home / "keyring" / "privyseal.lab")
+    kept.write_bytes(PIN)
+    variables = {"PYTHON_KEYRING_BACKEND": "file_keyring.Keyring", "PYTHONPATH": f"{SOURCES}:{tmp_path}"}
+    text = host.config.read_text()
+    text = re.sub(r"(?m)^pin_file = .*$", 'pin_keyring = "privyseal/lab"', text)
+    host.config.write_text(
+        text.replace("environment = {", 'environment = {PYTHON_KEYRING_BACKEND = "file_keyring.Keyring", ')
+    )
+
+    with watched() as seen:
+        done = privyseal("key", "list", "--dir", host.agent, cwd=home, more=host.hsm.environment | variables)
+
+    assert "release" in succeeded(done).out
+    assert [one for one in seen if b"privyseal.tokens.keyring_pin\0privyseal\0lab" in one]
+    assert not [one for one in (*seen, done.out.encode(), done.err.encode()) if shown(PIN, one)]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != kept]
+    assert not [path for path in written if shown(PIN, path.read_bytes())]
 
 
 def test_no_secret_is_left_by_a_release(site: Site, site_token: FaultyToken, app: Path) -> None:

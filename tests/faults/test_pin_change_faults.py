@@ -11,12 +11,13 @@ import pytest
 from lab.fault_shim import FaultyToken, around
 from lab.shim_orders import aborts, crashes_after, hangs, hangs_after, returns
 from privyseal.errors import TokenError
+from privyseal.pki.mechanism import Mechanism
 from privyseal.tokens.ckr import LunaRv, Rv
 from privyseal.tokens.factory import open_token
 from privyseal.tokens.pin import PinBuffer
 from privyseal.tokens.pin_journal import PinJournal
 from privyseal.tokens.supervisor import WorkerToken
-from softhsm import PIN, fresh_softhsm
+from softhsm import ALWAYS_ID, PIN, fresh_softhsm
 
 NEW = b"fresh-canary-5521"
 
@@ -152,6 +153,18 @@ async def test_another_word_about_the_pin_out_of_c_set_pin_stops_all_attempts(fa
 def worker_pid(token: WorkerToken) -> int:
     assert token._worker is not None
     return token._worker.pid
+
+
+async def test_a_key_that_asks_for_the_pin_at_each_signature_is_given_the_new_one(faulty: FaultyToken) -> None:
+    token = open_token(faulty.config())
+    await token.sign(key_id=ALWAYS_ID, mechanism=Mechanism.RSA_SHA256, digest=bytes(32))
+    await token.change_pin(new_pin())
+
+    for _ in range(2):
+        assert await token.sign(key_id=ALWAYS_ID, mechanism=Mechanism.RSA_SHA256, digest=bytes(32))
+    await token.close()
+    history = PinJournal(str(faulty.hsm.journal)).history(await serial_of(faulty))
+    assert (history.unknown, history.blocked, history.changing) == (0, False, "")
 
 
 async def test_a_worker_that_is_killed_inside_c_set_pin(faulty: FaultyToken) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding a token and putting it into agent.toml from the command line, held against OpenSC's pkcs11-tool."""
 
+import re
 import stat
 from pathlib import Path
 
@@ -173,3 +174,17 @@ def test_add_on_a_terminal_asks_and_keeps_the_pin_for_itself(host: Host) -> None
     assert stat.S_IMODE(pin_file.stat().st_mode) == 0o600
     assert load_agent_config(host.agent).token[0].pin_file == "hub.pin"
     succeeded(host.run("key", "list", "--dir", host.agent))
+
+
+def test_a_token_whose_pin_is_typed_asks_on_the_terminal(host: Host) -> None:
+    succeeded(host.add("--key-id", "01", "--yes"))
+    host.config.write_text(re.sub(r"(?m)^pin_file = .*$", "pin_prompt = true", host.config.read_text()))
+    listing = ("key", "list", "--dir", host.agent)
+
+    refused(host.run(*listing), 2, "pin.no_terminal")
+    code, shown = on_terminal(*listing, answers={"PIN of token hub": PIN.decode()}, more=host.hsm.environment)
+
+    assert code == 0, shown
+    assert "release" in shown
+    assert PIN.decode() not in shown
+    succeeded(host.run("token", "list", "--dir", host.agent))

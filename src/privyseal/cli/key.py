@@ -47,14 +47,13 @@ def list(  # noqa: A001 - the command's name
 async def _keys(directory: Path) -> Any:
     import hashlib  # noqa: PLC0415
 
-    from privyseal.agent.config import load_agent_config, token_config  # noqa: PLC0415 - extra `agent`
+    from privyseal.agent.config import load_agent_config  # noqa: PLC0415 - extra `agent`
+    from privyseal.cli.token_host import opened  # noqa: PLC0415
     from privyseal.pki.x509 import parse_certificate  # noqa: PLC0415
-    from privyseal.tokens.factory import open_token  # noqa: PLC0415
 
     found = []
     for table_ in load_agent_config(directory).token:
-        token = open_token(token_config(table_, directory))
-        try:
+        async with opened(directory, table_.name) as token:
             for key in await token.keys():
                 certificate = parse_certificate(key.certificates[0]) if key.certificates else None
                 found.append(
@@ -68,8 +67,6 @@ async def _keys(directory: Path) -> Any:
                         "certificates": len(key.certificates),
                     }
                 )
-        finally:
-            await token.close()
     return found
 
 

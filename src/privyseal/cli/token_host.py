@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from privyseal.agent.config import TokenTable, load_agent_config, token_config
+from privyseal.cli.prompts import read_pin
 from privyseal.errors import ConfigError, TokenError
 from privyseal.ports.token import TokenKey
 from privyseal.tokens.factory import open_token
+from privyseal.tokens.pin import PinBuffer
 from privyseal.tokens.supervisor import WorkerToken
 
-__all__ = ["choose_key", "named_token", "opened", "parse_key_id"]
+__all__ = ["choose_key", "named_token", "opened", "parse_key_id", "typed_pin"]
 
 
 def named_token(directory: Path, name: str) -> TokenTable:
@@ -37,10 +39,35 @@ def named_token(directory: Path, name: str) -> TokenTable:
     )
 
 
+def typed_pin(typed: bytearray) -> PinBuffer:
+    """What a person typed, in locked memory, and nowhere else any more.
+
+    Raises:
+        TokenError: `token.pin_missing`, `token.pin_file` if it cannot be a PIN.
+    """
+    pin = PinBuffer()
+    try:
+        pin.fill(typed)
+    finally:
+        typed[:] = bytes(len(typed))
+    return pin
+
+
 @contextlib.asynccontextmanager
-async def opened(directory: Path, name: str) -> AsyncIterator[WorkerToken]:
-    """The token, closed afterwards. Logs in with its first call that needs it, through the PIN journal."""
-    token = open_token(token_config(named_token(directory, name), directory))
+async def opened(directory: Path, name: str, *, login: bool = True) -> AsyncIterator[WorkerToken]:
+    """The token, closed afterwards. Logs in with its first call that needs it, through the PIN journal.
+
+    Args:
+        directory: The agent's.
+        name: Of the token.
+        login: Whether there will be such a call: the PIN of a token with `pin_prompt` is asked for then.
+
+    Raises:
+        ConfigError: `token.unknown`, `pin.no_terminal`, `pin.empty`.
+    """
+    table = named_token(directory, name)
+    pin = typed_pin(read_pin(table.name, option="")) if login and table.pin_prompt else None
+    token = open_token(token_config(table, directory), pin=pin)
     try:
         yield token
     finally:

@@ -26,7 +26,7 @@ from privyseal.agent.token_record import TokenRecord
 from privyseal.cli.agent_control import agent_runs, ask_agent
 from privyseal.cli.processes import keep_to_errors
 from privyseal.cli.prompts import read_new_pin, read_pin
-from privyseal.cli.token_host import named_token, opened
+from privyseal.cli.token_host import named_token, opened, typed_pin
 from privyseal.errors import UnavailableError
 from privyseal.identity.bundle import load_bundle
 from privyseal.identity.keyfile import load_ed25519
@@ -67,7 +67,7 @@ def unlock_here(directory: Path, name: str, *, prompt: bool, forgive_refused: bo
     if not (prompt or table.pin_prompt):
         done = ask_agent(directory, "unlock", asked, Unlocked)
     else:
-        with _typed(read_pin(name, option="")) as pin:
+        with _wiped(typed_pin(read_pin(name, option=""))) as pin:
             done = ask_agent(directory, "unlock", asked, Unlocked, pin=pin)
     return UnlockedHere(serial=done.serial, tried=True, keys=done.keys)
 
@@ -78,7 +78,7 @@ def unlock_serial(directory: Path, serial: str, *, forgive_refused: bool) -> Non
 
 
 async def _unlock_without_agent(directory: Path, name: str, *, forgive_refused: bool) -> UnlockedHere:
-    async with opened(directory, name) as token:
+    async with opened(directory, name, login=False) as token:
         serial = journal_name(await token.info())
     await _allow(directory, name, serial, forgive_refused=forgive_refused)
     return UnlockedHere(serial=serial, tried=False)
@@ -99,7 +99,8 @@ def change_here(directory: Path, name: str, new_pin_file: Path | None) -> Change
     """
     named_token(directory, name)
     runs = agent_runs(directory)
-    with _new_pin(name, new_pin_file) as pin:
+    new = typed_pin(read_new_pin(name)) if new_pin_file is None else read_pin_file(str(new_pin_file))
+    with _wiped(new) as pin:
         if runs:
             return ask_agent(directory, "change-pin", ChangeArguments(token=name), Changed, pin=pin)
         return asyncio.run(_change_without_agent(directory, name, pin))
@@ -141,25 +142,7 @@ async def _pins_without_agent(directory: Path, name: str) -> AsyncIterator[Token
 
 
 @contextlib.contextmanager
-def _typed(typed: bytearray) -> Iterator[PinBuffer]:
-    """What a person typed, in locked memory for as long as the context lasts."""
-    pin = PinBuffer()
-    try:
-        pin.fill(typed)
-        typed[:] = bytes(len(typed))
-        yield pin
-    finally:
-        typed[:] = bytes(len(typed))
-        pin.wipe()
-
-
-@contextlib.contextmanager
-def _new_pin(name: str, file: Path | None) -> Iterator[PinBuffer]:
-    if file is None:
-        with _typed(read_new_pin(name)) as pin:
-            yield pin
-        return
-    pin = read_pin_file(str(file))
+def _wiped(pin: PinBuffer) -> Iterator[PinBuffer]:
     try:
         yield pin
     finally:
