@@ -10,7 +10,10 @@ import pytest
 from canaries import finds, in_memory, shown
 from installation import Site, add_to_agent, agent_text, make_site
 from lab.fault_shim import FaultyToken, around
+from privyseal.client.administration import Administration
 from privyseal.client.log import LogReader
+from privyseal.errors import MalformedInputError
+from privyseal.identity.authority import UnlockQuestion
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.tlog.entry import PinEvent, parse_entry
 from privyseal.wire.dsse import key_id
@@ -119,6 +122,14 @@ def test_others_cannot(lab: Site, token: FaultyToken, tmp_path: Path) -> None:
     refused(privyseal("token", "unlock", "nobody", *desk(lab)[3:]), 2, "token.unknown")
     refused(privyseal(*desk(lab), "--dir", lab.agent_directory), 2, "usage.arguments")
     refused(privyseal("token", "unlock", "lab"), 2, "usage.arguments")
+
+    administration = Administration(
+        bundle=lab.client().load_bundle(), web_url=lab.client().web_url, authority_paths=(lab.authority,)
+    )
+    question = UnlockQuestion(hub="hub.example/lab", issued=0, not_after=2**50, agent="lab", token="lab")
+    with pytest.raises(MalformedInputError) as caught:  # at the wrong door
+        administration._decree(question)
+    assert caught.value.code == "authority.misplaced"
 
     lab.running["agent"].stop()
     lab.until_status(lambda status: not status.agents[0].linked)
