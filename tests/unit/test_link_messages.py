@@ -93,7 +93,7 @@ agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
 hub_messages: st.SearchStrategy[HubMessage] = st.one_of(
     st.builds(UnlockQuery, ask=numbers, token=texts),
     st.builds(UnlockOrder, ask=numbers, envelope=data),
-    st.builds(Welcome, name=texts),
+    st.builds(Welcome, name=texts, recorded=numbers),
     st.builds(Refused, code=texts, message=texts),
     st.builds(OutcomeQuery, request=texts, item=numbers, fence=numbers),
     st.builds(
