@@ -251,9 +251,9 @@ class TokenKeeper:
         await self.custody.looked()
         now = self.custody.use
         if before is not None and now is not None and before.card_events != now.card_events:
-            await self._record.token("detached")
-            await self._token.recycle()  # what it holds is of the card that was there
-            await self._came(SeenToken(info=await self._token.info(), keys=await self._token.keys()))
+            await self.record.token("detached")
+            await self.token.recycle()  # what it holds is of the card that was there
+            await self._came(SeenToken(info=await self.token.info(), keys=await self.token.keys()))
         elif self.custody.frozen != self._frozen:
             # One whose counter does not match is out of use from now on; one that a person has accepted is back.
             self._frozen = self.custody.frozen

@@ -15,7 +15,7 @@ from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import KeyCounter, KeyKind, ReaderUse, TokenInfo, TokenKey
 from privyseal.tokens.card_side import CardSide
-from privyseal.tokens.ckr import Ckr
+from privyseal.tokens.ckr import Ckr, Rv
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.cryptoki import Module, TokenDescription
 from privyseal.tokens.cryptoki_types import SlotFlags, TokenFlags, UserType
