@@ -92,9 +92,12 @@ async def test_a_refused_key_generation_is_not_repeated(faulty: FaultyToken, tok
     assert not await has_new_key(token)
 
 
-async def test_a_lost_session_before_key_generation_is_opened_again(faulty: FaultyToken, token: WorkerToken) -> None:
+async def test_after_a_lost_session_a_person_asks_for_the_key_again(faulty: FaultyToken, token: WorkerToken) -> None:
     await token.keys()
     faulty.break_with("C_OpenSession once b3")
+    with pytest.raises(TokenError) as caught:
+        await token.generate_key(kind="p256", key_id=NEW_ID, label="new key")
+    assert caught.value.code == "token.session_lost"
 
     made = await token.generate_key(kind="p256", key_id=NEW_ID, label="new key")
 
