@@ -237,6 +237,21 @@ async def test_a_refused_pin_blocks_and_is_on_record_once(faulty: FaultyToken) -
         assert faulty.calls("C_Login") == 2
 
 
+async def test_what_a_person_did_to_a_pin_is_found_out_at_once(faulty: FaultyToken) -> None:
+    """Not by the next job."""
+    async with kept(faulty) as site:
+        assert await site.keeper.retry() is None
+        assert faulty.calls("C_Login") == 1, "a session that is good needs no login"
+        faulty.hsm.set_pin_file(b"000000")
+        await site.token.forget_pin()
+        problem = await site.keeper.retry()
+
+        assert problem is not None
+        assert (problem.code, site.keeper.state.value) == ("token.pin_incorrect", "blocked")
+        assert faulty.calls("C_Login") == 2
+        assert (await site.events())[-1] == "pin refused token.pin_incorrect"
+
+
 async def test_a_pin_that_is_refused_while_signing_takes_the_token_out_of_use(faulty: FaultyToken) -> None:
     async with kept(faulty) as site:
         faulty.break_with("C_SignInit once a4")

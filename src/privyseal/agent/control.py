@@ -32,7 +32,7 @@ from privyseal.errors import ConfigError, DeniedError, MalformedInputError, Priv
 from privyseal.tokens.pin import MAX_PIN_BYTES, PinBuffer
 from privyseal.wire.api import problem_from_error
 
-__all__ = ["ControlCall", "ControlHandler", "ControlSocket"]
+__all__ = ["ControlCall", "ControlHandler", "ControlSocket", "named"]
 
 T = TypeVar("T")
 _LOG: Final = structlog.get_logger("privyseal.agent.control")
@@ -66,6 +66,23 @@ class ControlCall:
 
 #: Carries out a command and answers with what its client wants to know; raises PrivysealError.
 ControlHandler = Callable[[ControlCall], Awaitable[msgspec.Struct]]
+
+
+def named(tokens: Mapping[str, T], name: str) -> T:
+    """What an agent has of the token that somebody means.
+
+    Raises:
+        ConfigError: `token.unknown`.
+    """
+    token = tokens.get(name)
+    if token is None:
+        known = ", ".join(tokens) or "none"
+        raise ConfigError(
+            "token.unknown",
+            f"the agent that runs knows no token {name!r}; it knows {known}",
+            hint="after a change of agent.toml the agent must be restarted",
+        )
+    return token
 
 
 class ControlSocket:

@@ -117,6 +117,11 @@ class TokenKeeper:
         """Whether it signs."""
         return self._now.state
 
+    @property
+    def problem(self) -> PrivysealError | None:
+        """Why it does not sign; None if it does."""
+        return self._now.problem
+
     # -- looking ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -300,6 +305,8 @@ class TokenKeeper:
         """
         rung = Rung.USB_RESET if Rung.USB_RESET in self.token.possible else Rung.WORKER
         await self.token.step(rung, ConflictError("token.reset", "a person asked for it"))
+        async with self._looking:
+            await self._log_in()
         await self.look()
         return rung
 
@@ -315,7 +322,7 @@ class TokenKeeper:
                 self._is_first_look = True
             await self._log_in()
         await self.look()
-        return self._now.problem
+        return self.problem
 
     async def _recycle_if_due(self) -> None:
         table, signatures = self._table, self.token.signing.signatures

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from privyseal.agent.config import AgentFiles
-from privyseal.agent.control import ControlCall, ControlHandler
+from privyseal.agent.control import ControlCall, ControlHandler, named
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConfigError, DeniedError, MalformedInputError, PrivysealError, TokenError
 from privyseal.identity.pin_recovery import RecoveryHeader, make_recovery
@@ -161,15 +161,7 @@ class TokenPins:
         Raises:
             ConfigError: `token.unknown`.
         """
-        token = self._tokens.get(name)
-        if token is None:
-            known = ", ".join(self._tokens) or "none"
-            raise ConfigError(
-                "token.unknown",
-                f"the agent that runs knows no token {name!r}; it knows {known}",
-                hint="after a change of agent.toml the agent must be restarted",
-            )
-        return token
+        return named(self._tokens, name)
 
     async def unlock(
         self, name: str, *, forgive_refused: bool, pin: PinBuffer | None, authority: str = "", serial: str = ""

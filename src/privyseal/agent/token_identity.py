@@ -38,13 +38,13 @@ def drained(name: str) -> TokenError:
     return TokenError(
         "token.drained",
         f"token {name!r} was taken out of use by a person",
-        hint=f"on the token's host: privyseal token resume {name}",
+        hint=f"on the token's host: privyseal token resume {name} --dir DIR",
     )
 
 
 def quarantined(name: str, code: str, seen: SeenToken) -> TokenError:
     """The problem of a token that is not the one that was here before; `code` says in what."""
-    hint = f"if that is right, on the token's host: privyseal token resume {name}"
+    hint = f"if that is right, on the token's host: privyseal token resume {name} --dir DIR"
     if code == "token.other_serial":
         return TokenError(
             "token.other_serial",

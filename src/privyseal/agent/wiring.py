@@ -25,6 +25,7 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.pins import TokenPins, TokenWithPin
 from privyseal.agent.pool import KeptToken, TokenPool
 from privyseal.agent.recovery import RecoveringToken
+from privyseal.agent.token_commands import TokenCommands
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.witness import LinkWitness, agent_cosigner
@@ -128,7 +129,8 @@ class Agent:
     def _take_commands(self, trust: PinnedTrust, clock: Clock) -> Desk:
         """What people do with the tokens: on this host over a socket, and from a desk over the hub."""
         self.pins = self._pins(clock)
-        self._control = ControlSocket(self._files.control, self.pins.commands)
+        commands = {**TokenCommands(self.keepers).commands, **self.pins.commands}
+        self._control = ControlSocket(self._files.control, commands)
         key = open_sealing_key(self._files.sealing_key)
         return Desk(name=self.config.name, key=key, trust=trust, pins=self.pins, clock=clock)
 

@@ -114,6 +114,10 @@ _token = _noun(
         ("add", "Put a token and a key profile into agent.toml."),
         ("test", "Sign many times in a row and say how the token took it: times, faults, recoveries."),
         ("unlock", "Allow PIN attempts again after a refused or unknown one; hand a PIN in."),
+        ("drain", "Take a token out of use, also over restarts, once what it is signing has ended."),
+        ("resume", "Take a token back into use after `drain` or a quarantine."),
+        ("recycle", "Replace a token's workers between two jobs."),
+        ("reset", "Reset a token's USB device, or replace its workers."),
     ),
 )
 _noun(

@@ -11,9 +11,10 @@ from privyseal.cli.authority import AsJson, Authority, administration
 from privyseal.cli.enduring import test
 from privyseal.cli.render import emit, table
 from privyseal.cli.scanning import scan
+from privyseal.cli.token_service import drain, recycle, reset, resume
 from privyseal.errors import ConfigError, PrivysealError
 
-__all__ = ["add", "list", "scan", "test", "unlock"]
+__all__ = ["add", "drain", "list", "recycle", "reset", "resume", "scan", "test", "unlock"]
 
 
 def list(  # noqa: A001 - the command's name
