@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pages import ROOT, blocks, commands, pages
-from privyseal.agent.config import AgentConfig, KeyConfig, TokenTable
+from privyseal.agent.config import AgentConfig, KeyConfig, RecoveryTable, TokenTable
 from privyseal.cli.app import app
 from privyseal.client.config import _ClientTable
 from privyseal.hub.config import AnchorTable, HubConfig, MetricsTable, TsaTable
@@ -112,7 +112,7 @@ def unknown_keys(document: dict[str, Any]) -> Iterator[str]:
     parts = (TokenTable, KeyConfig, TsaTable, LogTable)
     if not any(top <= fields(table) for table in (*files, *parts)):
         yield f"no table has all of {sorted(top)}"
-    for name, table in (("anchor", AnchorTable), ("metrics", MetricsTable)):
+    for name, table in (("anchor", AnchorTable), ("metrics", MetricsTable), ("recovery", RecoveryTable)):
         yield from (f"{name}.{key}" for key in document.get(name, {}).keys() - fields(table))
     for name in document.keys() & inner.keys():
         if isinstance(document[name], list):

@@ -4,9 +4,12 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from privyseal.agent.config import load_agent_config, token_config
+from privyseal.agent.config import KeyConfig, RecoveryTable, TokenTable, load_agent_config, token_config
+from privyseal.agent.host_steps import host_steps
+from privyseal.agent.ladder import Rung
 from privyseal.client.config import load_client_config
 from privyseal.errors import ConfigError
 from privyseal.hub.config import load_hub_config
@@ -53,6 +56,43 @@ def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
 
     assert [key.level for key in config.key] == ["pinned"]
     assert [token_config(table, tmp_path).module.startswith("/usr/lib/") for table in config.token] == [True, True]
+
+
+def test_the_agent_example_brings_a_token_back(blocks: list[str], tmp_path: Path) -> None:
+    text = blocks[AGENT].replace("# reboot", "reboot").replace("port_power = false", "port_power = true")
+    (tmp_path / "agent.toml").write_text(text, "utf-8")
+    config = load_agent_config(tmp_path)
+
+    assert set(host_steps(config.token[0], config.recovery, tmp_path)) == {
+        Rung.USB_RESET,
+        Rung.PORT_POWER,
+        Rung.PCSCD,
+        Rung.REBOOT,
+    }
+
+
+def test_the_agent_example_shows_what_holds_without_it(blocks: list[str], tmp_path: Path) -> None:
+    """Whoever copies a line changes nothing, unless the line is there to be filled in."""
+    (tmp_path / "agent.toml").write_text(blocks[AGENT], "utf-8")
+    config = load_agent_config(tmp_path)
+    plain = TokenTable(name="plain", kind="pkcs11")
+
+    for name in (*(one for one in fields(TokenTable) if one.endswith("_seconds")), "workers", "counter", "port_power"):
+        assert getattr(config.token[0], name) == getattr(plain, name), name
+    assert (config.token[0].recycle_signatures, config.token[0].recycle_hours) == (10_000, 24.0)
+    assert config.recovery.command_seconds == RecoveryTable().command_seconds
+
+
+def fields(table: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(table)}
+
+
+def test_every_key_of_the_agent_s_file_is_in_its_example(blocks: list[str]) -> None:
+    shown = set(re.findall(r"(?m)^(?:# )?(\w+) = ", blocks[AGENT]))
+    said = set(re.findall(r"or (\w+) = ", blocks[AGENT]))
+
+    for table in (TokenTable, KeyConfig, RecoveryTable):
+        assert fields(table) - shown - said == set()
 
 
 def test_every_pin_source_of_the_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
