@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privyseal.agent.outbox import Outbox
+from privyseal.agent.outbox import EntryMaker, Outbox
 from privyseal.errors import DeniedError, MalformedInputError
 from privyseal.hub.services.agent_events import AgentEvents
 from privyseal.ports.store import Enrolment
@@ -148,3 +148,15 @@ async def test_a_lost_answer_is_made_up_for_by_the_next_link(journal: SqliteJour
     await outbox.linked(1, send)
 
     assert sent == [[1], [2]]
+
+
+async def test_what_several_tokens_tell_at_once_is_on_its_way_once(journal: SqliteJournal) -> None:
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+
+    def of(token: int) -> EntryMaker:
+        return lambda at, agent: TokenEvent(ts=at, agent=agent, seq=0, at=at, token=str(token), event="attached")
+
+    await asyncio.gather(*(outbox.tell(of(token)) for token in range(20)))
+
+    told = [parse_entry(one.entry) for one in await journal.events(100)]
+    assert [entry.token for entry in told if isinstance(entry, TokenEvent)] == [str(token) for token in range(20)]

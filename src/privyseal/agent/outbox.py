@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent wants on record: durable here first, then told to the hub until that has it in the log."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -32,6 +33,8 @@ class Outbox:
         self._agent: Final = hashlib.sha256(request_key).hexdigest()
         #: What a full disk kept out of the journal.
         self._unwritten: list[bytes] = []
+        #: Several tokens tell at once; each event is written by one of them.
+        self._writing: Final = asyncio.Lock()
         self._send: Callable[[Events], Awaitable[None]] | None = None
         self._under_way = False
 
@@ -46,9 +49,10 @@ class Outbox:
         """
         self._unwritten.append(encode_entry(make(self._clock(), self._agent)))
         try:
-            while self._unwritten:
-                await self._journal.add_event(self._unwritten[0])
-                del self._unwritten[0]
+            async with self._writing:
+                while self._unwritten:
+                    await self._journal.add_event(self._unwritten[0])
+                    del self._unwritten[0]
         except UnavailableError as error:
             _LOG.error("events not written yet", count=len(self._unwritten), reason=error.message)
         await self._flush()
