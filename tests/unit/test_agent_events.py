@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from log_samples import genesis
 from privyseal.agent.outbox import EntryMaker, Outbox
 from privyseal.errors import DeniedError, MalformedInputError
 from privyseal.hub.services.agent_events import AgentEvents
 from privyseal.ports.store import Enrolment
 from privyseal.storage.journal import SqliteJournal
 from privyseal.storage.sqlite import SqliteStore
+from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.entry import Admin, Entry, TokenEvent, encode_entry, parse_entry
 from privyseal.wire.link import AgentEvent, Events
 
@@ -87,12 +89,26 @@ async def test_a_number_that_is_left_out_is_refused(store: SqliteStore) -> None:
 
 
 async def test_a_log_that_was_begun_anew_goes_on_where_the_agent_is(store: SqliteStore) -> None:
-    events = AgentEvents(store)
+    events = AgentEvents(store, continues=True)
     await events.record(AGENT, (event(58), event(59)))
 
     assert await numbers(store) == [58, 59]
     with pytest.raises(MalformedInputError):
         await events.record(AGENT, (event(61),))
+
+
+@pytest.mark.parametrize("first", [2, 58, 2**53 - 1])
+async def test_no_agent_can_spoil_the_log_for_whoever_checks_it(store: SqliteStore, first: int) -> None:
+    await store.write(lambda tx: tx.append(encode_entry(genesis())))
+    events = AgentEvents(store)
+    with pytest.raises(MalformedInputError) as caught:
+        await events.record(AGENT, (event(first),))
+    assert caught.value.code == "link.event_gap"
+    await events.record(AGENT, (event(1),))
+
+    check = LogCheck()
+    for entry in await log(store):
+        check.feed(encode_entry(entry))
 
 
 async def test_an_agent_tells_of_tokens_alone(store: SqliteStore) -> None:

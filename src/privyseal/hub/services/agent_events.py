@@ -28,11 +28,20 @@ class AgentEvents:
         store: Store,
         told: Callable[[Enrolment, int, AgentEntry], None] = lambda _agent, _index, _entry: None,
         *,
+        continues: bool = False,
         minute_seconds: float = _MINUTE_SECONDS,
     ) -> None:
-        """`told` is called with each event that is on record now: its agent, its index, its entry."""
+        """Write events into a log.
+
+        Args:
+            store: The log.
+            told: Called with each event that is on record now: its agent, its index, its entry.
+            continues: Whether the log continues a former one, in which agents may have told events already.
+            minute_seconds: How long a minute is.
+        """
         self._store: Final = store
         self._told: Final = told
+        self._continues: Final = continues
         self._minute_seconds: Final = minute_seconds
         #: When the next event of an agent is due, by the loop's clock.
         self._due_s: dict[bytes, float] = {}
@@ -44,7 +53,8 @@ class AgentEvents:
     async def record(self, agent: Enrolment, events: tuple[AgentEvent, ...]) -> int:
         """Put events on record; those that are already are passed over.
 
-        The first one of an agent may have any number: a log that continues a lost one begins where the agent is.
+        In a log that continues a lost one the first one of an agent may have any number: it begins where the agent is.
+        In another one it is 1, as nobody could tell what was left out before it: whoever checks the log says so.
 
         Returns:
             The number of the agent's last event on record, once that is durable.
@@ -60,7 +70,7 @@ class AgentEvents:
             for event in told:
                 if event.seq <= last:
                     continue
-                if last and event.seq != last + 1:
+                if event.seq != last + 1 and (last or not self._continues):
                     raise MalformedInputError(
                         "link.event_gap", f"agent {agent.name!r} tells event {event.seq} after {last}"
                     )
