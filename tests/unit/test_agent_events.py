@@ -128,6 +128,29 @@ async def test_who_tells_much_has_to_wait(store: SqliteStore) -> None:
     assert asyncio.get_running_loop().time() - begun_s > 0.19
 
 
+async def test_to_dial_in_anew_does_not_end_the_wait(store: SqliteStore) -> None:
+    events = AgentEvents(store, minute_seconds=60.0)
+    await events.record(AGENT, tuple(event(seq) for seq in range(1, 121)))
+    for first in range(121, 721, 60):
+        with pytest.raises(TimeoutError):  # the agent hangs up
+            await asyncio.wait_for(events.record(AGENT, tuple(event(first + n) for n in range(60))), 0.05)
+
+    assert await numbers(store) == list(range(1, 121)), "what it told without waiting is not on record"
+
+
+async def test_who_waited_in_vain_is_not_made_to_wait_for_that_as_well(store: SqliteStore) -> None:
+    events = AgentEvents(store, minute_seconds=1.0)
+    await events.record(AGENT, tuple(event(seq) for seq in range(1, 121)))
+    more = tuple(event(seq) for seq in range(121, 181))
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(events.record(AGENT, more), 0.01)
+
+    begun_s = asyncio.get_running_loop().time()
+    assert await events.record(AGENT, more) == 180
+    assert asyncio.get_running_loop().time() - begun_s < 0.9
+
+
 async def test_events_wait_for_a_link_and_go_out_in_turn(journal: SqliteJournal) -> None:
     outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
     sent: list[list[int]] = []

@@ -15,7 +15,7 @@ from privyseal.wire.link import AgentEvent
 
 __all__ = ["AgentEvents"]
 
-#: An agent that tells more than this has to wait for its answer, and tells nothing more meanwhile.
+#: An agent that tells more than this has to wait until that is on record, and tells nothing more meanwhile.
 _PER_MINUTE: Final = 120
 _MINUTE_SECONDS: Final = 60.0
 
@@ -43,7 +43,7 @@ class AgentEvents:
         self._told: Final = told
         self._continues: Final = continues
         self._minute_seconds: Final = minute_seconds
-        #: When the next event of an agent is due, by the loop's clock.
+        #: When the last event of an agent was due, by the loop's clock.
         self._due_s: dict[bytes, float] = {}
 
     async def recorded(self, agent: Enrolment) -> int:
@@ -81,18 +81,23 @@ class AgentEvents:
             await tx.put_agent_seq(agent.request_key, last)
             return last, fresh
 
+        await self._pause(agent, len(events))
         through, fresh = await self._store.write(write)
         for index, entry in fresh:
             self._told(agent, index, entry)
-        await self._pause(agent, len(events))
         return through
 
     async def _pause(self, agent: Enrolment, count: int) -> None:
-        """Nobody can fill the log: whoever tells much waits for each minute's share."""
+        """Nobody can fill the log: whoever tells much waits for each minute's share.
+
+        Before anything is written, as to hang up and dial in anew ends the wait; and only who waited to its end pays,
+        so that an agent whose link often breaks comes to its turn.
+        """
         now_s = asyncio.get_running_loop().time()
-        due_s = max(self._due_s.get(agent.request_key, 0.0), now_s - self._minute_seconds)
-        self._due_s[agent.request_key] = due_s = due_s + count * self._minute_seconds / _PER_MINUTE
+        from_s = max(self._due_s.get(agent.request_key, 0.0), now_s - self._minute_seconds)
+        due_s = from_s + count * self._minute_seconds / _PER_MINUTE
         await asyncio.sleep(due_s - now_s)
+        self._due_s[agent.request_key] = due_s
 
 
 async def _recorded(tx: ReadTx, agent: Enrolment) -> int:
