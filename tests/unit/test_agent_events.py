@@ -173,6 +173,23 @@ async def test_events_wait_for_a_link_and_go_out_in_turn(journal: SqliteJournal)
     assert sent == [[1, 2, 3], [4], [5]]
 
 
+@pytest.mark.parametrize("through", [-1, 2**53 - 1, 2**63 - 1, 2**64])
+async def test_no_hub_can_use_up_the_numbers(journal: SqliteJournal, through: int) -> None:
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    await outbox.tell(attached)
+
+    async def send(_message: Events) -> None:
+        pass
+
+    for lie in (outbox.recorded(through), outbox.linked(through, send)):
+        with pytest.raises(MalformedInputError) as caught:
+            await lie
+        assert caught.value.code == "link.malformed"
+    await outbox.tell(attached)
+
+    assert [one.seq for one in await journal.events(10)] == [1, 2]
+
+
 async def test_a_lost_answer_is_made_up_for_by_the_next_link(journal: SqliteJournal) -> None:
     outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
     sent: list[list[int]] = []

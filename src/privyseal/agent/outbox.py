@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from privyseal.errors import UnavailableError
+from privyseal.errors import MalformedInputError, UnavailableError
 from privyseal.ports.clock import Clock
 from privyseal.ports.journal import AgentJournal
 from privyseal.tlog.entry import AgentEntry, encode_entry
@@ -18,6 +18,8 @@ __all__ = ["EntryMaker", "Outbox"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.outbox")
 _AT_ONCE: Final = 64
+#: No agent tells so much. A number near the largest that an entry can have would leave none for what comes.
+_MOST_NUMBERS: Final = 2**48
 
 #: Makes an entry out of what all of them have: ts, agent, seq, at.
 EntryMaker = Callable[[int, str], AgentEntry]
@@ -58,7 +60,11 @@ class Outbox:
         await self._flush()
 
     async def linked(self, recorded: int, send: Callable[[Events], Awaitable[None]]) -> None:
-        """A link stands; the hub has what was told up to the number `recorded`."""
+        """A link stands; the hub has what was told up to the number `recorded`.
+
+        Raises:
+            MalformedInputError: as `recorded`.
+        """
         self._send = send
         await self.recorded(recorded)
 
@@ -68,7 +74,13 @@ class Outbox:
         self._under_way = False
 
     async def recorded(self, through: int) -> None:
-        """The hub has events on record; the next ones go out."""
+        """The hub has events on record; the next ones go out.
+
+        Raises:
+            MalformedInputError: `link.malformed` if no agent can have told so many.
+        """
+        if not 0 <= through <= _MOST_NUMBERS:
+            raise MalformedInputError("link.malformed", f"the hub has {through} events of this agent on record")
         await self._journal.events_recorded(through)
         self._under_way = False
         await self._flush()
