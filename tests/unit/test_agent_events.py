@@ -3,11 +3,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from failing_journal import Faults
 from log_samples import genesis
 from privyseal.agent.outbox import EntryMaker, Outbox
 from privyseal.errors import DeniedError, MalformedInputError
@@ -216,3 +220,67 @@ async def test_what_several_tokens_tell_at_once_is_on_its_way_once(journal: Sqli
 
     told = [parse_entry(one.entry) for one in await journal.events(100)]
     assert [entry.token for entry in told if isinstance(entry, TokenEvent)] == [str(token) for token in range(20)]
+
+
+async def test_a_journal_that_could_not_be_read_once_holds_nothing_back() -> None:
+    faults = Faults()
+    journal = await SqliteJournal.open(":memory:", origin="hub.example", connect=faults.connect)
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    sent: list[list[int]] = []
+
+    async def send(message: Events) -> None:
+        sent.append([one.seq for one in message.events])
+
+    await outbox.linked(0, send)
+    faults.fail_at = "SELECT seq, entry"
+    await outbox.tell(attached)
+    faults.fail_at = ""
+    await outbox.tell(attached)
+
+    assert sent == [[1, 2]]
+    await journal.close()
+
+
+class Slow:
+    """A database that takes its time to read events, once."""
+
+    def __init__(self) -> None:
+        self.reading = threading.Event()
+        self.go_on = threading.Event()
+
+    def connect(self, path: str) -> sqlite3.Connection:
+        slow = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                if sql.startswith("SELECT seq, entry"):
+                    slow.reading.set()
+                    slow.go_on.wait(10)
+                return super().execute(sql, parameters)
+
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
+
+
+async def test_a_link_that_comes_meanwhile_is_told_once() -> None:
+    slow = Slow()
+    journal = await SqliteJournal.open(":memory:", origin="hub.example", connect=slow.connect)
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    sent: list[tuple[str, list[int]]] = []
+
+    def sender(link: str) -> Callable[[Events], Awaitable[None]]:
+        async def send(message: Events) -> None:
+            sent.append((link, [one.seq for one in message.events]))
+
+        return send
+
+    await outbox.tell(attached)
+    first = asyncio.create_task(outbox.linked(0, sender("first")))
+    await asyncio.to_thread(slow.reading.wait)
+    outbox.unlinked()
+    second = asyncio.create_task(outbox.linked(0, sender("second")))
+    await asyncio.sleep(0)
+    slow.go_on.set()
+    await asyncio.gather(first, second)
+
+    assert sent == [("second", [1])]
+    await journal.close()

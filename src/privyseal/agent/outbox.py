@@ -4,6 +4,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -57,7 +58,8 @@ class Outbox:
                     del self._unwritten[0]
         except UnavailableError as error:
             _LOG.error("events not written yet", count=len(self._unwritten), reason=error.message)
-        await self._flush()
+        with suppress(UnavailableError):  # they are in the journal, and go out with the next ones
+            await self._flush()
 
     async def linked(self, recorded: int, send: Callable[[Events], Awaitable[None]]) -> None:
         """A link stands; the hub has what was told up to the number `recorded`.
@@ -86,12 +88,18 @@ class Outbox:
         await self._flush()
 
     async def _flush(self) -> None:
-        if self._send is None or self._under_way:
+        send = self._send
+        if send is None or self._under_way:
             return
         self._under_way = True
-        events = await self._journal.events(_AT_ONCE)
-        send = self._send
-        if not events or send is None:
+        try:
+            events = await self._journal.events(_AT_ONCE)
+        except BaseException:
+            self._under_way = False
+            raise
+        if send is not self._send:
+            return  # another link stands, and has begun by itself
+        if not events:
             self._under_way = False
             return
         await send(Events(events=tuple(AgentEvent(seq=one.seq, entry=one.entry) for one in events)))
