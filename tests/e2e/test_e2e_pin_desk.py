@@ -79,7 +79,7 @@ def test_the_right_pin_makes_it_sign(lab: Site, token: FaultyToken, app: Path) -
     code, said = hand_in(lab, PIN)
 
     assert code == 0, said
-    assert "took its PIN and shows 3 signing keys" in said
+    assert "took its PIN; signing keys: 3" in said
     assert token.calls("C_Login") == 2
     lab.until_online("release", "pinned")
     succeeded(lab.run("sign", "--key", "release", app))

@@ -93,7 +93,7 @@ def test_the_right_pin_is_tried_at_once_and_everything_works(lab: Site, token: F
     code, said = on_terminal(*unlock(lab), answers={"PIN of token lab": PIN.decode()})
 
     assert code == 0, said
-    assert "the token took its PIN and shows 3 signing keys" in said
+    assert "the token took its PIN; signing keys: 3" in said
     assert token.calls("C_Login") == 2
     lab.until_online("release", "pinned")
     succeeded(lab.run("sign", "--key", "release", app))

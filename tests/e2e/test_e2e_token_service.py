@@ -83,7 +83,7 @@ def test_a_resumed_token_signs(lab: Site, app: Path) -> None:
     said = succeeded(privyseal(*command(lab, "resume"))).out.splitlines()
 
     assert said[0].endswith(": it is back in use")
-    assert said[1].startswith("next: 2 key profiles sign with it")
+    assert said[1].startswith("next: key profiles that sign with it: 2")
     lab.until_online("release", "pinned")
     succeeded(lab.run("sign", "--key", "release", app))
 

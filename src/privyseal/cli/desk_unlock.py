@@ -27,6 +27,6 @@ def unlock_from_desk(name: str, agent: str, *, desk: Administration, forgive_ref
         pin[:] = bytes(len(pin))
     emit(
         {"agent": agent, "token": name, "serial": done.serial, "unlocked": True, "tried": True},
-        (f"token {name} at agent {agent}, serial {done.serial}: it took its PIN and shows {done.keys} signing keys",),
+        (f"token {name} at agent {agent}, serial {done.serial}: it took its PIN; signing keys: {done.keys}",),
         as_json=as_json,
     )

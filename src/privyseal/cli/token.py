@@ -214,7 +214,7 @@ def _unlock_name(directory: Path, name: str, *, prompt: bool, forgive_refused: b
 
     done = unlock_here(directory, name, prompt=prompt, forgive_refused=forgive_refused)
     data = {"token": name, "serial": done.serial, "unlocked": True, "tried": done.tried}
-    lines = [f"token {name}, serial {done.serial}: the token took its PIN and shows {done.keys} signing keys"]
+    lines = [f"token {name}, serial {done.serial}: the token took its PIN; signing keys: {done.keys}"]
     if not done.tried:
         lines = [
             f"token {name}, serial {done.serial}: the next login may present its PIN again",

@@ -113,7 +113,7 @@ def _tell(done: "Serviced", directory: Path, what: str, *, as_json: bool) -> Non
     if done.state == "drained":
         following = f"privyseal token resume {done.token} --dir {directory} takes it into use"
     elif done.profiles:
-        following = f"{done.profiles} key profiles sign with it; privyseal token list --dir {directory} shows it"
+        following = f"key profiles that sign with it: {done.profiles}; privyseal token list --dir {directory} shows it"
     else:
         following = "none of its key profiles can sign; privyseal status says why"
     serial = f", serial {done.serial}" if done.serial else ""
