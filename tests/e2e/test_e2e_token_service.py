@@ -9,10 +9,11 @@ import pytest
 
 from installation import Site, add_to_agent, agent_text, make_site
 from lab.fault_shim import FaultyToken, around
+from lab.shim_orders import every, returns
 from privyseal.client.log import LogReader
 from privyseal.tlog.entry import Recover, TokenEvent, parse_entry
 from programs import privyseal, refused, succeeded, until
-from softhsm import EC_ID, fresh_softhsm
+from softhsm import EC_ID, RSA_ID, fresh_softhsm
 
 COMMANDS = ("drain", "resume", "recycle", "reset")
 GONE = ("C_GetSlotList empty", "C_GetTokenInfo rv e0")
@@ -130,3 +131,17 @@ def test_all_of_it_is_on_record(lab: Site) -> None:
         return found if {"drained", "resumed", "recycled", "quarantined", "worker token.reset"} <= set(found) else None
 
     assert until(look, "what was done to the token, in the log").count("drained") == 1
+
+
+def test_many_signatures_in_a_row_are_told_as_one_document(lab: Site, token: FaultyToken) -> None:
+    """Whatever has to be recovered from meanwhile."""
+    lab.running["agent"].stop()
+    token.break_with(returns("C_SignInit", 0x30, every(4)))
+
+    told = succeeded(privyseal(*command(lab, "test", "--id", RSA_ID.hex(), "--soak", "8", "--yes", "--json"))).document
+
+    token.heal()
+    assert (told["signed"], told["wrong"]) == (8, 0)
+    assert told["recoveries"] == {"session": 2}
+    lab.start_agent()
+    lab.until_online("release")

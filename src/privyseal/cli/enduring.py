@@ -54,8 +54,10 @@ def test(
         Print one JSON document.
     """
     from privyseal.agent.endurance import endure  # noqa: PLC0415 - extra `agent`
+    from privyseal.cli.processes import keep_to_errors  # noqa: PLC0415
     from privyseal.cli.token_host import choose_key, opened, parse_key_id  # noqa: PLC0415
 
+    keep_to_errors()  # each recovery is counted in what the command says itself
     if not 1 <= soak <= _MOST:
         raise ConfigError("usage.arguments", f"--soak must be 1 to {_MOST:,}, not {soak}")
     wanted = parse_key_id(key_id)
