@@ -116,7 +116,7 @@ async def test_what_one_worker_was_refused_is_forgotten_once_a_person_has_acted(
             await opened.members[-1].keys()
         assert opened.members[-1].pin_error is not None
         faulty.hsm.set_pin_file(PIN)
-        PinJournal(str(faulty.hsm.journal)).clear((await opened.token.glance()).serial)
+        PinJournal(str(faulty.hsm.journal)).clear((await opened.token.info()).serial)
 
         await opened.token.forget_pin()
 

@@ -44,7 +44,8 @@ class Lab:
 
     async def unblock(self) -> None:
         """A person looks into the PIN."""
-        PinJournal(str(self.faulty.hsm.journal)).clear((await self.token.glance()).serial)
+        with self.token.resting():
+            PinJournal(str(self.faulty.hsm.journal)).clear((await self.token.info()).serial)
 
     @property
     def taken(self) -> list[str]:
@@ -224,14 +225,19 @@ async def test_the_steps_of_the_host_come_in_their_order(faulty: FaultyToken) ->
     await lab.token.close()
 
 
-async def test_a_glance_takes_no_steps(lab: Lab) -> None:
+async def test_a_look_that_rests_takes_no_steps(lab: Lab) -> None:
     lab.faulty.break_with("C_GetSlotList empty")
     await lab.token.recycle()
-    with pytest.raises(TokenError) as caught:
-        await lab.token.glance()
+    with lab.token.resting():
+        for call in (lab.token.info, lab.token.keys):
+            with pytest.raises(TokenError) as caught:
+                await call()
 
-    assert caught.value.code == "token.not_found"
+            assert caught.value.code == "token.not_found"
     assert lab.taken == []
+    with pytest.raises(TokenError):
+        await lab.token.info()
+    assert lab.taken, "and then it is recovered again"
 
 
 async def test_what_it_has_done_is_counted(lab: Lab) -> None:

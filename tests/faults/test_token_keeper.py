@@ -134,6 +134,27 @@ async def test_a_token_that_goes_and_comes_back_is_used_again(faulty: FaultyToke
         assert site.changes == ["ready", "absent", "ready"]
 
 
+async def test_a_token_that_shows_itself_and_no_keys_is_not_recovered_with_each_look(faulty: FaultyToken) -> None:
+    resets: list[str] = []
+
+    async def reset() -> None:
+        resets.append("usb")
+
+    async with kept(faulty, steps={Rung.USB_RESET: reset}) as site:
+        faulty.break_with("C_FindObjectsInit rv 30", "C_GetTokenInfo rv 30")
+        await site.keeper.look()
+        faulty.break_with("C_FindObjectsInit rv 30")
+        told, starts = await site.events(), site.token.starts
+        for _ in range(5):
+            await site.keeper.look()
+
+        assert (site.keeper.state.value, resets, site.token.starts) == ("failed", ["usb"], starts)
+        assert await site.events() == told
+        faulty.heal()
+        await site.keeper.look()
+        assert site.served
+
+
 async def test_looks_are_taken_by_themselves(faulty: FaultyToken) -> None:
     async with kept(faulty) as site:
         watching = asyncio.create_task(site.keeper.run())

@@ -20,6 +20,7 @@ from privyseal.agent.token_identity import Identity, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConflictError, PrivysealError
 from privyseal.ports.journal import AgentJournal
+from privyseal.ports.token import TokenInfo
 from privyseal.wire.link import TokenHealth
 
 __all__ = ["TokenKeeper", "TokenState"]
@@ -165,7 +166,9 @@ class TokenKeeper:
     async def _look(self) -> None:
         if self._now.state is TokenState.READY and self.token.pin_error is not None:
             raise self.token.pin_error
-        info = await (self.token.info() if self._climbs() else self.token.glance())
+        climbs = self._climbs()
+        with self.token.resting(when=not climbs):
+            info = await self.token.info()
         seen = self._now.seen
         known = seen is not None and seen.info.serial == info.serial
         if seen is not None and known and self._now.state is not TokenState.FAILED:
@@ -176,7 +179,9 @@ class TokenKeeper:
         if self._now.state is TokenState.BLOCKED and info.serial == self.record.serial:
             return  # to log in again would be to present a PIN
         self.record.serial = info.serial or info.label
-        await self._came(SeenToken(info=info, keys=await self.token.keys()))
+        # One that has come back gets every help, once; if that was in vain it waits like one that does not answer.
+        with self.token.resting(when=not climbs and self._now.state is not TokenState.ABSENT):
+            await self._came(SeenToken(info=info, keys=await self.token.keys()))
 
     def _climbs(self) -> bool:
         """Whether a look may take the steps of the ladder: a token that is simply not there needs none each time."""
@@ -264,6 +269,15 @@ class TokenKeeper:
             self._frozen = self.custody.frozen
             self.profiles = self._opener.served(seen, self._frozen)
             await self._changed()
+
+    async def glance(self) -> TokenInfo:
+        """What the token says of itself, without any step of recovery.
+
+        Raises:
+            TokenError: as `Token.info`.
+        """
+        with self.token.resting(when=True):
+            return await self.token.info()
 
     # -- what persons and plans do to it ------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 """Several workers for one token whose module allows parallel sessions, such as a network HSM."""
 
 import asyncio
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from privyseal.agent.ladder import Rung
@@ -36,8 +37,8 @@ class KeptToken(UnlockableToken, Protocol):
         """The rungs of the recovery ladder that it has."""
         ...
 
-    async def glance(self) -> TokenInfo:
-        """As `info`, without a single step of recovery."""
+    def resting(self, *, when: bool = True) -> AbstractContextManager[None]:
+        """Within this no step of recovery is taken (if `when`)."""
         ...
 
     async def step(self, rung: Rung, reason: PrivysealError) -> None:
@@ -82,9 +83,9 @@ class TokenPool:
         """See `Token.info`; the first worker answers for all."""
         return await self._members[0].info()
 
-    async def glance(self) -> TokenInfo:
-        """See `KeptToken.glance`."""
-        return await self._members[0].glance()
+    def resting(self, *, when: bool = True) -> AbstractContextManager[None]:
+        """See `KeptToken.resting`; the first worker is the one that is looked at."""
+        return self._members[0].resting(when=when)
 
     async def keys(self) -> tuple[TokenKey, ...]:
         """See `Token.keys`; the others log in when they are first needed, after the first one's PIN was accepted."""

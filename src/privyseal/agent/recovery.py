@@ -8,7 +8,8 @@ C_Sign is told at once, and never entered again here; the step that it calls for
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -115,6 +116,7 @@ class RecoveringToken:
         self._climb_seconds: Final = climb_seconds
         self._pause_seconds: Final = pause_seconds
         self._owed: PrivysealError | None = None
+        self._rests = False
         self.signing: Final = Signing()
         #: The last failure that a person must look into before the PIN may be presented again.
         self.pin_error: PrivysealError | None = None
@@ -128,9 +130,14 @@ class RecoveringToken:
         """See `Token.info`."""
         return await self._recovering(self._token.info)
 
-    async def glance(self) -> TokenInfo:
-        """As `info`, without a single step of recovery: for a token that is probably not there."""
-        return await self._token.info()
+    @contextmanager
+    def resting(self, *, when: bool = True) -> Iterator[None]:
+        """Within this no step of recovery is taken (if `when`): for a token that is probably not there."""
+        self._rests = when
+        try:
+            yield
+        finally:
+            self._rests = False
 
     async def keys(self) -> tuple[TokenKey, ...]:
         """See `Token.keys`."""
@@ -209,7 +216,7 @@ class RecoveringToken:
         until_s = loop.time() + self._climb_seconds
         climb = Climb(possible=self._steps.keys())
         pause_seconds = self._pause_seconds
-        if self._owed is not None:
+        if self._owed is not None and not self._rests:
             climb = await self._pay(climb)
         while True:
             try:
@@ -220,7 +227,7 @@ class RecoveringToken:
                 if getattr(error, "begun", False):
                     self._owed = error
                     raise
-                rung = climb.next(error, self._tally, loop.time())
+                rung = None if self._rests else climb.next(error, self._tally, loop.time())
                 if rung is None or loop.time() >= until_s:
                     raise
                 climb = replace(climb, climbed=rung)
