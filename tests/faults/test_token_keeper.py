@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from failing_journal import Faults
 from lab.fault_shim import FaultyToken, around
 from privyseal.agent.config import KeyConfig, TokenTable
 from privyseal.agent.custody import Custodian, system_moment
@@ -22,6 +23,8 @@ from privyseal.agent.recovery import RecoveringToken, Step
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.pki.mechanism import Mechanism
+from privyseal.storage.connection import Connect
+from privyseal.storage.connection import connect as sqlite_connect
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Custody, PinEvent, Recover, TokenEvent, parse_entry
 from privyseal.tokens.factory import open_token
@@ -79,14 +82,18 @@ def faulty(tmp_path: Path) -> FaultyToken:
 
 @asynccontextmanager
 async def kept(
-    faulty: FaultyToken, journal: Path | str = ":memory:", steps: dict[Rung, Step] | None = None, **table: Any
+    faulty: FaultyToken,
+    journal: Path | str = ":memory:",
+    steps: dict[Rung, Step] | None = None,
+    connect: Connect = sqlite_connect,
+    **table: Any,
 ) -> AsyncIterator[Site]:
     """A started keeper."""
-    opened = await SqliteJournal.open(journal, origin="hub.example")
+    opened = await SqliteJournal.open(journal, origin="hub.example", connect=connect)
     outbox = Outbox(journal=opened, clock=lambda: 5, request_key=b"a" * 32)
     record = TokenRecord("lab", outbox)
     token = RecoveringToken(
-        open_token(faulty.config(call_seconds=5.0, close_seconds=0.5)),
+        open_token(faulty.config(call_seconds=5.0, close_seconds=0.5, counter=table.get("counter", "none"))),
         told=record.stepped,
         steps=steps,
         pause_seconds=0.001,
@@ -101,7 +108,14 @@ async def kept(
         changes.append(keeper.state.value)
 
     custodian = await Custodian.open(name="lab", journal=opened, outbox=outbox, clocks=system_moment)
-    custody = TokenCustody(custodian, token, turn=turn, workers=1, count_seconds=0.0, beside=lambda: ())
+    custody = TokenCustody(
+        custodian,
+        token,
+        turn=turn,
+        workers=1,
+        count_seconds=3600.0 if table.get("counter") else 0.0,
+        beside=lambda: (),
+    )
     keeper = TokenKeeper(
         TokenTable(**settings), opener, token=token, record=record, journal=opened, custody=custody, changed=changed
     )
@@ -153,6 +167,36 @@ async def test_a_token_that_shows_itself_and_no_keys_is_not_recovered_with_each_
         faulty.heal()
         await site.keeper.look()
         assert site.served
+
+
+async def test_a_token_whose_counter_cannot_be_read_does_not_fill_the_log(faulty: FaultyToken) -> None:
+    async with kept(faulty, counter="openpgp") as site:
+        assert site.keeper.state.value == "failed"
+        told = await site.events()
+        for _ in range(5):
+            await site.keeper.look()
+
+        assert site.keeper.state.value == "failed"
+        assert await site.events() == told
+
+
+async def test_a_full_disk_ends_no_watch(faulty: FaultyToken) -> None:
+    faults = Faults()
+    async with kept(faulty, connect=faults.connect) as site:
+        faults.fail_at = "INSERT"
+        faulty.break_with(ABSENT, "C_GetTokenInfo rv e0")
+        await site.keeper.look()
+        assert (site.keeper.state.value, site.served) == ("absent", False)
+        faulty.heal()
+        for _ in range(5):
+            await site.keeper.look()
+        assert site.problem == "token.not_found", "what comes is held against the journal first"
+        faults.fail_at = ""
+        await site.keeper.look()
+
+        assert site.served
+        told = [event for event in await site.events() if not event.startswith("recover")]
+        assert told == ["attached", "detached token.not_found", "attached"]
 
 
 async def test_looks_are_taken_by_themselves(faulty: FaultyToken) -> None:

@@ -16,9 +16,10 @@ from privyseal.agent.keys import OpenedProfile, ProfileOpener, SeenToken
 from privyseal.agent.ladder import Rung, is_about_pin
 from privyseal.agent.pool import KeptToken
 from privyseal.agent.token_custody import TokenCustody
+from privyseal.agent.token_health import token_health
 from privyseal.agent.token_identity import Identity, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
-from privyseal.errors import ConflictError, PrivysealError
+from privyseal.errors import ConflictError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import TokenInfo
 from privyseal.wire.link import TokenHealth
@@ -157,6 +158,8 @@ class TokenKeeper:
                 return
             try:
                 await self._look()
+            except UnavailableError as error:  # the journal's: nothing can be signed now, and the token is as it was
+                _LOG.error("token not watched", token=self._table.name, code=error.code, reason=error.message)
             except PrivysealError as error:
                 await self._failed(error)
             self._is_first_look = False
@@ -206,7 +209,8 @@ class TokenKeeper:
         if before.state is TokenState.READY or self._is_first_look:
             self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
             self._climb_again_s = _now_s() + self._climb_pause_seconds
-        await (self.custody.gone() if state is TokenState.ABSENT else self.custody.ill())
+        with suppress(UnavailableError):  # what a full disk keeps out of the journal now is told when it is free
+            await (self.custody.gone() if state is TokenState.ABSENT else self.custody.ill())
         if state is TokenState.BLOCKED:
             await self.record.pin(_PIN_EVENTS.get(error.code, "blocked"), error.code)
         else:
@@ -248,8 +252,8 @@ class TokenKeeper:
         self._was_here = True
         if self._memory.identity != identity:
             await self._remember(_Memory(identity=identity))
-        await self.record.token(event, code)
         await self.custody.came(seen)
+        await self.record.token(event, code)  # last: what fails above is tried again with each look
         self._now = _Now(state=TokenState.READY, seen=seen)
         self._frozen = self.custody.frozen
         self.profiles = self._opener.served(seen, self._frozen)
@@ -375,24 +379,13 @@ class TokenKeeper:
 
     def health(self) -> TokenHealth:
         """How it is, for the hub."""
-        seen, problem, signing = self._now.seen, self._now.problem, self.token.signing
-        return TokenHealth(
-            name=self._table.name,
-            state=self._now.state.value,
-            label=seen.info.label if seen else "",
+        return token_health(
+            self._table.name,
+            self._now.state.value,
+            self._now.problem,
+            seen=self._now.seen,
             serial=self.record.serial,
-            model=seen.info.model if seen else "",
-            hardware=seen.info.hardware if seen else False,
-            code=problem.code if problem else "",
-            problem=problem.message if problem else "",
-            hint=problem.hint if problem else "",
-            pin_state=seen.info.pin_state.value if seen else "",
-            signatures=signing.signatures,
-            failures=signing.failures,
-            restarts=self.token.starts,
-            recoveries={rung.value: count for rung, count in signing.steps.items()},
-            sign_seconds=signing.seconds,
-            sign_counts=tuple(signing.counts),
+            token=self.token,
             counter=self.custody.counter,
         )
 
