@@ -213,6 +213,7 @@ class Custodian:
         while self._pending:
             await self._outbox.tell(self._pending[0])
             self._pending.popleft()
+        await self._outbox.write()
         memory = _Memory(
             serial=self._serial,
             keys=self._keys,

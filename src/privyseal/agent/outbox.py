@@ -52,12 +52,21 @@ class Outbox:
         """
         self._unwritten.append(encode_entry(make(self._clock(), self._agent)))
         try:
-            async with self._writing:
-                while self._unwritten:
-                    await self._journal.add_event(self._unwritten[0])
-                    del self._unwritten[0]
+            await self.write()
         except UnavailableError as error:
             _LOG.error("events not written yet", count=len(self._unwritten), reason=error.message)
+
+    async def write(self) -> None:
+        """Write down what a full disk kept out of the journal; all that was told is durable when this returns.
+
+        Raises:
+            UnavailableError: `journal.unavailable` if it still does.
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        async with self._writing:
+            while self._unwritten:
+                await self._journal.add_event(self._unwritten[0])
+                del self._unwritten[0]
         with suppress(UnavailableError):  # they are in the journal, and go out with the next ones
             await self._flush()
 
