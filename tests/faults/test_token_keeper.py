@@ -99,7 +99,7 @@ async def kept(
         pause_seconds=0.001,
     )
     wanted = (KeyConfig(profile="release", token="lab", id=EC_ID.hex()),)
-    turn = asyncio.Semaphore(1)
+    turn = asyncio.Semaphore(table.get("workers", 1))
     opener = ProfileOpener(wanted=wanted, token=token, turn=turn, directory=faulty.hsm.directory)
     changes: list[str] = []
     settings: dict[str, Any] = {"name": "lab", "kind": "pkcs11", "watch_seconds": 0.02} | table
@@ -112,7 +112,7 @@ async def kept(
         custodian,
         token,
         turn=turn,
-        workers=1,
+        workers=table.get("workers", 1),
         count_seconds=3600.0 if table.get("counter") else 0.0,
         beside=lambda: (),
     )
@@ -283,6 +283,17 @@ async def test_draining_waits_for_what_is_being_signed(faulty: FaultyToken) -> N
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert not draining.done()
+        await draining
+
+
+async def test_draining_waits_for_each_of_several_workers(faulty: FaultyToken) -> None:
+    async with kept(faulty, workers=2) as site:
+        (profile,) = site.keeper.profiles
+        assert profile.served is not None
+        async with profile.served.turn:
+            draining = asyncio.create_task(site.keeper.drain())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(draining), 0.2)
         await draining
 
 

@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -292,9 +292,9 @@ class TokenKeeper:
                 await self._remember(msgspec.structs.replace(self._memory, drained=True))
                 await self.record.token("drained")
                 await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
-        for _ in range(self._table.workers):  # until each worker has been free once: new jobs do not come any more
-            async with self._opener.turn:
-                pass
+            async with AsyncExitStack() as stack:  # until all workers are free: new jobs do not come any more
+                for _ in range(self._table.workers):
+                    await stack.enter_async_context(self._opener.turn)
 
     async def resume(self) -> None:
         """Take the token back into use, as the one that it is now."""
