@@ -148,6 +148,19 @@ async def test_a_card_that_was_away_between_two_looks_is_looked_at_as_a_new_one(
         await site.sign()
 
 
+async def test_a_drained_card_hides_no_other_program_from_its_neighbours(lab: CardLab, tmp_path: Path) -> None:
+    async with kept(lab, tmp_path) as site:
+        await site.sign()
+        await site.keeper.look()
+        use = site.keeper.custody.use
+        assert use is not None
+        assert use.own >= 1
+        await site.keeper.drain()
+        await site.keeper.recycle()
+
+        assert site.keeper.custody.use is None, "its worker is gone, and takes up none of pcscd's connections"
+
+
 async def test_a_pcscd_that_is_started_again_is_found_again(lab: CardLab, tmp_path: Path) -> None:
     async with kept(lab, tmp_path) as site:
         await site.sign()

@@ -295,6 +295,8 @@ class TokenKeeper:
             async with AsyncExitStack() as stack:  # until all workers are free: new jobs do not come any more
                 for _ in range(self._table.workers):
                     await stack.enter_async_context(self._opener.turn)
+                await self._token.recycle()  # nobody looks any more at who else is connected to its card
+                self.custody.use = None
 
     async def resume(self) -> None:
         """Take the token back into use, as the one that it is now."""
