@@ -280,6 +280,23 @@ async def test_several_workers_sign_at_the_same_time(faulty: FaultyToken) -> Non
     await pool.close()
 
 
+async def test_a_pin_that_a_person_looked_into_is_well_for_all_workers(faulty: FaultyToken) -> None:
+    members = [open_lab(faulty) for _ in range(2)]
+    pool = TokenPool(tuple(member.token for member in members))
+    await pool.keys()
+    faulty.hsm.set_pin_file(b"000000")
+    assert (await members[1].refused()).code == "token.pin_incorrect"
+    assert members[1].token.pin_error is not None
+    faulty.hsm.set_pin_file(PIN)
+    await members[1].unblock()
+    await pool.keys()
+
+    assert pool.pin_error is None
+    assert faulty.calls("C_Login") == 2
+    assert await members[1].sign()
+    await pool.close()
+
+
 async def test_no_pin_is_in_what_is_told(faulty: FaultyToken) -> None:
     faulty.break_with("C_Login rv a0")
     lab = open_lab(faulty)

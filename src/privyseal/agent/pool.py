@@ -89,7 +89,10 @@ class TokenPool:
 
     async def keys(self) -> tuple[TokenKey, ...]:
         """See `Token.keys`; the others log in when they are first needed, after the first one's PIN was accepted."""
-        return await self._members[0].keys()
+        keys = await self._members[0].keys()
+        for member in self._members:
+            member.pin_error = None
+        return keys
 
     async def counters(self) -> tuple[KeyCounter, ...]:
         """See `Token.counters`."""
