@@ -245,6 +245,7 @@ async def test_another_token_in_its_place_is_quarantined_also_over_a_restart(
 ) -> None:
     async with kept(faulty, tmp_path / "journal.db") as site:
         assert site.served
+    logins = faulty.calls("C_Login")
     shutil.rmtree(faulty.hsm.directory / "tokens")
     (faulty.hsm.directory / "tokens").mkdir()
     faulty.hsm.run(
@@ -253,6 +254,7 @@ async def test_another_token_in_its_place_is_quarantined_also_over_a_restart(
     async with kept(faulty, tmp_path / "journal.db") as site:
         assert (site.keeper.state.value, site.problem) == ("quarantined", "token.other_serial")
         assert (await site.events())[-1] == "quarantined token.other_serial"
+        assert faulty.calls("C_Login") == logins, "the PIN is presented to no other token"
         serial = site.keeper.health().serial
     async with kept(faulty, tmp_path / "journal.db", serial=serial) as site:
         assert site.keeper.state.value == "ready", "agent.toml names the new one"

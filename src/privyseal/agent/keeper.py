@@ -184,7 +184,7 @@ class TokenKeeper:
         self.record.serial = info.serial or info.label
         # One that has come back gets every help, once; if that was in vain it waits like one that does not answer.
         with self.token.resting(when=not climbs and self._now.state is not TokenState.ABSENT):
-            await self._came(SeenToken(info=info, keys=await self.token.keys()))
+            await self._came(info)
 
     def _climbs(self) -> bool:
         """Whether a look may take the steps of the ladder: a token that is simply not there needs none each time."""
@@ -230,23 +230,25 @@ class TokenKeeper:
         self.profiles = self._opener.unserved(problem)
         await self._changed()
 
-    async def _came(self, seen: SeenToken) -> None:
+    async def _came(self, info: TokenInfo) -> None:
         """A token answers: it is used if it is the one that was here before."""
-        identity = Identity.of(seen)
         before = self._memory.identity
-        difference = "" if before is None else self._difference(before, identity)
-        if difference and (self._was_here or difference == "token.other_serial"):
-            problem = quarantined(self._table.name, difference, seen)
-            await self.record.token("quarantined", difference)
-            await self._out_of_use(TokenState.QUARANTINED, problem)
-            self._now = replace(self._now, seen=seen)
+        if before is not None and info.serial not in (before.serial, self._table.serial):
+            # Before its keys are asked for: the PIN of the former one is not for it.
+            await self._quarantine("token.other_serial", SeenToken(info=info, keys=()))
             return
-        await self._use(seen, identity, "attached", difference)
+        seen = SeenToken(info=info, keys=await self.token.keys())
+        identity = Identity.of(seen)
+        code = "token.other_certificates" if before is not None and before.keys != identity.keys else ""
+        if code and self._was_here:
+            await self._quarantine(code, seen)
+        else:
+            await self._use(seen, identity, "attached", code)
 
-    def _difference(self, before: Identity, now: Identity) -> str:
-        if now.serial not in (before.serial, self._table.serial):
-            return "token.other_serial"
-        return "" if before.keys == now.keys else "token.other_certificates"
+    async def _quarantine(self, code: str, seen: SeenToken) -> None:
+        await self.record.token("quarantined", code)
+        await self._out_of_use(TokenState.QUARANTINED, quarantined(self._table.name, code, seen))
+        self._now = replace(self._now, seen=seen)
 
     async def _use(self, seen: SeenToken, identity: Identity, event: str, code: str = "") -> None:
         self._was_here = True
@@ -267,7 +269,7 @@ class TokenKeeper:
         if before is not None and now is not None and before.card_events != now.card_events:
             await self.record.token("detached")
             await self.token.recycle()  # what it holds is of the card that was there
-            await self._came(SeenToken(info=await self.token.info(), keys=await self.token.keys()))
+            await self._came(await self.token.info())
         elif self.custody.frozen != self._frozen:
             # One whose counter does not match is out of use from now on; one that a person has accepted is back.
             self._frozen = self.custody.frozen
@@ -295,7 +297,7 @@ class TokenKeeper:
             async with AsyncExitStack() as stack:  # until all workers are free: new jobs do not come any more
                 for _ in range(self._table.workers):
                     await stack.enter_async_context(self._opener.turn)
-                await self._token.recycle()  # nobody looks any more at who else is connected to its card
+                await self.token.recycle()  # nobody looks any more at who else is connected to its card
                 self.custody.use = None
 
     async def resume(self) -> None:
