@@ -52,14 +52,14 @@ class Lab:
         return [step for step, _, _ in self.steps]
 
 
-def open_lab(faulty: FaultyToken, **steps: Step) -> Lab:
+def open_lab(faulty: FaultyToken, *, call_seconds: float = 3.0, sign_seconds: float = 0.5, **steps: Step) -> Lab:
     found: list[tuple[str, str, bool]] = []
 
     async def told(rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
         found.append((rung.value, error.code, done))
 
     token = RecoveringToken(
-        open_token(faulty.config(call_seconds=1.0, sign_seconds=0.5, close_seconds=0.5)),
+        open_token(faulty.config(call_seconds=call_seconds, sign_seconds=sign_seconds, close_seconds=0.5)),
         told=told,
         steps={Rung[name]: step for name, step in steps.items()},
         bounds=FREE,
@@ -165,6 +165,16 @@ async def test_a_pin_that_was_refused_is_presented_once(faulty: FaultyToken, rv:
     await lab.token.close()
 
 
+@pytest.mark.parametrize("function", ["C_OpenSession", "C_FindObjectsInit", "C_GetAttributeValue", "C_SignInit"])
+async def test_a_word_about_the_pin_from_any_function_stops_logins(lab: Lab, function: str) -> None:
+    await lab.token.recycle()
+    lab.faulty.break_with(f"{function} once a4")
+
+    assert (await lab.refused()).code == "token.pin_locked"
+
+    await check_blocked(lab)
+
+
 @pytest.mark.parametrize("action", ["hang", "abort"])
 async def test_a_worker_that_is_gone_before_c_sign_is_made_up_for(lab: Lab, action: str) -> None:
     starts = lab.token.starts
@@ -255,7 +265,7 @@ async def test_what_it_has_done_is_counted(lab: Lab) -> None:
 
 
 async def test_several_workers_sign_at_the_same_time(faulty: FaultyToken) -> None:
-    members = [open_lab(faulty) for _ in range(2)]
+    members = [open_lab(faulty, call_seconds=20.0, sign_seconds=3.0) for _ in range(2)]
     for member in members:
         await member.token.keys()  # one after the other: two at once would be two logins at once for the journal
     pool = TokenPool(tuple(member.token for member in members))
@@ -281,7 +291,7 @@ async def test_several_workers_sign_at_the_same_time(faulty: FaultyToken) -> Non
 
 
 async def test_a_pin_that_a_person_looked_into_is_well_for_all_workers(faulty: FaultyToken) -> None:
-    members = [open_lab(faulty) for _ in range(2)]
+    members = [open_lab(faulty, call_seconds=20.0, sign_seconds=3.0) for _ in range(2)]
     pool = TokenPool(tuple(member.token for member in members))
     await pool.keys()
     faulty.hsm.set_pin_file(b"000000")

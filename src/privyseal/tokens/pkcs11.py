@@ -44,7 +44,6 @@ _SESSION_STAYS: Final = frozenset({Remedy.RETRY, Remedy.GIVE_UP})
 class _Session:
     handle: int
     slot: int
-    serial: str
     keys: tuple[PrivateKeyObject, ...]
 
 
@@ -72,6 +71,8 @@ class Pkcs11Driver:
         #: False between C_Finalize and a C_Initialize that worked.
         self._is_initialized = False
         self._session: _Session | None = None
+        #: Under which name the PIN journal knows the token that a session was opened with last.
+        self._serial = ""
         #: Held only while a key asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE).
         self._accepted_pin: PinBuffer | None = None
 
@@ -293,17 +294,16 @@ class Pkcs11Driver:
     def _after(self, error: Ckr) -> None:
         """Leave behind what the table wants to find at the next call."""
         remedy = remedy_for(error.ckr, in_sign=error.begun)
-        serial = "" if self._session is None else self._session.serial
         if error.begun or remedy not in _SESSION_STAYS:
             self._drop_session()
-        if remedy is Remedy.NEVER and error.function != "C_Login" and serial:
+        if remedy is Remedy.NEVER and error.function != "C_Login" and self._serial:
             # C_Login's own refusals stand in the journal. One of another function must not lead to a login either.
-            self._journal.block(serial)
+            self._journal.block(self._serial)
 
     def _open_session(self) -> _Session:
         slot = self._find_slot()
-        handle = self._module.open_session(slot)
-        self._session = _Session(handle=handle, slot=slot, serial=journal_name(self._module.token(slot)), keys=())
+        self._serial = journal_name(self._module.token(slot))
+        self._session = _Session(handle=self._module.open_session(slot), slot=slot, keys=())
         try:
             self._login(self._session)
             self._session = self._with_keys(self._session)
