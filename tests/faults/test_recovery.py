@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.fault_shim import FaultyToken, around
-from privyseal.agent.ladder import BOUNDS, Bound, Rung, is_about_pin, is_unknown
+from privyseal.agent.ladder import BOUNDS, OF_HOST, OF_TOKEN, Bound, Rung, Tally, is_about_pin, is_unknown
 from privyseal.agent.pool import TokenPool
 from privyseal.agent.recovery import RecoveringToken, Step
 from privyseal.errors import PrivysealError, TokenError, UsbError
@@ -52,7 +52,14 @@ class Lab:
         return [step for step, _, _ in self.steps]
 
 
-def open_lab(faulty: FaultyToken, *, call_seconds: float = 3.0, sign_seconds: float = 0.5, **steps: Step) -> Lab:
+def open_lab(
+    faulty: FaultyToken,
+    tally: Tally | None = None,
+    *,
+    call_seconds: float = 3.0,
+    sign_seconds: float = 0.5,
+    **steps: Step,
+) -> Lab:
     found: list[tuple[str, str, bool]] = []
 
     async def told(rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
@@ -62,7 +69,7 @@ def open_lab(faulty: FaultyToken, *, call_seconds: float = 3.0, sign_seconds: fl
         open_token(faulty.config(call_seconds=call_seconds, sign_seconds=sign_seconds, close_seconds=0.5)),
         told=told,
         steps={Rung[name]: step for name, step in steps.items()},
-        bounds=FREE,
+        tally=tally or Tally(FREE),
         pause_seconds=0.001,
     )
     return Lab(faulty=faulty, token=token, steps=found)
@@ -288,6 +295,32 @@ async def test_several_workers_sign_at_the_same_time(faulty: FaultyToken) -> Non
     assert pool.signing.signatures == 8
     assert pool.starts == 4
     await pool.close()
+
+
+async def test_workers_and_tokens_together_take_the_hosts_steps_no_more_often_than_one(faulty: FaultyToken) -> None:
+    done: list[str] = []
+
+    async def reset() -> None:
+        done.append("usb")
+
+    async def restart() -> None:
+        done.append("pcscd")
+
+    host = Tally({**FREE, Rung.USB_RESET: BOUNDS[Rung.USB_RESET], Rung.PCSCD: BOUNDS[Rung.PCSCD]})
+    tokens = [host.sharing(OF_HOST) for _ in range(2)]
+    workers = [
+        open_lab(faulty, token.sharing(OF_HOST | OF_TOKEN), USB_RESET=reset, PCSCD=restart)
+        for token in tokens
+        for _ in range(2)
+    ]
+    faulty.break_with("C_GetSlotList empty")
+    for worker in (*workers, *workers):
+        await worker.refused()
+
+    assert done.count("usb") == 2 * BOUNDS[Rung.USB_RESET].count, "two tokens have two devices"
+    assert done.count("pcscd") == BOUNDS[Rung.PCSCD].count, "and one host"
+    for worker in workers:
+        await worker.token.close()
 
 
 async def test_a_pin_that_a_person_looked_into_is_well_for_all_workers(faulty: FaultyToken) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lab.fault_shim import FaultyToken, around
 from lab.shim_orders import at, crashes_after
 from lab.soak import discrepancies, soak, soak_orders
-from privyseal.agent.ladder import Bound, Rung, is_unknown
+from privyseal.agent.ladder import Bound, Rung, Tally, is_unknown
 from privyseal.agent.recovery import RecoveringToken
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.pki.mechanism import Mechanism
@@ -65,7 +65,7 @@ async def test_a_recovering_token_leaves_nothing_to_its_callers(faulty: FaultyTo
         steps.append(rung)
 
     free = {rung: Bound(count=100_000, seconds=60.0) for rung in Rung}
-    token = RecoveringToken(open_token(config(faulty)), told=told, bounds=free, pause_seconds=0.001)
+    token = RecoveringToken(open_token(config(faulty)), told=told, tally=Tally(free), pause_seconds=0.001)
     spki = next(key.spki for key in await token.keys() if key.key_id == EC_ID)
     faulty.break_with(*soak_orders(percent=1, seed=SEED))
 

@@ -19,6 +19,7 @@ import structlog
 
 from lab.fault_shim import FaultyToken, around
 from lab.soak import Tally, discrepancies, soak, soak_orders
+from privyseal.agent import ladder
 from privyseal.agent.ladder import Bound, Rung
 from privyseal.agent.recovery import RecoveringToken
 from privyseal.errors import PrivysealError
@@ -51,7 +52,7 @@ async def run(faulty: FaultyToken, signatures: int, percent: float, seed: int) -
 
     free = {rung: Bound(count=10**9, seconds=60.0) for rung in Rung}
     config = faulty.config(call_seconds=0.8, sign_seconds=0.5)
-    token = RecoveringToken(open_token(config), told=told, bounds=free, pause_seconds=0.001)
+    token = RecoveringToken(open_token(config), told=told, tally=ladder.Tally(free), pause_seconds=0.001)
     spki = next(key.spki for key in await token.keys() if key.key_id == EC_ID)
     if percent:
         faulty.break_with(*soak_orders(percent=percent, seed=seed))

@@ -2,7 +2,7 @@
 """The recovery ladder (DESIGN §7) as a decision: which rung after which error. Pure; `recovery.py` takes the steps."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,7 +11,7 @@ from typing import Final
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.tokens.remedies import REMEDIES, Remedy, may_have_signed, remedy_for
 
-__all__ = ["BOUNDS", "Bound", "Climb", "Rung", "Tally", "is_about_pin", "is_unknown", "span_for"]
+__all__ = ["BOUNDS", "OF_HOST", "OF_TOKEN", "Bound", "Climb", "Rung", "Tally", "is_about_pin", "is_unknown", "span_for"]
 
 
 class Rung(Enum):
@@ -46,6 +46,10 @@ BOUNDS: Final[Mapping[Rung, Bound]] = {
     Rung.PCSCD: Bound(count=3, seconds=1800.0),
     Rung.REBOOT: Bound(count=1, seconds=86_400.0),
 }
+
+#: Steps that the workers of a token have in common, and those that all tokens of a host have.
+OF_TOKEN: Final = frozenset({Rung.USB_RESET, Rung.PORT_POWER})
+OF_HOST: Final = frozenset({Rung.PCSCD, Rung.REBOOT})
 
 _FIRST: Final[Mapping[Remedy, Rung]] = {
     Remedy.RETRY: Rung.SESSION,
@@ -109,10 +113,15 @@ def span_for(error: PrivysealError) -> tuple[Rung, Rung] | None:
 
 @dataclass(slots=True)
 class Tally:
-    """When which steps were taken, so that none is taken too often."""
+    """When which steps were taken, so that none is taken too often: by one worker, or by all that share its steps."""
 
     bounds: Mapping[Rung, Bound] = field(default_factory=lambda: BOUNDS)
     _taken_s: dict[Rung, deque[float]] = field(default_factory=dict)
+
+    def sharing(self, rungs: Iterable[Rung]) -> "Tally":
+        """One of its own that counts these steps together with this one, and with all others made so."""
+        shared = {rung: self._taken_s.setdefault(rung, deque()) for rung in rungs}
+        return Tally(self.bounds, shared)
 
     def allows(self, rung: Rung, now_s: float) -> bool:
         """Whether one more step of this rung keeps the bound."""

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from privyseal.agent.ladder import BOUNDS, Bound, Climb, Rung, Tally, is_about_pin
+from privyseal.agent.ladder import Climb, Rung, Tally, is_about_pin
 from privyseal.errors import PrivysealError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.token import KeyCounter, ReaderUse, Secret, TokenInfo, TokenKey, UnlockableToken
@@ -90,7 +90,7 @@ class RecoveringToken:
         *,
         told: Told,
         steps: Mapping[Rung, Step] | None = None,
-        bounds: Mapping[Rung, Bound] = BOUNDS,
+        tally: Tally | None = None,
         climb_seconds: float = _CLIMB_SECONDS,
         pause_seconds: float = _FIRST_PAUSE_SECONDS,
     ) -> None:
@@ -100,7 +100,7 @@ class RecoveringToken:
             token: The one that fails.
             told: Called after each step.
             steps: Those of the host that are configured: from `USB_RESET` on.
-            bounds: How often each step may be taken.
+            tally: How often each step may be taken, shared with whoever else takes the same ones.
             climb_seconds: How long one call may go on climbing.
             pause_seconds: Before the first retry; doubled with each further one.
         """
@@ -112,7 +112,7 @@ class RecoveringToken:
             Rung.WORKER: token.recycle,
             **(steps or {}),
         }
-        self._tally: Final = Tally(bounds)
+        self._tally: Final = tally or Tally()
         self._climb_seconds: Final = climb_seconds
         self._pause_seconds: Final = pause_seconds
         self._owed: PrivysealError | None = None

@@ -19,6 +19,7 @@ from privyseal.agent.host_steps import host_steps
 from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
+from privyseal.agent.ladder import OF_HOST, OF_TOKEN, Tally
 from privyseal.agent.link import HubLink, dialer
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
@@ -65,6 +66,7 @@ class Agent:
         self._files = files
         self._journal = journal
         self.outbox = outbox
+        self._tally: Final = Tally()
         request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
         witness_key = _witness_key(files)
         self.executor = Executor(
@@ -93,11 +95,13 @@ class Agent:
 
     def _keeper(self, table: TokenTable, custodian: Custodian) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)
+        tally = self._tally.sharing(OF_HOST)
         members = tuple(
             RecoveringToken(
                 open_token(token_config(table, self._files.directory)),
                 told=record.stepped,
                 steps=host_steps(table, self.config.recovery, self._files.directory),
+                tally=tally.sharing(OF_HOST | OF_TOKEN),
             )
             for _ in range(table.workers)
         )
