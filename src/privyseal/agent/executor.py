@@ -15,7 +15,7 @@ import structlog
 from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
 from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
 from privyseal.agent.operations import Operation, check_at_rest, journal_is_lost, outcome_reply, refusal
-from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
+from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError, UnavailableError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.bundle import TrustBundle
@@ -220,7 +220,7 @@ class Executor:
                 signature = await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
             return await self._refused(key, item_key, error)
-        await self._journal.finish(request_id, item.item, fence, signature=signature, branch="", code="", message="")
+        await self._finish(item_key, signature=signature)
         return ItemDone(request=request_id, item=item.item, fence=fence, signature=signature)
 
     def _check_still_served(self, key: ServedKey) -> None:
@@ -237,7 +237,7 @@ class Executor:
             )
 
     async def _refused(self, key: ServedKey, item_key: Operation, error: PrivysealError) -> ItemRefused:
-        request_id, item, fence = item_key
+        request_id, item, _ = item_key
         refused = refusal(item_key, error)
         _LOG.warning(
             "not signed",
@@ -248,10 +248,27 @@ class Executor:
             reason=error.message,
         )
         if not refused.unknown:  # an operation whose outcome nobody knows stays open in the journal
-            await self._journal.finish(
-                request_id, item, fence, signature=b"", branch=error.branch, code=error.code, message=error.message
-            )
+            await self._finish(item_key, error=error)
         return refused
+
+    async def _finish(
+        self, item_key: Operation, *, signature: bytes = b"", error: PrivysealError | None = None
+    ) -> None:
+        """Write down how an item ended. On a full disk it stays open here, and the hub is told all the same.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        request_id, item, fence = item_key
+        branch, code, message = (error.branch, error.code, error.message) if error is not None else ("", "", "")
+        try:
+            await self._journal.finish(
+                request_id, item, fence, signature=signature, branch=branch, code=code, message=message
+            )
+        except UnavailableError as failure:
+            _LOG.error(
+                "end not written down", request=short_request(request_id), item=str(item), reason=failure.message
+            )
 
     async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
         """What became of a (request, item, fence).
