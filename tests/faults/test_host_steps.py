@@ -67,6 +67,16 @@ async def test_a_reboot_is_asked_for_once_a_day_also_over_reboots(tmp_path: Path
     assert asked.read_text() == "run\nrun\n"
 
 
+async def test_a_reboot_that_cannot_be_remembered_is_not_asked_for(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    reboot = host_steps(table(), RecoveryTable(reboot=touching(asked)), tmp_path / "gone")[Rung.REBOOT]
+    with pytest.raises(TokenError) as caught:
+        await reboot()
+
+    assert caught.value.code == "token.reboot_mark"
+    assert not asked.exists()
+
+
 @pytest.fixture
 def faulty(tmp_path: Path) -> FaultyToken:
     return around(fresh_softhsm(tmp_path))

@@ -63,7 +63,11 @@ async def _run(recovery: RecoveryTable, arguments: Sequence[str], name: str) -> 
 
 
 async def _reboot(recovery: RecoveryTable, directory: Path) -> None:
-    """Ask for a reboot, not more often than the ladder's bound: what counts in memory does not outlive one."""
+    """Ask for a reboot, not more often than the ladder's bound: what counts in memory does not outlive one.
+
+    Raises:
+        TokenError: `token.rebooted`, `token.reboot_mark`. As `run_command`.
+    """
     mark, now_s = directory / _REBOOT_MARK, time.time()
     try:
         before_s = mark.stat().st_mtime
@@ -76,7 +80,14 @@ async def _reboot(recovery: RecoveryTable, directory: Path) -> None:
             f"the host was rebooted for a token less than {seconds / 3600:.0f} hours ago, and that did not help",
             hint="look at the token: another reboot is not asked for before that time has passed",
         )
-    _touch(mark)
+    try:
+        _touch(mark)
+    except OSError as error:
+        raise TokenError(
+            "token.reboot_mark",
+            f"no reboot is asked for, as that cannot be remembered in {mark}: {error.strerror}",
+            hint="make the agent's directory writable and give it space, or reboot the host by hand",
+        ) from error
     await _run(recovery, recovery.reboot, "reboot the host")
 
 
