@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec.structs import replace
 
 from card_calls import RELEASE_ID
+from failing_journal import Faults
 from lab.card_lab import CardLab, card_lab
 from log_samples import intent_at
 from privyseal.agent.config import KeyConfig, TokenTable
@@ -25,6 +26,8 @@ from privyseal.agent.recovery import RecoveringToken
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.pki.mechanism import Mechanism
+from privyseal.storage.connection import Connect
+from privyseal.storage.connection import connect as sqlite_connect
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Custody, Freeze, Reconcile, TokenEvent, encode_entry, parse_entry
 from privyseal.tokens.factory import open_token
@@ -38,6 +41,7 @@ class Site:
     journal: SqliteJournal
     token: RecoveringToken
     keeper: TokenKeeper
+    served: list[bool]
     requests: int = 0
 
     @property
@@ -86,8 +90,10 @@ def lab(opened: CardLab) -> Iterator[CardLab]:
 
 
 @asynccontextmanager
-async def kept(lab: CardLab, directory: Path, **table: Any) -> AsyncIterator[Site]:
-    journal = await SqliteJournal.open(directory / "journal.db", origin="hub.example")
+async def kept(
+    lab: CardLab, directory: Path, *, connect: Connect = sqlite_connect, **table: Any
+) -> AsyncIterator[Site]:
+    journal = await SqliteJournal.open(directory / "journal.db", origin="hub.example", connect=connect)
     outbox = Outbox(journal=journal, clock=lambda: 5, request_key=b"a" * 32)
     record = TokenRecord("card", outbox)
     config = lab.config(environment=lab.locking_environment, call_seconds=5.0, hardware=True, **table)
@@ -102,8 +108,10 @@ async def kept(lab: CardLab, directory: Path, **table: Any) -> AsyncIterator[Sit
         custodian, token, turn=turn, workers=1, count_seconds=1e-9 if table.get("counter") else 0.0, beside=lambda: ()
     )
 
+    served: list[bool] = []
+
     async def changed() -> None:
-        """Nobody is told here."""
+        served.append(any(profile.served for profile in keeper.profiles))
 
     keeper = TokenKeeper(
         TokenTable(name="card", kind="pkcs11"),
@@ -116,7 +124,7 @@ async def kept(lab: CardLab, directory: Path, **table: Any) -> AsyncIterator[Sit
     )
     await keeper.start()
     try:
-        yield Site(lab=lab, journal=journal, token=token, keeper=keeper)
+        yield Site(lab=lab, journal=journal, token=token, keeper=keeper, served=served)
     finally:
         await keeper.close()
         await journal.close()
@@ -145,7 +153,22 @@ async def test_a_card_that_was_away_between_two_looks_is_looked_at_as_a_new_one(
 
         assert site.keeper.state.value == "ready"
         assert [event.event for event in await site.entries(TokenEvent)] == ["attached", "detached", "attached"]
+        assert site.served == [True, False, True], "nothing is signed with it before it was looked at"
         await site.sign()
+
+
+async def test_a_card_that_was_away_is_noticed_although_the_disk_was_full(lab: CardLab, tmp_path: Path) -> None:
+    faults = Faults()
+    async with kept(lab, tmp_path, connect=faults.connect) as site:
+        faults.fail_at = "INSERT"
+        lab.remove_card()
+        lab.insert_card()
+        await site.keeper.look()
+        faults.fail_at = ""
+        await site.keeper.look()
+
+        assert site.keeper.state.value == "ready"
+        assert [event.event for event in await site.entries(TokenEvent)] == ["attached", "detached", "attached"]
 
 
 async def test_a_drained_card_hides_no_other_program_from_its_neighbours(lab: CardLab, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from privyseal.agent.ladder import Rung, is_about_pin
 from privyseal.agent.pool import KeptToken
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_health import token_health
-from privyseal.agent.token_identity import Identity, drained, quarantined
+from privyseal.agent.token_identity import Identity, away, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConflictError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
@@ -268,6 +268,7 @@ class TokenKeeper:
         now = self.custody.use
         if before is not None and now is not None and before.card_events != now.card_events:
             await self.record.token("detached")
+            await self._out_of_use(TokenState.ABSENT, away(self._table.name))  # until its counters were read
             await self.token.recycle()  # what it holds is of the card that was there
             await self._came(await self.token.info())
         elif self.custody.frozen != self._frozen:

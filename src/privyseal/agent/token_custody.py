@@ -79,7 +79,7 @@ class TokenCustody:
         if self._token.starts != self._starts:
             self._starts = self._token.starts
             self._custodian.worker_changed()
-        self.use = use = await self._token.reader_use()
+        use = await self._token.reader_use()
         await self._custodian.looked(
             healthy=True, others=strangers(use, self._beside()), card_events=use.card_events if use else None
         )
@@ -92,6 +92,7 @@ class TokenCustody:
                 counters = await self._token.counters()
                 await self._custodian.reconcile(counters)
             self.counter = max((one.count for one in counters), default=None)
+        self.use = use  # last: a card that was away is looked at anew also if the journal failed meanwhile
 
     async def gone(self) -> None:
         """The token was looked for, and is not there.

@@ -9,7 +9,7 @@ from privyseal.agent.keys import SeenToken
 from privyseal.errors import TokenError
 from privyseal.ports.token import TokenKey
 
-__all__ = ["Identity", "drained", "quarantined"]
+__all__ = ["Identity", "away", "drained", "quarantined"]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def _key_identity(key: TokenKey) -> tuple[str, str]:
     certificate = hashlib.sha256(key.certificates[0]).hexdigest() if key.certificates else ""
     return hashlib.sha256(key.spki).hexdigest(), certificate
+
+
+def away(name: str) -> TokenError:
+    """The problem of a token that was taken out and put back, until it was looked at."""
+    return TokenError(
+        "token.not_found",
+        f"token {name!r} was taken out and put back",
+        hint="it is looked at, and used again in a moment if it is the one that was here before",
+    )
 
 
 def drained(name: str) -> TokenError:
