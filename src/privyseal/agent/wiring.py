@@ -67,11 +67,10 @@ class Agent:
         self._journal = journal
         self.outbox = outbox
         self._tally: Final = Tally()
-        request_key = load_ed25519(files.request_key).public_key().public_bytes_raw()
         witness_key = _witness_key(files)
         self.executor = Executor(
             bundle=trust.bundle,
-            request_key=request_key,
+            request_key=load_ed25519(files.request_key).public_key().public_bytes_raw(),
             journal=journal,
             clock=clock,
             own_witness=witness_key.public_key().public_bytes_raw(),
