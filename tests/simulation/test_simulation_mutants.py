@@ -108,7 +108,7 @@ def test_a_signature_of_an_older_fence_counts(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(journal_tables, "check_begin", lambda *_: None)
     monkeypatch.setitem(operations._OUTCOME_STATES, OutcomeState.BEGUN, "never")
     monkeypatch.setattr(journal_tables, "_BEGIN", journal_tables._BEGIN.replace("INSERT", "INSERT OR REPLACE"))
-    assert caught({"I3"}, 300)
+    assert caught({"I3"}, 300, first=700)
 
 
 def test_items_that_are_told_before_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,8 +170,7 @@ class TokenKeeper:
         if self._now.state is TokenState.READY and self.token.pin_error is not None:
             raise self.token.pin_error
         climbs = self._climbs()
-        with self.token.resting(when=not climbs):
-            info = await self.token.info()
+        info = await (self.token.info() if climbs else self.token.glance())
         seen = self._now.seen
         known = seen is not None and seen.info.serial == info.serial
         if seen is not None and known and self._now.state is not TokenState.FAILED:
@@ -179,7 +178,7 @@ class TokenKeeper:
             if self._now.state is TokenState.READY:
                 await self._watch(seen)
             return
-        if self._now.state is TokenState.BLOCKED and info.serial == self.record.serial:
+        if self._now.state is TokenState.BLOCKED and (info.serial or info.label) == self.record.serial:
             return  # to log in again would be to present a PIN
         self.record.serial = info.serial or info.label
         # One that has come back gets every help, once; if that was in vain it waits like one that does not answer.
@@ -277,15 +276,6 @@ class TokenKeeper:
             self.profiles = self._opener.served(seen, self._frozen)
             await self._changed()
 
-    async def glance(self) -> TokenInfo:
-        """What the token says of itself, without any step of recovery.
-
-        Raises:
-            TokenError: as `Token.info`.
-        """
-        with self.token.resting(when=True):
-            return await self.token.info()
-
     # -- what persons and plans do to it ------------------------------------------------------------------------
 
     async def drain(self) -> None:
@@ -308,6 +298,7 @@ class TokenKeeper:
             self._now = _Now(state=TokenState.ABSENT)
             self._was_here = False
             self._is_first_look = True
+            await self.token.recycle()  # a worker keeps to the token that it has known
             await self.record.token("resumed")
         await self.look()
 

@@ -37,6 +37,10 @@ class KeptToken(UnlockableToken, Protocol):
         """The rungs of the recovery ladder that it has."""
         ...
 
+    async def glance(self) -> TokenInfo:
+        """As `info`, without a single step of recovery: for a token that is probably not there."""
+        ...
+
     def resting(self, *, when: bool = True) -> AbstractContextManager[None]:
         """Within this no step of recovery is taken (if `when`)."""
         ...
@@ -93,6 +97,10 @@ class TokenPool:
         for member in self._members:
             member.pin_error = None
         return keys
+
+    async def glance(self) -> TokenInfo:
+        """See `KeptToken.glance`."""
+        return await self._members[0].glance()
 
     async def counters(self) -> tuple[KeyCounter, ...]:
         """See `Token.counters`."""

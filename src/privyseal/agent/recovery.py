@@ -130,9 +130,13 @@ class RecoveringToken:
         """See `Token.info`."""
         return await self._recovering(self._token.info)
 
+    async def glance(self) -> TokenInfo:
+        """As `info`, without a single step of recovery: for a token that is probably not there."""
+        return await self._token.info()
+
     @contextmanager
     def resting(self, *, when: bool = True) -> Iterator[None]:
-        """Within this no step of recovery is taken (if `when`): for a token that is probably not there."""
+        """Within this no step of recovery is taken (if `when`): for a token that could not be helped."""
         self._rests = when
         try:
             yield

@@ -76,10 +76,10 @@ class TokenCustody:
         Raises:
             PrivysealError: what the token and the journal raise.
         """
-        if self._token.starts != self._starts:
+        use = await self._token.reader_use()
+        if self._token.starts != self._starts:  # asked afterwards: a worker may have been replaced for this very look
             self._starts = self._token.starts
             self._custodian.worker_changed()
-        use = await self._token.reader_use()
         await self._custodian.looked(
             healthy=True, others=strangers(use, self._beside()), card_events=use.card_events if use else None
         )

@@ -141,7 +141,7 @@ class Agent:
         tokens = {
             table.name: TokenWithPin(
                 token=self.keepers[table.name].token,
-                glance=self.keepers[table.name].glance,
+                glance=self.keepers[table.name].token.glance,
                 config=token_config(table, self._files.directory),
                 record=self.keepers[table.name].record,
                 retry=self.keepers[table.name].retry,

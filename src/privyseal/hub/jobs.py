@@ -20,6 +20,7 @@ __all__ = [
     "answer_told",
     "claimed",
     "has_ended",
+    "is_requeued",
     "lease_raised",
     "lease_taken",
     "never_sent",
@@ -95,6 +96,11 @@ def settle(job: Job | None, *, asked: Job, answer: ItemDone | ItemRefused) -> Se
         return Settled(job=_queued(job), record=Record.NOT_USED, raises_fence=answer.code == _NOT_USED_CODE)
     record = Record.NOT_USED if answer.code in _NEVER_SENT_CODES else Record.FAILED
     return Settled(job=_failed(job, answer), record=record)
+
+
+def is_requeued(answer: ItemDone | ItemRefused) -> bool:
+    """Whether the agent handed the item back without having used the token for it."""
+    return isinstance(answer, ItemRefused) and not answer.unknown and answer.code in _REQUEUE_CODES
 
 
 def _queued(job: Job) -> Job:

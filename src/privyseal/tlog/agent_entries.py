@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entries about tokens: what an agent saw, did or was told to do beside signing.
 
-An agent numbers what it tells. The hub gives each its time and its place in the log; it cannot leave one out unseen,
-as the numbers of one agent follow one another.
+An agent numbers what it tells. The hub gives each its time and its place in the log; the numbers of one agent follow
+one another, so that a gap shows. A hub that was taken over could number anew what it leaves out.
 """
 
 from privyseal.tlog.entry_base import BaseEntry, Integer

@@ -71,7 +71,7 @@ class Pkcs11Driver:
         #: False between C_Finalize and a C_Initialize that worked.
         self._is_initialized = False
         self._session: _Session | None = None
-        #: Under which name the PIN journal knows the token that a session was opened with last.
+        #: Under which name the PIN journal knows the token: this worker opens no session with another one.
         self._serial = ""
         #: Held only while a key asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE).
         self._accepted_pin: PinBuffer | None = None
@@ -302,7 +302,14 @@ class Pkcs11Driver:
 
     def _open_session(self) -> _Session:
         slot = self._find_slot()
-        self._serial = journal_name(self._module.token(slot))
+        serial = journal_name(self._module.token(slot))
+        if serial != (self._serial or serial):
+            raise TokenError(
+                "token.other_serial",
+                f"token {serial} stands where {self._serial} was: no PIN is presented to it",
+                hint="put the right token in, or name its serial in agent.toml",
+            )
+        self._serial = serial
         self._session = _Session(handle=self._module.open_session(slot), slot=slot, keys=())
         try:
             self._login(self._session)

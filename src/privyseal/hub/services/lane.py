@@ -20,6 +20,7 @@ from privyseal.hub.jobs import Record, Settled, answer_told, lease_raised, lease
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_batch
+from privyseal.hub.services.lane_rest import Rest
 from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.pki.mechanism import Mechanism, verify_digest
@@ -70,6 +71,7 @@ class Lane:
         self._free = WINDOW
         self._resolving = False
         self._left_over = False
+        self._rest = Rest(self.wake)
         self._wake = asyncio.Event()
         self._may_be_queued = True
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +123,7 @@ class Lane:
 
     def reserve(self) -> bool:
         """Take a place in the window; whoever gets one must `start` a batch or `release` it."""
-        if not self.online or self._resolving or self._free == 0:
+        if not self.online or self._resolving or self._free == 0 or self._rest.active:
             return False
         self._free -= 1
         return True
@@ -305,6 +307,7 @@ class Lane:
         for step in dict.fromkeys(step for _, step in steps):
             self._services.observer.jobs(request, (item for item, taken in steps if taken == step), step)
         self._services.changed(request.id)
+        self._rest.settled([one.answer for one in checked])
         if any(isinstance(one.answer, ItemRefused) for one in checked):
             self.wake()  # it may stand in the queue again
 
