@@ -154,6 +154,7 @@ class TokenKeeper:
             LogIntegrityError: `journal.commit_unknown`.
         """
         async with self._looking:
+            await self.record.settle()
             if self._now.state is TokenState.DRAINED:
                 return
             try:

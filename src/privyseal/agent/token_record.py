@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to one token, as entries on their way to the log."""
 
+import asyncio
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from privyseal.agent.ladder import Rung
 from privyseal.agent.outbox import EntryMaker
+from privyseal.agent.step_window import Step, StepWindow
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.tlog.entry import PinEvent, Recover, TokenEvent
 
@@ -34,6 +37,7 @@ class TokenRecord:
         """`name` is that of agent.toml."""
         self._name: Final = name
         self._outbox: Final = outbox
+        self._window: Final = StepWindow()
         self.serial = ""
 
     @property
@@ -71,18 +75,38 @@ class TokenRecord:
             LogIntegrityError: `journal.commit_unknown`.
         """
         ckr = error.ckr if isinstance(error, TokenError) else None
-        function = error.function if isinstance(error, TokenError) else ""
-        await self._outbox.tell(
-            lambda at, agent: Recover(
-                ts=at,
-                agent=agent,
-                seq=0,
-                at=at,
-                token=self._token,
-                step=rung.value,
-                code=error.code,
-                function=function,
-                ckr=-1 if ckr is None else ckr,
-                outcome="done" if done else "failed",
-            )
+        step = Step(
+            step=rung.value,
+            code=error.code,
+            function=error.function if isinstance(error, TokenError) else "",
+            ckr=-1 if ckr is None else ckr,
+            outcome="done" if done else "failed",
+        )
+        await self._tell_steps(self._window.took(step, asyncio.get_running_loop().time()))
+
+    async def settle(self) -> None:
+        """Tell of the steps that were only counted, once their minute is over.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        await self._tell_steps(self._window.due(asyncio.get_running_loop().time()))
+
+    async def _tell_steps(self, steps: tuple[tuple[Step, int], ...]) -> None:
+        for step, count in steps:
+            await self._outbox.tell(partial(self._recover, step, count))
+
+    def _recover(self, step: Step, count: int, at: int, agent: str) -> Recover:
+        return Recover(
+            ts=at,
+            agent=agent,
+            seq=0,
+            at=at,
+            token=self._token,
+            step=step.step,
+            code=step.code,
+            function=step.function,
+            ckr=step.ckr,
+            outcome=step.outcome,
+            count=count,
         )

@@ -56,7 +56,7 @@ class PinEvent(AgentTold, frozen=True, tag="pin"):
 
 
 class Recover(AgentTold, frozen=True, tag="recover"):
-    """A step of the recovery ladder was taken.
+    """A step of the recovery ladder was taken; above 30 in a minute and token, those of one kind are only counted.
 
     Attributes:
         step: `session`, `module`, `worker`, `usb-reset`, `port-power`, `pcscd` or `reboot`.
@@ -64,6 +64,7 @@ class Recover(AgentTold, frozen=True, tag="recover"):
         function: The PKCS#11 function that failed; empty if none did.
         ckr: What it returned; -1 if it returned nothing.
         outcome: `done` or `failed`.
+        count: How many such steps this stands for.
     """
 
     step: str
@@ -71,6 +72,7 @@ class Recover(AgentTold, frozen=True, tag="recover"):
     function: str
     ckr: Integer
     outcome: str
+    count: Integer = 1
 
 
 class Custody(AgentTold, frozen=True, tag="custody"):
