@@ -87,10 +87,14 @@ async def test_a_service_that_it_leaves_running_stays_and_is_not_waited_for(tmp_
         os.mkfifo(path)
     reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    service = f"os.open({str(held)!r}, os.O_WRONLY); os.setsid(); os.write(1, b'ok'); open({str(release)!r}).read()"
+    service = (
+        f"os.open({str(held)!r}, os.O_WRONLY); os.setsid(); os.write(1, b'ok'); os.write(up, b'.');"
+        f" open({str(release)!r}).read()"
+    )
 
-    # The service keeps the command's stdout, as a careless one does; the command ends when the service runs.
-    text = f"import os\nif os.fork() == 0:\n {service}"
+    # The service keeps the command's stdout, as a careless one does; the command ends when the service runs, which has
+    # left its process group by then.
+    text = f"import os\nheard, up = os.pipe()\nif os.fork() == 0:\n {service}\nelse:\n os.read(heard, 1)"
     try:
         await asyncio.wait_for(run(*program(text)), 30)
         writer = await asyncio.to_thread(os.open, release, os.O_WRONLY)  # waits until the service reads
