@@ -2,6 +2,7 @@
 """Worker processes from outside: where a PIN must not show, and that nothing is left behind."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -106,7 +107,8 @@ async def test_no_descriptor_and_no_process_is_left(faulty: FaultyToken) -> None
     warm = open_token(faulty.config())
     await warm.info()
     await warm.close()
-    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as the kernel counts them
+    gc.collect()  # what tests before have left open goes now, or later: it is not missed then
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as the kernel counts them
     pids = []
 
     for orders in ((), ("C_SignInit abort",), ("C_Finalize hang",)):
@@ -121,7 +123,7 @@ async def test_no_descriptor_and_no_process_is_left(faulty: FaultyToken) -> None
         await token.close()
 
     assert [pid for pid in pids if not has_ended(pid)] == []
-    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert set(os.listdir("/proc/self/fd")) - before == set()  # noqa: PTH208
 
 
 SUPERVISOR = """
