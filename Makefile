@@ -17,7 +17,7 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@tools/system_packages.sh
 	@tools/setup.sh dev
 	@$(BIN)/python tools/fetch_inputs.py
-	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery on devices that nobody here wrote
 	@tools/system_packages.sh

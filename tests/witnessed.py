@@ -86,10 +86,16 @@ class WitnessedSite:
         await self.name_policy("\n".join([*lines, f"group g {quorum} {' '.join(names)}", "quorum g", ""]))
 
     async def name_policy(self, policy: str) -> None:
+        before = dict(self.hub.hub.dispatch.links)  # an agent takes the new bundle first, and then hangs up
         bundle = await asyncio.to_thread(partial(self.desk().change_trust, witnesses=policy))
         names = tuple(self.agents)
         await self.until(lambda: self.hub.hub.bundle.sha256 == bundle.sha256)
-        await self.until(lambda: all(self._goes_by(name, bundle.sha256) for name in names))
+        await self.until(
+            lambda: all(
+                self._goes_by(name, bundle.sha256) and self.hub.hub.dispatch.links[name] is not before.get(name)
+                for name in names
+            )
+        )
         await self.online()
 
     def _goes_by(self, name: str, sha256: bytes) -> bool:
