@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import ConfigError, MalformedInputError, PrivysealError, VerificationError
+from privyseal.identity.keyfile import parse_sealing_key, sealing_key_text
 from privyseal.identity.pin_recovery import (
     PinRecovery,
     RecoveryHeader,
@@ -22,9 +23,7 @@ from privyseal.identity.sealing import (
     authority_sealing_key,
     authority_sealing_public_key,
     open_sealed,
-    parse_sealing_key,
     seal_to,
-    sealing_key_text,
 )
 from privyseal.identity.shares import MAX_SHARES, _inverse, _multiply, combine, split
 

@@ -7,8 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from privyseal.agent.config import AgentFiles
 from privyseal.identity.bundle import TrustBundle
-from privyseal.identity.keyfile import save_private_key
-from privyseal.identity.sealing import load_sealing_key
+from privyseal.identity.keyfile import load_x25519, save_private_key
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
 
@@ -23,7 +22,7 @@ def open_sealing_key(path: Path) -> X25519PrivateKey:
     """
     if not path.exists():
         save_private_key(path, X25519PrivateKey.generate())
-    return load_sealing_key(path)
+    return load_x25519(path)
 
 
 async def remember_checkpoint(directory: Path, bundle: TrustBundle, note: str) -> None:

@@ -12,8 +12,7 @@ from privyseal.cli.prompts import read_join_code
 from privyseal.cli.render import emit
 from privyseal.client.joining import join as join_hub
 from privyseal.identity.bundle import load_bundle
-from privyseal.identity.keyfile import write_private
-from privyseal.identity.sealing import sealing_key_text
+from privyseal.identity.keyfile import sealing_key_text, write_private
 
 __all__ = ["export", "join", "run", "show"]
 

@@ -15,8 +15,7 @@ from privyseal.client.config import load_client_config
 from privyseal.client.quorum_file import read_bounded
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.identity.bundle import TrustBundle, load_bundle
-from privyseal.identity.keyfile import public_key_text
-from privyseal.identity.sealing import parse_sealing_key, sealing_key_text
+from privyseal.identity.keyfile import parse_sealing_key, public_key_text, sealing_key_text
 from privyseal.identity.trust import PinnedTrust
 from privyseal.tlog.quorum import MAX_POLICY_BYTES
 

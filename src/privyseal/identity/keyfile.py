@@ -22,16 +22,18 @@ __all__ = [
     "load_ed25519",
     "load_ml_dsa_44",
     "load_tls_key",
+    "load_x25519",
     "new_ml_dsa_44",
     "parse_public_key",
+    "parse_sealing_key",
     "public_key_text",
     "read_private",
     "save_private_key",
+    "sealing_key_text",
     "write_private",
     "write_public",
 ]
 
-_PREFIX: Final = "ed25519:"
 _OWNER_ONLY: Final = 0o600
 _MODES_COUNT: Final = os.name == "posix"
 
@@ -161,9 +163,21 @@ def load_tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def load_x25519(path: Path) -> X25519PrivateKey:
+    """Load an X25519 key (an agent's sealing key).
+
+    Raises:
+        ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
+    """
+    key = _load(path)
+    if not isinstance(key, X25519PrivateKey):
+        raise ConfigError("file.not_a_key", f"{path} is not an X25519 key")
+    return key
+
+
 def public_key_text(raw: bytes) -> str:
     """`ed25519:` and base64, as people pass it around."""
-    return _PREFIX + base64.b64encode(raw).decode()
+    return _key_text("ed25519", raw)
 
 
 def parse_public_key(text: str) -> bytes:
@@ -172,10 +186,32 @@ def parse_public_key(text: str) -> bytes:
     Raises:
         ConfigError: `key.text`.
     """
+    return _parse_key_text("ed25519", text, "public")
+
+
+def sealing_key_text(raw: bytes) -> str:
+    """`x25519:` and base64, as people pass it around."""
+    return _key_text("x25519", raw)
+
+
+def parse_sealing_key(text: str) -> bytes:
+    """The 32 raw bytes behind `x25519:…`.
+
+    Raises:
+        ConfigError: `key.text`.
+    """
+    return _parse_key_text("x25519", text, "sealing")
+
+
+def _key_text(kind: str, raw: bytes) -> str:
+    return f"{kind}:{base64.b64encode(raw).decode()}"
+
+
+def _parse_key_text(kind: str, text: str, what: str) -> bytes:
     try:
-        raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+        raw = base64.b64decode(text.removeprefix(f"{kind}:"), validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    if not text.startswith(_PREFIX) or len(raw) != 32:
-        raise ConfigError("key.text", f"{text!r} is not a public key of the form ed25519:BASE64")
+    if not text.startswith(f"{kind}:") or len(raw) != 32:
+        raise ConfigError("key.text", f"{text!r} is not a {what} key of the form {kind}:BASE64")
     return raw

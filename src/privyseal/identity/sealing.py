@@ -5,32 +5,18 @@ An authority key is Ed25519; what is sealed to it is sealed to the X25519 key th
 curve by another coordinate, u = (1 + y) / (1 - y) (RFC 7748 §4.1), and the scalar that RFC 8032 §5.1.5 makes of a seed.
 """
 
-import base64
-import binascii
 import hashlib
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from privyseal.errors import ConfigError, VerificationError
-from privyseal.identity.keyfile import read_private
 
-__all__ = [
-    "authority_sealing_key",
-    "authority_sealing_public_key",
-    "load_sealing_key",
-    "open_sealed",
-    "parse_sealing_key",
-    "seal_to",
-    "sealing_key_text",
-]
+__all__ = ["authority_sealing_key", "authority_sealing_public_key", "open_sealed", "seal_to"]
 
-_PREFIX: Final = "x25519:"
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 #: The field, and d of the curve (RFC 8032 §5.1).
@@ -78,38 +64,3 @@ def authority_sealing_public_key(public_key: bytes) -> bytes:
 def authority_sealing_key(key: Ed25519PrivateKey) -> X25519PrivateKey:
     """The same of the private key."""
     return X25519PrivateKey.from_private_bytes(hashlib.sha512(key.private_bytes_raw()).digest()[:32])
-
-
-def load_sealing_key(path: Path) -> X25519PrivateKey:
-    """Load an X25519 key.
-
-    Raises:
-        ConfigError: `file.missing`, `file.too_open`, `file.not_a_key`.
-    """
-    try:
-        key = serialization.load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError("file.not_a_key", f"{path} is not a PEM private key") from error
-    if not isinstance(key, X25519PrivateKey):
-        raise ConfigError("file.not_a_key", f"{path} is not an X25519 key")
-    return key
-
-
-def sealing_key_text(raw: bytes) -> str:
-    """`x25519:` and base64, as people pass it around."""
-    return _PREFIX + base64.b64encode(raw).decode()
-
-
-def parse_sealing_key(text: str) -> bytes:
-    """The 32 raw bytes behind `x25519:…`.
-
-    Raises:
-        ConfigError: `key.text`.
-    """
-    try:
-        raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not text.startswith(_PREFIX) or len(raw) != 32:
-        raise ConfigError("key.text", f"{text!r} is not a sealing key of the form x25519:BASE64")
-    return raw
