@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from counting_card import READER, CountingReader, counting_reader, use_card
+from lab.card_lab import PIN, CardLab, card_lab
 from privyseal.errors import TokenError
 from privyseal.ports.token import KeyCounter, ReaderUse
 from privyseal.tokens.card_side import CardSide
@@ -20,6 +20,8 @@ from privyseal.tokens.pcsc_clients import connected, own_connections
 from programs import until
 
 pytestmark = pytest.mark.interop
+
+READER = "Lab reader 00 00"
 
 #: Looks each time it is asked, and says what it sees: own connections, all connections.
 _LOOKING = """
@@ -41,15 +43,20 @@ sys.stdin.read()
 
 
 @pytest.fixture(scope="module")
-def reader() -> Iterator[CountingReader]:
-    with counting_reader() as opened, pytest.MonkeyPatch.context() as patch:
-        for name, value in opened.environment.items():
+def reader() -> Iterator[CardLab]:
+    with card_lab() as lab, pytest.MonkeyPatch.context() as patch:
+        for name, value in lab.environment.items():
             patch.setenv(name, value)  # libpcsclite reads it once in the life of a process
-        yield opened
+        yield lab
+
+
+def _reinsert(reader: CardLab) -> None:
+    reader.remove_card()
+    reader.insert_card()
 
 
 @pytest.fixture
-def side(reader: CountingReader) -> Iterator[CardSide]:
+def side(reader: CardLab) -> Iterator[CardSide]:
     opened = CardSide("openpgp")
     yield opened
     opened.close()
@@ -67,28 +74,33 @@ def _use(side: CardSide) -> ReaderUse:
     return use
 
 
-def test_uses_behind_our_back_show_in_the_counter(side: CardSide) -> None:
+def test_uses_behind_our_back_show_in_the_counter(reader: CardLab, side: CardSide) -> None:
     before = _count(side)
+    (reader.directory / "data").write_bytes(b"a release")
 
-    use_card(3)
+    for _ in range(3):
+        reader.pkcs11_tool(
+            *("--login", "--pin", PIN.decode(), "--sign", "--id", "01", "--mechanism", "SHA256-RSA-PKCS"),
+            *("--input-file", str(reader.directory / "data"), "--output-file", str(reader.directory / "signature")),
+        )
 
     assert _count(side) == before + 3
 
 
-def test_the_counter_outlives_the_cards_absence(reader: CountingReader, side: CardSide) -> None:
+def test_the_counter_outlives_the_cards_absence(reader: CardLab, side: CardSide) -> None:
     before = _count(side)
 
-    reader.reinsert()
+    _reinsert(reader)
 
     assert _count(side) == before
 
 
-def test_a_card_that_came_and_went_between_two_looks_is_noticed(reader: CountingReader, side: CardSide) -> None:
+def test_a_card_that_came_and_went_between_two_looks_is_noticed(reader: CardLab, side: CardSide) -> None:
     side.counters(READER)
     before = _use(side).card_events
     assert before is not None
 
-    reader.reinsert()
+    _reinsert(reader)
 
     assert _use(side).card_events == before + 2
 
@@ -113,7 +125,7 @@ def _said(program: "subprocess.Popen[bytes]") -> str:
 
 
 @pytest.fixture
-def looking(reader: CountingReader) -> Iterator["subprocess.Popen[bytes]"]:
+def looking(reader: CardLab) -> Iterator["subprocess.Popen[bytes]"]:
     """A program that looks, in a network namespace of its own: whatever else runs on this machine is not seen there."""
     with _program(_LOOKING, "unshare", "--net") as program:
         yield program
@@ -143,21 +155,21 @@ def test_a_program_in_another_network_namespace_is_not_seen(looking: "subprocess
         assert _seen(looking) == "1 1"
 
 
-def test_without_a_connection_of_our_own_nobody_can_tell(reader: CountingReader) -> None:
+def test_without_a_connection_of_our_own_nobody_can_tell(reader: CardLab) -> None:
     assert CardSide("openpgp").reader_use(READER) is None
 
 
-def test_a_card_without_that_counter_is_named(reader: CountingReader) -> None:
+def test_a_card_without_that_counter_is_named(reader: CardLab) -> None:
     side = CardSide("smartcard-hsm")
 
-    with pytest.raises(TokenError, match="6A88") as caught:
+    with pytest.raises(TokenError, match="6D00") as caught:
         side.counters(READER)
 
     assert caught.value.code == "token.counter"
     side.close()
 
 
-def test_the_other_reader_holds_no_card(reader: CountingReader) -> None:
+def test_the_other_reader_holds_no_card(reader: CardLab) -> None:
     pcsc = Pcsc()
     empty = next(name for name in pcsc.readers() if name != READER)
 

@@ -109,7 +109,8 @@ class PivCard:
     def _effect(self, command: Command) -> Answer:
         if command.ins == Ins.SELECT:
             return self._select(command)
-        if not self._is_selected:
+        # The counter is read without a selection, as on an OpenPGP card, whose application is the default one.
+        if not self._is_selected and command.ins != Ins.GET_DATA_BY_P1P2:
             return Answer(sw=Sw.NO_SUCH_INS)
         handlers: dict[int, Callable[[Command], Answer]] = {
             Ins.VERIFY: self._verify,
