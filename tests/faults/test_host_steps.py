@@ -86,8 +86,8 @@ def faulty(tmp_path: Path) -> FaultyToken:
 async def recovering(faulty: FaultyToken, recovery: RecoveryTable, **usb: object) -> AsyncIterator[RecoveringToken]:
     taken: list[str] = []
 
-    async def told(rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
-        taken.append(f"{rung.value} {error.code} {done}")
+    async def told(rung: Rung, error: PrivysealError, outcome: str) -> None:
+        taken.append(f"{rung.value} {error.code} {outcome}")
 
     host = UsbHost(sysfs=faulty.hsm.directory / "usb", nodes=faulty.hsm.directory / "nodes")
     token = RecoveringToken(

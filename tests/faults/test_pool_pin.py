@@ -44,7 +44,7 @@ class Pool:
 
 @asynccontextmanager
 async def pool(faulty: FaultyToken, steps: list[str], **changes: Any) -> AsyncIterator[Pool]:
-    async def told(rung: Rung, _error: PrivysealError, _done: bool) -> None:  # noqa: FBT001 - as `Told`
+    async def told(rung: Rung, _error: PrivysealError, _outcome: str) -> None:
         steps.append(rung.value)
 
     config = faulty.config(**({"call_seconds": 5.0, "close_seconds": 0.5} | changes))

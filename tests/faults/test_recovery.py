@@ -32,7 +32,7 @@ class Lab:
 
     faulty: FaultyToken
     token: RecoveringToken
-    steps: list[tuple[str, str, bool]] = field(default_factory=list)
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
 
     async def sign(self) -> bytes:
         return await self.token.sign(key_id=EC_ID, mechanism=Mechanism.ECDSA_SHA256, digest=DIGEST)
@@ -60,10 +60,10 @@ def open_lab(
     sign_seconds: float = 0.5,
     **steps: Step,
 ) -> Lab:
-    found: list[tuple[str, str, bool]] = []
+    found: list[tuple[str, str, str]] = []
 
-    async def told(rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
-        found.append((rung.value, error.code, done))
+    async def told(rung: Rung, error: PrivysealError, outcome: str) -> None:
+        found.append((rung.value, error.code, outcome))
 
     token = RecoveringToken(
         open_token(faulty.config(call_seconds=call_seconds, sign_seconds=sign_seconds, close_seconds=0.5)),
@@ -207,7 +207,7 @@ async def test_a_hang_in_c_sign_costs_its_deadline_and_the_next_one_works(lab: L
 
     assert await lab.sign()
 
-    assert lab.steps == [("worker", "token.timeout", True)]
+    assert lab.steps == [("worker", "token.timeout", "done")]
     assert lab.faulty.calls("C_Sign") == 2
 
 
@@ -231,13 +231,13 @@ async def test_the_steps_of_the_host_come_in_their_order(faulty: FaultyToken) ->
     assert await lab.sign()
 
     assert done == ["usb", "power", "pcscd"], "a step that fails is followed by the next one, and then no more"
-    assert [(step, well) for step, _, well in lab.steps] == [
-        ("session", True),
-        ("module", True),
-        ("worker", True),
-        ("usb-reset", False),
-        ("port-power", True),
-        ("pcscd", True),
+    assert [(step, outcome) for step, _, outcome in lab.steps] == [
+        ("session", "done"),
+        ("module", "done"),
+        ("worker", "done"),
+        ("usb-reset", "failed"),
+        ("port-power", "done"),
+        ("pcscd", "done"),
     ]
     await lab.token.close()
 

@@ -61,7 +61,7 @@ async def test_a_recovering_token_leaves_nothing_to_its_callers(faulty: FaultyTo
     """What failed before it began is made up for inside; only what began and has no outcome is told."""
     steps: list[Rung] = []
 
-    async def told(rung: Rung, _error: PrivysealError, _done: bool) -> None:  # noqa: FBT001 - as `Told`
+    async def told(rung: Rung, _error: PrivysealError, _outcome: str) -> None:
         steps.append(rung)
 
     free = {rung: Bound(count=100_000, seconds=60.0) for rung in Rung}

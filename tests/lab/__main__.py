@@ -47,7 +47,7 @@ async def run(faulty: FaultyToken, signatures: int, percent: float, seed: int) -
     """Sign, account, print; the number of discrepancies."""
     steps: Counter[str] = Counter()
 
-    async def told(rung: Rung, error: PrivysealError, _done: bool) -> None:  # noqa: FBT001 - as `Told`
+    async def told(rung: Rung, error: PrivysealError, _outcome: str) -> None:
         steps[f"{rung.value} after {error.code}"] += 1
 
     free = {rung: Bound(count=10**9, seconds=60.0) for rung in Rung}

@@ -63,7 +63,7 @@ async def endure(
     """
     endured = Endured()
 
-    async def told(rung: Rung, _error: PrivysealError, _done: bool) -> None:  # noqa: FBT001 - as `Told`
+    async def told(rung: Rung, _error: PrivysealError, _outcome: str) -> None:
         endured.recoveries[rung.value] += 1
 
     recovering = RecoveringToken(token, told=told)

@@ -27,8 +27,8 @@ _LOG: Final = structlog.get_logger("privyseal.agent.recovery")
 T = TypeVar("T")
 #: A step of the host's; it bounds its own time, and raises PrivysealError if it could not be taken.
 Step = Callable[[], Awaitable[None]]
-#: Told each step that was taken: the rung, the error that led to it, whether it could be taken.
-Told = Callable[[Rung, PrivysealError, bool], Awaitable[None]]
+#: Told each step: the rung, the error that led to it, `done` or `failed`.
+Told = Callable[[Rung, PrivysealError, str], Awaitable[None]]
 
 #: After a session was closed some tokens are busy for a while (up to a second and more); each try waits longer.
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -267,9 +267,9 @@ class RecoveringToken:
         try:
             await self._steps[rung]()
         except PrivysealError:
-            await self._told(rung, error, False)  # noqa: FBT003 - by position, as `Told` says
+            await self._told(rung, error, "failed")
             raise
-        await self._told(rung, error, True)  # noqa: FBT003
+        await self._told(rung, error, "done")
 
 
 async def _nothing() -> None:

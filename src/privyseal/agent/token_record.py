@@ -68,7 +68,7 @@ class TokenRecord:
             )
         )
 
-    async def stepped(self, rung: Rung, error: PrivysealError, done: bool) -> None:  # noqa: FBT001 - as `Told`
+    async def stepped(self, rung: Rung, error: PrivysealError, outcome: str) -> None:
         """A step of the recovery ladder was taken, or could not be.
 
         Raises:
@@ -80,7 +80,7 @@ class TokenRecord:
             code=error.code,
             function=error.function if isinstance(error, TokenError) else "",
             ckr=-1 if ckr is None else ckr,
-            outcome="done" if done else "failed",
+            outcome=outcome,
         )
         await self._tell_steps(self._window.took(step, asyncio.get_running_loop().time()))
 
