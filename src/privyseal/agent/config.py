@@ -10,6 +10,7 @@ import msgspec
 from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.counters import CounterKind
+from privyseal.usb.selector import parse_selector
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = [
@@ -225,6 +226,7 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
     for key in config.key:
         if not is_name(key.profile):
             raise ConfigError("config.malformed", f"{path}: {key.profile!r} cannot be a key profile: {NAME_RULE}")
+    _check_recovery(config.recovery, path)
     for token in config.token:
         _check_bounds(token, path)
     known = {token.name for token in config.token}
@@ -237,6 +239,11 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
     return config
 
 
+def _check_recovery(recovery: RecoveryTable, path: Path) -> None:
+    if not 0 < recovery.command_seconds <= _DAY_SECONDS:
+        raise ConfigError("config.malformed", f"{path}: [recovery]: command_seconds must be above 0 and at most a day")
+
+
 def _check_bounds(token: TokenTable, path: Path) -> None:
     wrong = ""
     if not 1 <= token.workers <= _MAX_WORKERS:
@@ -245,8 +252,17 @@ def _check_bounds(token: TokenTable, path: Path) -> None:
         wrong = "recycle_signatures and recycle_hours must be 0 or more, and at most a year"
     elif not 0 < token.watch_seconds <= _DAY_SECONDS:
         wrong = "watch_seconds must be above 0 and at most a day"
+    elif not 0 <= token.count_seconds <= _DAY_SECONDS:
+        wrong = "count_seconds must be 0 to a day"
+    elif token.usb:
+        try:
+            parse_selector(token.usb)
+        except ConfigError as error:
+            wrong = f"usb: {error.message}; {error.hint}"
     if wrong:
-        raise ConfigError("config.malformed", f"{path}: token {token.name!r}: {wrong}")
+        raise ConfigError(
+            "config.malformed", f"{path}: token {token.name!r}: {wrong}", hint="docs/configuration.md shows every key"
+        )
 
 
 def token_config(table: TokenTable, directory: Path) -> TokenConfig:
