@@ -2,6 +2,7 @@
 """The recovery ladder over a real module that fails in every way: what is tried, in which order, and what never is."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from privyseal.tokens.ckr import LunaRv, Rv
 from privyseal.tokens.factory import open_token
 from privyseal.tokens.pin_journal import PinJournal
 from privyseal.tokens.remedies import Remedy, remedy_for
-from softhsm import EC_ID, PIN, fresh_softhsm
+from softhsm import EC_ID, LABEL, PIN, fresh_softhsm
 
 DIGEST = bytes(range(32))
 #: Steps as often as a test likes.
@@ -180,6 +181,19 @@ async def test_a_word_about_the_pin_from_any_function_stops_logins(lab: Lab, fun
     assert (await lab.refused()).code == "token.pin_locked"
 
     await check_blocked(lab)
+
+
+async def test_a_worker_presents_no_pin_to_a_token_that_stands_where_its_own_was(lab: Lab) -> None:
+    hsm, logins = lab.faulty.hsm, lab.faulty.calls("C_Login")
+    shutil.rmtree(hsm.directory / "tokens")
+    (hsm.directory / "tokens").mkdir()
+    hsm.run("softhsm2-util", "--init-token", "--free", "--label", LABEL, "--pin", PIN.decode(), "--so-pin", "87654321")
+    await lab.token.step(Rung.MODULE, TokenError("token.reset", "so that the module looks again"))
+
+    error = await lab.refused()
+
+    assert error.code == "token.other_serial"
+    assert lab.faulty.calls("C_Login") == logins
 
 
 @pytest.mark.parametrize("action", ["hang", "abort"])
