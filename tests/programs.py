@@ -9,14 +9,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["Outcome", "Running", "command", "environment", "privyseal", "refused", "succeeded", "unchanged", "until"]
+__all__ = [
+    "Outcome",
+    "Running",
+    "child_pids",
+    "command",
+    "environment",
+    "privyseal",
+    "refused",
+    "succeeded",
+    "unchanged",
+    "until",
+]
 
 T = TypeVar("T")
 DEADLINE_SECONDS = 30.0
@@ -45,6 +56,19 @@ def environment(home: Path, config: Path | None = None, more: Mapping[str, str] 
     if config is not None:
         kept["PRIVYSEAL_CONFIG"] = str(config)
     return kept | dict(more or {})
+
+
+def child_pids(pid: int) -> list[int]:
+    """The children of a process's threads; what ends during the look, a thread or the whole process, has none."""
+    found: list[int] = []
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return found
+    for thread in threads:
+        with suppress(OSError):
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +190,7 @@ class Running:
     @property
     def children(self) -> list[int]:
         """Process ids of its children."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
+        return child_pids(self.process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

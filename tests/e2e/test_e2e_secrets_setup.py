@@ -13,7 +13,7 @@ from pathlib import Path
 from canaries import finds, shown
 from installation import Site
 from lab.fault_shim import FaultyToken
-from programs import Outcome, command, environment, privyseal, succeeded
+from programs import Outcome, child_pids, command, environment, privyseal, succeeded
 from softhsm import ALWAYS_ID, PIN, RSA_ID
 from token_setup import SUBJECT, Host, issue_by_openssl, make_host
 from tsa_samples import hang, running_tsa
@@ -30,7 +30,7 @@ def watched() -> Iterator[list[bytes]]:
 
     def look() -> None:
         while not ended.wait(0.002):
-            for pid in children(os.getpid()):
+            for pid in descendants(os.getpid()):
                 for name in ("cmdline", "environ"):
                     try:
                         seen.add(Path(f"/proc/{pid}/{name}").read_bytes())
@@ -47,14 +47,9 @@ def watched() -> Iterator[list[bytes]]:
         found += sorted(seen)
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(child) for child in tasks.read_text().split()]
-        except OSError:
-            continue
-    return found + [below for child in found for below in children(child)]
+def descendants(pid: int) -> list[int]:
+    found = child_pids(pid)
+    return found + [below for child in found for below in descendants(child)]
 
 
 def set_up(host: Host, tmp_path: Path) -> list[Outcome]:
