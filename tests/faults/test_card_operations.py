@@ -69,8 +69,8 @@ async def test_two_hundred_calls_under_faults_leave_as_many_operations_as_they_s
             assert ran == 1, kind
             released += 1
         else:
-            assert ran <= 1, kind
-            assert outcome.begun, (kind, outcome)
+            # A card that came back a moment ago may not be found yet: then nothing ran, and the error says so.
+            assert ran <= outcome.begun, (kind, outcome)
             unreleased += ran
     await token.close()
 
