@@ -23,8 +23,15 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @asynccontextmanager
 async def witness(answer: Answer) -> AsyncIterator[str]:
     """A witness that answers so; its URL."""
+    transports: set[asyncio.Transport] = set()
+
+    async def noted(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        transports.add(request.transport)
+        return await answer(request)
+
     app = web.Application()
-    app.router.add_post("/add-checkpoint", answer)
+    app.router.add_post("/add-checkpoint", noted)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -32,6 +39,10 @@ async def witness(answer: Answer) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
     finally:
         await runner.cleanup()
+        # That closed what was open, and a close waits until somebody has read what was written: nobody may.
+        for transport in transports:
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -62,13 +73,8 @@ async def never(_request: web.Request) -> web.StreamResponse:
 async def endless(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    try:
-        while True:
-            await response.write(b"x" * 10_000)
-    finally:
-        # A close would wait until somebody has read what was written, and nobody does.
-        if request.transport is not None:
-            request.transport.abort()
+    while True:
+        await response.write(b"x" * 10_000)
 
 
 def told(status: int, text: str, kind: str = "text/plain") -> Answer:
