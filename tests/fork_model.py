@@ -16,7 +16,7 @@ from privyseal.errors import PrivysealError
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.note import NoteSigner
 from privyseal.tlog.tree import EMPTY_ROOT
-from privyseal.wire.link import Job, Membership
+from privyseal.wire.jobs import Job, Membership
 
 __all__ = ["Found", "explore"]
 

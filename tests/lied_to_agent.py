@@ -20,7 +20,8 @@ from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
-from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job
+from privyseal.wire.link import AgentMessage
 
 __all__ = [
     "AGENT_KEY",

@@ -44,7 +44,7 @@ from privyseal.tlog.note import NoteSigner
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, inclusion_proof, inclusion_tiles
 from privyseal.tlog.tile import Tile
 from privyseal.tlog.tree import Frontier, leaf_hash
-from privyseal.wire.link import Job, JobItem, Membership
+from privyseal.wire.jobs import Job, JobItem, Membership
 from privyseal.wire.statement import ClaimedFile, RequestItem, RequestStatement, seal_request, statement_id
 
 __all__ = [

@@ -22,16 +22,13 @@ from privyseal.pki.mechanism import Mechanism, verify_digest
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.tokens.software import set_certificates
 from privyseal.tokens.testca import make_test_ca
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job
 from privyseal.wire.link import (
     AgentMessage,
     Announce,
-    Answers,
     Events,
     Hello,
     HubMessage,
-    ItemDone,
-    ItemRefused,
-    Job,
     TokenReport,
     Welcome,
     decode_agent,

@@ -20,7 +20,7 @@ from privyseal.errors import PrivysealError, TokenError
 from privyseal.hub import jobs
 from privyseal.ports.store import Job, JobState, Lease
 from privyseal.storage import journal_rules
-from privyseal.wire.link import ItemDone, ItemRefused, OutcomeReply
+from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeReply
 
 __all__ = ["Rules", "Scope", "State", "explore"]
 

@@ -13,14 +13,12 @@ from api_client import api_of, ask
 from installation import Site
 from privyseal.client.transport import web_context
 from privyseal.tlog.tree import EMPTY_ROOT
+from privyseal.wire.jobs import Answers, ItemDone, OutcomeReply
 from privyseal.wire.link import (
     LINK_VERSION,
     Announce,
-    Answers,
     Hello,
     HubMessage,
-    ItemDone,
-    OutcomeReply,
     ProfileAnnouncement,
     Refused,
     Welcome,

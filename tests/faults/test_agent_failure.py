@@ -19,7 +19,7 @@ from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.clock import system_clock
 from privyseal.ports.token import KeyCounter, ReaderUse, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
-from privyseal.wire.link import ItemRefused
+from privyseal.wire.jobs import ItemRefused
 
 PATIENCE_SECONDS = 20.0
 

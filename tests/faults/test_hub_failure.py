@@ -19,7 +19,8 @@ from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, Tx
 from privyseal.storage.sqlite import SqliteStore
 from privyseal.tlog.cosignature import Cosigner
-from privyseal.wire.link import HubMessage, OutcomeQuery
+from privyseal.wire.jobs import OutcomeQuery
+from privyseal.wire.link import HubMessage
 
 AGENT = Enrolment(
     role="agent",

@@ -11,18 +11,8 @@ from msgspec.structs import replace
 from lied_to_agent import with_member
 from lying_hub import Ask, raw_key, sha256
 from lying_link import LinkSite, Peer, open_link_site
-from privyseal.wire.link import (
-    LINK_VERSION,
-    MAX_MESSAGE_BYTES,
-    Hello,
-    ItemDone,
-    ItemRefused,
-    OutcomeQuery,
-    OutcomeReply,
-    Refused,
-    Welcome,
-    encode,
-)
+from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import LINK_VERSION, MAX_MESSAGE_BYTES, Hello, Refused, Welcome, encode
 
 Lie = Callable[[LinkSite, Peer], Awaitable[None]]
 

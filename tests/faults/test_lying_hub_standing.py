@@ -21,7 +21,8 @@ from privyseal.formats.registry import FORMATS
 from privyseal.identity.authority import Invitation, seal_authority
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import seal
-from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import AgentMessage
 
 pytest_plugins = ["lying_hub_fixtures"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")

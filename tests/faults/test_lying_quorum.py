@@ -17,7 +17,7 @@ from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.note import NoteSignature, NoteSigner, parse_note
 from privyseal.tlog.proof import consistency_proof, consistency_tiles
-from privyseal.wire.link import ItemRefused, Job
+from privyseal.wire.jobs import ItemRefused, Job
 
 pytest_plugins = ["lying_hub_fixtures"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")

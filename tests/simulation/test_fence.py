@@ -14,7 +14,8 @@ from privyseal.hub.services.lane import Lane, LaneServices, _Ended
 from privyseal.hub.services.observer import Observer
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Lease, ProfileRow, ReadTx, Request, Tx
-from privyseal.wire.link import HubMessage, ItemRefused
+from privyseal.wire.jobs import ItemRefused
+from privyseal.wire.link import HubMessage
 from privyseal.wire.statement import accepted_statement
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk

@@ -22,7 +22,7 @@ from privyseal.storage import connection, journal_tables
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.entry import encode_entry
-from privyseal.wire.link import ItemDone
+from privyseal.wire.jobs import ItemDone
 from simulated.site import first_day
 from simulated.world import World, run_schedule, silence
 

@@ -16,7 +16,8 @@ from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoin
 from privyseal.errors import LogIntegrityError, PrivysealError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tlog.tree import EMPTY_ROOT
-from privyseal.wire.link import Job, decode_hub, encode
+from privyseal.wire.jobs import Job
+from privyseal.wire.link import decode_hub, encode
 from wire_samples import mutated
 
 AGENT_KEY = bytes(range(32))

@@ -4,7 +4,7 @@
 import asyncio
 
 from privyseal.hub.services.lane_rest import Rest
-from privyseal.wire.link import ItemDone, ItemRefused
+from privyseal.wire.jobs import ItemDone, ItemRefused
 
 UNUSED = ItemRefused(request="r", item=0, fence=1, branch="token", code="job.not_used", message="")
 FAILED = ItemRefused(request="r", item=0, fence=1, branch="token", code="token.failed", message="")

@@ -7,19 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import MalformedInputError
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, Membership, OutcomeQuery, OutcomeReply
 from privyseal.wire.link import (
     AgentMessage,
     Announce,
-    Answers,
     Hello,
     HubMessage,
-    ItemDone,
-    ItemRefused,
-    Job,
-    JobItem,
-    Membership,
-    OutcomeQuery,
-    OutcomeReply,
     ProfileAnnouncement,
     Refused,
     UnlockAnswer,

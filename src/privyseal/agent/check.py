@@ -19,7 +19,7 @@ from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Claimed, Enrol, Intent, parse_entry
 from privyseal.tlog.proof import verify_consistency, verify_inclusion
 from privyseal.tlog.tree import leaf_hash
-from privyseal.wire.link import Job, JobItem
+from privyseal.wire.jobs import Job, JobItem
 from privyseal.wire.statement import RequestStatement, open_request
 
 __all__ = ["CheckedItem", "Held", "KeyProfile", "check_checkpoint", "check_job"]

@@ -11,7 +11,7 @@ from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.note import parse_note
 from privyseal.tlog.proof import verify_consistency
 from privyseal.tlog.quorum import cosigned_by
-from privyseal.wire.link import Job
+from privyseal.wire.jobs import Job
 
 __all__ = ["BEFORE_USE", "check_cosigned"]
 

@@ -26,7 +26,8 @@ from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.job_names import item_ranges, short_request
-from privyseal.wire.link import AgentMessage, Answers, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import AgentMessage
 from privyseal.wire.statement import REQUEST_TYPE, statement_id
 
 __all__ = ["Executor", "ServedKey"]

@@ -21,6 +21,7 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
 from privyseal.identity.trust import PinnedTrust
+from privyseal.wire.jobs import Job, OutcomeQuery
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
@@ -29,8 +30,6 @@ from privyseal.wire.link import (
     Announce,
     EventsRecorded,
     Hello,
-    Job,
-    OutcomeQuery,
     ProfileAnnouncement,
     Refused,
     TokenHealth,

@@ -8,7 +8,7 @@ from typing import Final
 from privyseal.agent.ladder import is_unknown
 from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError
 from privyseal.ports.journal import Outcome, OutcomeState
-from privyseal.wire.link import ItemRefused, OutcomeReply
+from privyseal.wire.jobs import ItemRefused, OutcomeReply
 
 __all__ = ["Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal"]
 

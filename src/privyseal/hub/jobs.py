@@ -12,7 +12,7 @@ from typing import Final
 
 from privyseal.errors import PrivysealError
 from privyseal.ports.store import Job, JobState, Lease
-from privyseal.wire.link import ItemDone, ItemRefused, OutcomeReply
+from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeReply
 
 __all__ = [
     "Record",

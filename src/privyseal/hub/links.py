@@ -7,18 +7,8 @@ from typing import Any
 
 from privyseal.errors import UnavailableError
 from privyseal.ports.store import Enrolment
-from privyseal.wire.link import (
-    AddCheckpoint,
-    CheckpointAnswer,
-    HubMessage,
-    ItemDone,
-    ItemRefused,
-    OutcomeQuery,
-    OutcomeReply,
-    UnlockAnswer,
-    UnlockOrder,
-    UnlockQuery,
-)
+from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
+from privyseal.wire.link import AddCheckpoint, CheckpointAnswer, HubMessage, UnlockAnswer, UnlockOrder, UnlockQuery
 
 __all__ = ["AgentLink", "ItemKey"]
 

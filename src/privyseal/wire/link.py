@@ -2,10 +2,11 @@
 """Messages of the agent link: MessagePack, one message a WebSocket frame, the agent dials in.
 
 The agent opens with `Hello` and `Announce`; from then on the hub sends `Job`, `OutcomeQuery` and `AddCheckpoint`, the
-agent `Answers`, `OutcomeReply` and `CheckpointAnswer`. What happens to its tokens the agent tells by itself: how they
-are (`TokenReport`), and what belongs into the log (`Events`, until the hub says `EventsRecorded`). For whoever hands in
-a PIN at a desk the hub passes `UnlockQuery` and `UnlockOrder` on, and `UnlockAnswer` back. WebSocket pings keep both
-sides sure of each other.
+agent `Answers`, `OutcomeReply` and `CheckpointAnswer` (jobs: `privyseal.wire.jobs`). Several hub processes over one log
+have a link each; where the agent saw a newer checkpoint over another one it says so (`Held`), and the next proof starts
+there. What happens to its tokens the agent tells by itself: how they are (`TokenReport`), and what belongs into the log
+(`Events`, until the hub says `EventsRecorded`). For whoever hands in a PIN at a desk the hub passes `UnlockQuery` and
+`UnlockOrder` on, and `UnlockAnswer` back. WebSocket pings keep both sides sure of each other.
 """
 
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from privyseal.errors import MalformedInputError
+from privyseal.wire.jobs import Answers, Job, LeaseRenewed, LinkMessage, OutcomeQuery, OutcomeReply, Recall
 
 __all__ = [
     "LINK_VERSION",
@@ -22,19 +24,12 @@ __all__ = [
     "AgentEvent",
     "AgentMessage",
     "Announce",
-    "Answers",
     "CheckpointAnswer",
     "Events",
     "EventsRecorded",
+    "Held",
     "Hello",
     "HubMessage",
-    "ItemDone",
-    "ItemRefused",
-    "Job",
-    "JobItem",
-    "Membership",
-    "OutcomeQuery",
-    "OutcomeReply",
     "ProfileAnnouncement",
     "Refused",
     "TokenHealth",
@@ -49,20 +44,21 @@ __all__ = [
     "encode",
 ]
 
-LINK_VERSION: Final = 3
+LINK_VERSION: Final = 4
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 #: Bounds of the classes in which times of signatures are counted; longer ones are counted beyond the last.
 SIGN_BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", forbid_unknown_fields=True):
-    pass
-
-
 class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key profile that this agent serves; the agent's own configuration decides level and opaque formats."""
+    """A key profile that this agent serves; the agent's own configuration decides level and opaque formats.
+
+    Attributes:
+        token: Name of its token in agent.toml: profiles of one token share its lease, and its fence.
+    """
 
     name: str
+    token: str
     chain: tuple[bytes, ...]
     level: str
     opaque: tuple[str, ...]
@@ -76,7 +72,7 @@ class ProfileAnnouncement(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     problem_hint: str = ""
 
 
-class Hello(_Message, frozen=True, tag="hello"):
+class Hello(LinkMessage, frozen=True, tag="hello"):
     """The agent's first message.
 
     Attributes:
@@ -92,39 +88,39 @@ class Hello(_Message, frozen=True, tag="hello"):
     witness: str
 
 
-class Announce(_Message, frozen=True, tag="announce"):
+class Announce(LinkMessage, frozen=True, tag="announce"):
     """What the agent serves now; replaces what it announced before. A profile with a problem takes no jobs."""
 
     profiles: tuple[ProfileAnnouncement, ...]
 
 
-class Welcome(_Message, frozen=True, tag="welcome"):
+class Welcome(LinkMessage, frozen=True, tag="welcome"):
     """The hub accepts the agent; it has the agent's events on record up to the number `recorded`."""
 
     name: str
     recorded: int
 
 
-class Refused(_Message, frozen=True, tag="refused"):
+class Refused(LinkMessage, frozen=True, tag="refused"):
     """The hub does not accept the agent; the link ends."""
 
     code: str
     message: str
 
 
-class TrustChanged(_Message, frozen=True, tag="trust"):
+class TrustChanged(LinkMessage, frozen=True, tag="trust"):
     """The trust bundle that is in force now; an agent that takes it dials in again."""
 
     bundle: bytes
 
 
-class AddCheckpoint(_Message, frozen=True, tag="add-checkpoint"):
+class AddCheckpoint(LinkMessage, frozen=True, tag="add-checkpoint"):
     """A checkpoint for the agent to cosign: the body of C2SP tlog-witness `add-checkpoint`."""
 
     body: str
 
 
-class CheckpointAnswer(_Message, frozen=True, tag="checkpoint"):
+class CheckpointAnswer(LinkMessage, frozen=True, tag="checkpoint"):
     """What the agent answers as a witness.
 
     Attributes:
@@ -174,7 +170,7 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     counter: int | None = None
 
 
-class TokenReport(_Message, frozen=True, tag="tokens"):
+class TokenReport(LinkMessage, frozen=True, tag="tokens"):
     """How the agent's tokens are now; replaces what it said before."""
 
     tokens: tuple[TokenHealth, ...]
@@ -187,19 +183,19 @@ class AgentEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     entry: bytes
 
 
-class Events(_Message, frozen=True, tag="events"):
+class Events(LinkMessage, frozen=True, tag="events"):
     """What the agent wants on record, in the order of its numbers. Told again until the hub says that it has it."""
 
     events: tuple[AgentEvent, ...]
 
 
-class EventsRecorded(_Message, frozen=True, tag="recorded"):
+class EventsRecorded(LinkMessage, frozen=True, tag="recorded"):
     """The agent's events are on record up to this number."""
 
     through: int
 
 
-class UnlockQuery(_Message, frozen=True, tag="unlock?"):
+class UnlockQuery(LinkMessage, frozen=True, tag="unlock?"):
     """An authority key's holder wants to hand in the PIN of a token, which is `token` in agent.toml.
 
     Attributes:
@@ -210,14 +206,14 @@ class UnlockQuery(_Message, frozen=True, tag="unlock?"):
     token: str
 
 
-class UnlockOrder(_Message, frozen=True, tag="unlock"):
+class UnlockOrder(LinkMessage, frozen=True, tag="unlock"):
     """The signed statement with the PIN sealed in it, as it came."""
 
     ask: int
     envelope: bytes
 
 
-class UnlockAnswer(_Message, frozen=True, tag="unlocked"):
+class UnlockAnswer(LinkMessage, frozen=True, tag="unlocked"):
     """What the agent says to either.
 
     Attributes:
@@ -236,107 +232,25 @@ class UnlockAnswer(_Message, frozen=True, tag="unlocked"):
     hint: str = ""
 
 
-class Membership(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Why the client may ask: its `enrol` entry with proof, and for a pinned profile the signed grant."""
+class Held(LinkMessage, frozen=True, tag="held"):
+    """The agent holds a newer checkpoint now, which it did not get over this link."""
 
-    entry: bytes
-    index: int
-    inclusion: tuple[bytes, ...]
-    request_key: bytes
-    grant: bytes = b""
+    size: int
 
 
-class JobItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One signature to make: the preimage, and the INTENT entry with its inclusion proof."""
-
-    item: int
-    signed: bytes
-    detail: bytes
-    entry: bytes
-    index: int
-    inclusion: tuple[bytes, ...]
-
-
-class Job(_Message, frozen=True, tag="job"):
-    """Work for a token with everything that the agent needs to check it by itself (DESIGN §4).
-
-    Attributes:
-        envelope: The client's signed request statement.
-        checkpoint: Signed note over a tree that holds every INTENT of this job.
-        old_size: Size of the checkpoint that the hub believes the agent to hold; `consistency` starts there.
-        cosigned: For a key profile with witnesses before use: a checkpoint with their cosignatures, no newer than
-            `checkpoint`; else empty.
-        cosigned_consistency: Proof from `cosigned` to `checkpoint`.
-    """
-
-    profile: str
-    fence: int
-    envelope: bytes
-    membership: Membership
-    checkpoint: str
-    old_size: int
-    consistency: tuple[bytes, ...]
-    items: tuple[JobItem, ...]
-    cosigned: str = ""
-    cosigned_consistency: tuple[bytes, ...] = ()
-
-
-class ItemDone(_Message, frozen=True, tag="done"):
-    """The token signed."""
-
-    request: str
-    item: int
-    fence: int
-    signature: bytes
-
-
-class ItemRefused(_Message, frozen=True, tag="item-refused"):
-    """No signature.
-
-    Attributes:
-        branch: Branch of the error taxonomy, so that the client can raise the same class.
-        unknown: The token may have signed, and nobody will ever know.
-    """
-
-    request: str
-    item: int
-    fence: int
-    branch: str
-    code: str
-    message: str
-    unknown: bool = False
-
-
-class Answers(_Message, frozen=True, tag="answers"):
-    """What became of several items, in the order in which they ended."""
-
-    items: tuple[ItemDone | ItemRefused, ...]
-
-
-class OutcomeQuery(_Message, frozen=True, tag="outcome?"):
-    """What became of this (request, item, fence)?"""
-
-    request: str
-    item: int
-    fence: int
-
-
-class OutcomeReply(_Message, frozen=True, tag="outcome"):
-    """`never` begun, `running`, `done` (with signature), `failed` (with branch and code) or `unknown`."""
-
-    request: str
-    item: int
-    fence: int
-    state: str
-    signature: bytes = b""
-    branch: str = ""
-    code: str = ""
-    message: str = ""
-
-
-AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer | TokenReport | Events | UnlockAnswer
+AgentMessage = Hello | Announce | Answers | OutcomeReply | CheckpointAnswer | Held | TokenReport | Events | UnlockAnswer
 HubMessage = (
-    Welcome | Refused | TrustChanged | Job | OutcomeQuery | AddCheckpoint | EventsRecorded | UnlockQuery | UnlockOrder
+    Welcome
+    | Refused
+    | TrustChanged
+    | Job
+    | LeaseRenewed
+    | Recall
+    | OutcomeQuery
+    | AddCheckpoint
+    | EventsRecorded
+    | UnlockQuery
+    | UnlockOrder
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -13,19 +13,18 @@ from privyseal.hub.core import Hub
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
 from privyseal.ports.store import Enrolment
+from privyseal.wire.jobs import Answers, OutcomeReply
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
     AgentEvent,
     AgentMessage,
     Announce,
-    Answers,
     CheckpointAnswer,
     Events,
     EventsRecorded,
     Hello,
     HubMessage,
-    OutcomeReply,
     Refused,
     TokenReport,
     TrustChanged,

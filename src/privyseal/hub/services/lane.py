@@ -28,8 +28,8 @@ from privyseal.ports.store import Job, ProfileRow, ReadTx, Request, Store, Tx
 from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
 from privyseal.tlog.note import parse_note
-from privyseal.wire.link import ItemDone, ItemRefused, JobItem, Membership
-from privyseal.wire.link import Job as JobMessage
+from privyseal.wire.jobs import ItemDone, ItemRefused, JobItem, Membership
+from privyseal.wire.jobs import Job as JobMessage
 
 __all__ = ["WINDOW", "Lane", "LaneServices"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from privyseal.hub.jobs import is_requeued
-from privyseal.wire.link import ItemDone, ItemRefused
+from privyseal.wire.jobs import ItemDone, ItemRefused
 
 __all__ = ["Rest"]
 
