@@ -18,7 +18,7 @@ import msgspec
 from privyseal.agent import operations
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.hub import jobs
-from privyseal.ports.store import Job, JobState, Lease
+from privyseal.ports.queue import Job, JobState, Lease
 from privyseal.storage import journal_rules
 from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeReply
 

@@ -107,12 +107,20 @@ class IdentityError(PrivysealError):
 
 
 class UnavailableError(PrivysealError):
-    """A part of the system cannot be reached or is not ready; trying again later may help."""
+    """A part of the system cannot be reached or is not ready; trying again later may help.
+
+    Attributes:
+        retry_after_seconds: Earlier than that it will not; None if nobody knows.
+    """
 
     branch = "unavailable"
     exit_status = 7
     http_status = 503
     retryable = True
+
+    def __init__(self, code: str, message: str, *, hint: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(code, message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConflictError(PrivysealError):

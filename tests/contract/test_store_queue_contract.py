@@ -7,19 +7,8 @@ from dataclasses import replace
 import pytest
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.queue import Queue
-from privyseal.ports.store import (
-    Enrolment,
-    Grant,
-    Job,
-    JobState,
-    JoinCode,
-    Lease,
-    ProfileRow,
-    Request,
-    Store,
-    Tx,
-)
+from privyseal.ports.queue import Job, JobState, Lease, Queue, Request
+from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow, Store, Tx
 
 REQUEST = Request(
     id="ab" * 32,

@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privyseal.errors import LogIntegrityError, PrivysealError, UnavailableError
-from privyseal.ports.store import Job, Request, Tx
+from privyseal.ports.queue import Job, Request
+from privyseal.ports.store import Tx
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.storage.sqlite import SqliteStore
 from privyseal.tlog.proof import inclusion_proof, inclusion_tiles, verify_inclusion

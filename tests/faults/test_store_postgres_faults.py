@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from postgres_proxy import CommitProxy, commit_proxy
 from postgres_server import PostgresServer
 from privyseal.errors import LogIntegrityError, PrivysealError, UnavailableError
-from privyseal.ports.store import Job, Lease, Request, Tx
+from privyseal.ports.queue import Job, Lease, Request
+from privyseal.ports.store import Tx
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.storage.postgres import PostgresStore
 

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from postgres_server import PASSWORD, USER, PostgresServer
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
-from privyseal.ports.store import Job, JobState, Request, Tx
+from privyseal.ports.queue import Job, JobState, Request
+from privyseal.ports.store import Tx
 from privyseal.storage.postgres import PostgresStore
 from privyseal.storage.schema import REVISION
 from privyseal.tlog.proof import inclusion_proof, inclusion_tiles, verify_inclusion

@@ -15,7 +15,8 @@ from lying_hub import HOUR_MS, HUB, NOW, NOW_MS, Trust, make_trust, pe_preimage,
 from privyseal.agent.check import KeyProfile
 from privyseal.formats.registry import read_preimage
 from privyseal.hub.entries import enrol_entry
-from privyseal.ports.store import Enrolment, Job, Tx
+from privyseal.ports.queue import Job
+from privyseal.ports.store import Enrolment, Tx
 from privyseal.tlog.entry import Admin, ArtifactDigest, canonical_json, encode_entry
 from privyseal.tokens.testca import make_test_ca
 from privyseal.wire.api import SignatureItem, SignatureRequest

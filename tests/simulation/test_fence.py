@@ -13,7 +13,8 @@ from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.lane import Lane, LaneServices, _Ended
 from privyseal.hub.services.observer import Observer
 from privyseal.ports.clock import system_clock
-from privyseal.ports.store import Lease, ProfileRow, ReadTx, Request, Tx
+from privyseal.ports.queue import Lease, Request
+from privyseal.ports.store import ProfileRow, ReadTx, Tx
 from privyseal.wire.jobs import ItemRefused
 from privyseal.wire.link import HubMessage
 from privyseal.wire.statement import accepted_statement

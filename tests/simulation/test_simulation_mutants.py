@@ -17,7 +17,8 @@ from privyseal.hub.services import submit
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
 from privyseal.ports.journal import OutcomeState
-from privyseal.ports.store import Job, Tx
+from privyseal.ports.queue import Job
+from privyseal.ports.store import Tx
 from privyseal.storage import connection, journal_tables
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint

@@ -81,8 +81,8 @@ class Installation:
         """
         try:
             async with asyncio.timeout(_READY_SECONDS):
-                while not any(lane.online for lane in self.hub.dispatch.lanes):
-                    problems = [lane.problem for lane in self.hub.dispatch.lanes if lane.problem is not None]
+                while not any(one.online for one in self.hub.dispatch.profiles):
+                    problems = [one.problem for one in self.hub.dispatch.profiles if one.problem is not None]
                     if problems and len(problems) == len(self.agent.config.key):
                         raise problems[0]
                     await self.hub.dispatch.changed.wait()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """hub.toml and the files beside it."""
 
+import datetime as dt
 import re
 import tomllib
 from collections import Counter
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -19,6 +20,9 @@ __all__ = [
     "HubConfig",
     "HubFiles",
     "MetricsTable",
+    "PoolTable",
+    "QueueTable",
+    "TeamTable",
     "TsaTable",
     "check_hub_name",
     "load_hub_config",
@@ -114,6 +118,62 @@ class MetricsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1")
 
 
+_PriorityName = Literal["release", "normal", "nightly"]
+
+
+class QueueTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How requests wait.
+
+    Attributes:
+        most: Most items in the queue, of all clients together.
+        most_per_client: Most items of one client.
+        aging_minutes: After so long a request counts for the next higher class; 0 for never.
+        priority: The highest class that a client without a team may ask for.
+        lease_seconds: How long a hub that was lost keeps a token from the others.
+    """
+
+    most: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000
+    most_per_client: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50_000
+    aging_minutes: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 30
+    priority: _PriorityName = "release"
+    lease_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=600.0)] = 10.0
+
+
+class TeamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clients that have one share of the tokens between them.
+
+    Attributes:
+        clients: Their names, or patterns such as `ci-*`. A client belongs to the first team that names it.
+        weight: Of two teams that both wait, one with twice the weight gets twice as much.
+        priority: The highest class that they may ask for.
+    """
+
+    name: str
+    clients: tuple[str, ...]
+    weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+    priority: _PriorityName = "release"
+
+
+class PoolTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key profile over several tokens; each of them may have a key and a certificate of its own.
+
+    Attributes:
+        tokens: `AGENT/TOKEN`, by the names in the agents' agent.toml. Another token is refused.
+        successors: Tokens that new requests use from `since` on.
+        since: ISO 8601 with a time zone.
+    """
+
+    profile: str
+    tokens: tuple[str, ...]
+    successors: tuple[str, ...] = ()
+    since: str = ""
+
+    @property
+    def since_ms(self) -> int | None:
+        """Milliseconds since the epoch; None without successors."""
+        return int(dt.datetime.fromisoformat(self.since).timestamp() * 1000) if self.successors else None
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What hub.toml says.
 
@@ -125,6 +185,9 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
         anchor: Whether the hub anchors its log by itself.
         metrics: Who may read /metrics.
+        queue: How requests wait.
+        team: Clients that share.
+        pool: Key profiles over several tokens.
     """
 
     name: str
@@ -136,6 +199,9 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tsa: tuple[TsaTable, ...] = ()
     anchor: AnchorTable = AnchorTable()
     metrics: MetricsTable = MetricsTable()
+    queue: QueueTable = QueueTable()
+    team: tuple[TeamTable, ...] = ()
+    pool: tuple[PoolTable, ...] = ()
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -187,6 +253,37 @@ def _check_network(text: str) -> None:
         ) from error
 
 
+def _check_queue(config: HubConfig, path: Path) -> None:
+    for kind, names in (
+        ("team", [team.name for team in config.team]),
+        ("pool", [pool.profile for pool in config.pool]),
+    ):
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ConfigError("config.malformed", f"{path}: [[{kind}]] {name} stands there {count} times")
+    for pool in config.pool:
+        _check_pool(pool, path)
+
+
+def _check_pool(pool: PoolTable, path: Path) -> None:
+    wrong = ""
+    members = (*pool.tokens, *pool.successors)
+    if not pool.tokens or any(not all(one.partition("/")[::2]) for one in members):
+        wrong = "tokens are written AGENT/TOKEN, by their names in agent.toml"
+    elif len(set(members)) < len(members):
+        wrong = "names one token twice"
+    elif bool(pool.successors) != bool(pool.since):
+        wrong = "successors need `since`, and the other way round"
+    elif pool.since:
+        try:
+            moment = dt.datetime.fromisoformat(pool.since)
+            wrong = "" if moment.tzinfo else "since needs a time zone: 2027-01-31T06:00:00Z"
+        except ValueError as error:
+            wrong = f"since: {error}"
+    if wrong:
+        raise ConfigError("config.malformed", f"{path}: [[pool]] {pool.profile}: {wrong}")
+
+
 def load_hub_config(directory: Path) -> HubConfig:
     """Read hub.toml.
 
@@ -212,6 +309,7 @@ def load_hub_config(directory: Path) -> HubConfig:
         raise ConfigError("config.malformed", f"{path}: [anchor] needs a TSA to ask: name one under [[tsa]]")
     for network in config.metrics.allow:
         _check_network(network)
+    _check_queue(config, path)
     for url, count in Counter(table.url for table in config.tsa).items():
         check_tsa_url(url)
         if count > 1:

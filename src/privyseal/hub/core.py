@@ -20,13 +20,19 @@ from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.genesis import write_genesis
+from privyseal.hub.services.hearing import Hearing
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.observer import Observer
 from privyseal.hub.services.publication import Publication
+from privyseal.hub.services.queue_board import QueueBoard
+from privyseal.hub.services.served import Pools
+from privyseal.hub.services.settling import Settler
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
 from privyseal.hub.services.token_board import TokenBoard
 from privyseal.hub.services.unlocks import Unlocks
+from privyseal.hub.services.views import RequestViews
+from privyseal.hub.services.withdrawing import Withdrawals
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.hub.tsa_http import TsaClient
 from privyseal.hub.witness_http import WitnessClient
@@ -42,6 +48,7 @@ from privyseal.wire.link import TrustChanged
 __all__ = ["Hub"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub")
+_SWEEP_SECONDS: Final = 1.0
 
 
 class Hub:
@@ -86,35 +93,71 @@ class Hub:
             links=lambda: self.dispatch.links,
             client=WitnessClient(is_here=self.is_here),
         )
+        pools = Pools(self.config.pool)
+        self.board = QueueBoard(self.config.queue, self.config.team, pools.rollovers)
+        settler = Settler(
+            store=store,
+            board=self.board,
+            witnesses=self.witnesses,
+            observer=self.observer,
+            changed=self._changed,
+        )
         self.dispatch = Dispatch(
             LaneServices(
                 store=store,
                 audit=self.audit,
                 witnesses=self.witnesses,
                 observer=self.observer,
+                board=self.board,
+                settler=settler,
+                clock=clock,
                 holder=secrets.token_hex(8),
+                lease_ms=int(self.config.queue.lease_seconds * 1000),
+                alone=not self.config.database,
                 changed=self._changed,
                 failed=self.fail,
-            )
+            ),
+            pools,
         )
+        self._make_queue(store, trust, clock)
+
+    def _make_queue(self, store: Store, trust: PinnedTrust, clock: Clock) -> None:
         self.requests = Requests(
             store=store,
             dispatch=self.dispatch,
-            audit=self.audit,
+            board=self.board,
             witnesses=self.witnesses,
             denials=self.denials,
             observer=self.observer,
             trust=trust,
             clock=clock,
         )
+        self.views = RequestViews(
+            store=store, dispatch=self.dispatch, board=self.board, audit=self.audit, witnesses=self.witnesses
+        )
+        self.withdrawals = Withdrawals(
+            store=store,
+            dispatch=self.dispatch,
+            board=self.board,
+            observer=self.observer,
+            clock=clock,
+            changed=self._changed,
+        )
+        self.hearing = Hearing(
+            store=store,
+            board=self.board,
+            dispatch=self.dispatch,
+            changed=self.views.changed,
+            changed_all=self.views.changed_all,
+        )
         self.certificates = CertificateWatch(
-            profiles=lambda: tuple(lane.profile for lane in self.dispatch.lanes),
+            profiles=lambda: tuple(row for served in self.dispatch.profiles for row in served.rows),
             clock=clock,
             told=self.observer.certificate,
         )
         self.dispatch.announced = self.certificates.look
         self.witnesses.published = self.publication.add
-        self.witnesses.stored = self.requests.changed_all
+        self.witnesses.stored = self.views.changed_all
 
     def _make_timestamping(self, store: Store, clock: Clock) -> None:
         self._tsa_client = TsaClient()
@@ -170,7 +213,7 @@ class Hub:
             self.observer.stream.end(name)
 
     def _changed(self, request_id: str) -> None:
-        self.requests.changed(request_id)
+        self.views.changed(request_id)
 
     def fail(self, error: BaseException) -> None:
         """Nothing more is signed by this process; reads go on and say why. What came first is the reason."""
@@ -274,7 +317,23 @@ class Hub:
         await self.dispatch.start()
         witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
         witnessing.add_done_callback(self._witnessing_ended)
-        self._tasks = [witnessing, asyncio.create_task(self.certificates.run(), name="certificates")]
+        self._tasks = [
+            witnessing,
+            asyncio.create_task(self.certificates.run(), name="certificates"),
+            asyncio.create_task(self._sweep(), name="queue"),
+        ]
+        if self.config.database:
+            self.hearing.listen()
+            self._tasks.append(asyncio.create_task(self.hearing.run(), name="hearing"))
+
+    async def _sweep(self) -> None:
+        """Requests that have waited too long are told so when it is so, and not when their turn comes."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                await self.withdrawals.refuse_late()
+            except UnavailableError as error:
+                _LOG.warning("late requests not refused", code=error.code, reason=error.message)
 
     def _begin_writing(self) -> None:
         self.anchors.start()

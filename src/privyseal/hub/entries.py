@@ -15,7 +15,8 @@ from privyseal.formats.registry import format_named, read_preimage
 from privyseal.pki.mechanism import mechanism_for
 from privyseal.pki.tsp_check import FreshToken
 from privyseal.pki.x509 import parse_certificate
-from privyseal.ports.store import Enrolment, Job, ProfileRow
+from privyseal.ports.queue import Job
+from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.entry import (
     Anchor,

@@ -84,6 +84,10 @@ class GuardedStore:
         """As `Store.read`."""
         return await self._store.read(operation)
 
+    def listen(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+        """As `Store.listen`."""
+        self._store.listen(heard)
+
     @property
     def head(self) -> LogHead:
         """As `Store.head`."""

@@ -11,13 +11,14 @@ from enum import Enum
 from typing import Final
 
 from privyseal.errors import PrivysealError
-from privyseal.ports.store import Job, JobState, Lease
+from privyseal.ports.queue import Job, JobState, Lease
 from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeReply
 
 __all__ = [
     "Record",
     "Settled",
     "answer_told",
+    "cancelled",
     "claimed",
     "has_ended",
     "is_requeued",
@@ -32,7 +33,7 @@ _MAX_UNKNOWN: Final = 2
 #: The agent had prepared it and did not use the token: the journal there has its fence as used, so it gets another.
 _NOT_USED_CODE: Final = "job.not_used"
 #: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
-_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun", _NOT_USED_CODE})
+_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun", "job.checkpoint_behind", _NOT_USED_CODE})
 #: Why a job never left the hub: the token was not used, and the item has ended all the same.
 _NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
 _ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
@@ -71,9 +72,23 @@ def has_ended(job: Job) -> bool:
     return job.state in _ENDED
 
 
-def claimed(job: Job, *, fence: int, intent_index: int) -> Job:
-    """A queued job whose INTENT stands in the log."""
-    return replace(job, state=JobState.INTENT, fence=fence, intent_index=intent_index)
+def claimed(job: Job, *, token: str, fence: int, intent_index: int) -> Job:
+    """A queued job whose INTENT stands in the log, for the token of that place."""
+    return replace(job, state=JobState.INTENT, token=token, fence=fence, intent_index=intent_index)
+
+
+def cancelled(job: Job) -> Job:
+    """A job that its client, or an operator, does not want any more."""
+    return replace(
+        job,
+        state=JobState.FAILED,
+        token="",
+        fence=0,
+        intent_index=None,
+        branch="denied",
+        code="request.cancelled",
+        message="the request was cancelled before the token was used for this item",
+    )
 
 
 def settle(job: Job | None, *, asked: Job, answer: ItemDone | ItemRefused) -> Settled | None:
@@ -104,7 +119,7 @@ def is_requeued(answer: ItemDone | ItemRefused) -> bool:
 
 
 def _queued(job: Job) -> Job:
-    return replace(job, state=JobState.QUEUED, fence=0, intent_index=None)
+    return replace(job, state=JobState.QUEUED, token="", fence=0, intent_index=None)
 
 
 def _failed(job: Job, answer: ItemRefused) -> Job:
@@ -141,11 +156,23 @@ def answer_told(reply: OutcomeReply) -> ItemDone | ItemRefused | None:
     )
 
 
-def lease_taken(lease: Lease | None, *, profile: str, holder: str) -> Lease:
-    """The lease of a hub that begins to serve a profile: its own as it is, another's under a higher fence."""
-    if lease is not None and lease.holder == holder:
-        return lease
-    return Lease(profile=profile, holder=holder, fence=1 if lease is None else lease.fence + 1)
+def lease_taken(lease: Lease | None, wanted: Lease, *, now_ms: int, highest: int, alone: bool = False) -> Lease | None:
+    """The lease of a token for who wants it; None while another holder has it.
+
+    Args:
+        lease: As it is stored.
+        wanted: Token, holder and end that are wanted; its fence does not count.
+        now_ms: The time by the database's clock.
+        highest: The highest fence of any token: one that is new here may have been leased under another name.
+        alone: No other process uses this database: another holder is one that has ended.
+    """
+    if lease is None:
+        return replace(wanted, fence=highest + 1)
+    if lease.holder == wanted.holder:
+        return replace(wanted, fence=lease.fence, expires_ms=max(lease.expires_ms, wanted.expires_ms))
+    if alone or lease.expires_ms <= now_ms:
+        return replace(wanted, fence=lease.fence + 1)
+    return None
 
 
 def lease_raised(lease: Lease) -> Lease:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from privyseal.errors import UnavailableError
+from privyseal.hub.jobs import answer_told
 from privyseal.ports.store import Enrolment
 from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
 from privyseal.wire.link import AddCheckpoint, CheckpointAnswer, HubMessage, UnlockAnswer, UnlockOrder, UnlockQuery
@@ -79,6 +80,15 @@ class AgentLink:
         waiting = self._outcomes.setdefault(key, asyncio.get_running_loop().create_future())
         await self.send(OutcomeQuery(request=key[0], item=key[1], fence=key[2]))
         return await waiting
+
+    async def outcome_of(self, key: ItemKey) -> ItemDone | ItemRefused:
+        """What became of an item; waits while the token is still at work on it.
+
+        Raises:
+            UnavailableError: `agent.link_lost`.
+        """
+        answer = self.expect(key)
+        return answer_told(await self.outcome(key)) or await answer
 
     async def add_checkpoint(self, body: str) -> CheckpointAnswer:
         """Put a checkpoint before the agent as a witness; whoever calls holds `sending` until it has answered.

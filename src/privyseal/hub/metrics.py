@@ -107,7 +107,7 @@ def _queue_families(hub: Hub, queues: tuple[Queue, ...]) -> Iterator[Metric]:
         labels=("profile",),
     )
     known = {queue.profile: queue for queue in queues}
-    for name in sorted({*known, *(lane.profile.name for lane in hub.dispatch.lanes)}):
+    for name in sorted({*known, *(served.profile.name for served in hub.dispatch.profiles)}):
         queue = known.get(name, Queue(profile=name, queued=0, under_way=0, oldest_ms=None))
         jobs.add_metric((name, "queued"), queue.queued)
         jobs.add_metric((name, "under-way"), queue.under_way)
@@ -117,9 +117,9 @@ def _queue_families(hub: Hub, queues: tuple[Queue, ...]) -> Iterator[Metric]:
         "Jobs that ended since the start; those that are not-used or unknown may be tried again.",
         labels=("profile", "outcome"),
     )
-    for lane in hub.dispatch.lanes:
+    for served in hub.dispatch.profiles:
         for outcome in ("signed", "failed", "denied", "not-used", "unknown"):
-            outcomes.add_metric((lane.profile.name, outcome), hub.observer.outcomes[lane.profile.name, outcome])
+            outcomes.add_metric((served.profile.name, outcome), hub.observer.outcomes[served.profile.name, outcome])
     yield from (jobs, ages, outcomes)
 
 
@@ -130,10 +130,10 @@ def _profile_families(hub: Hub) -> Iterator[Metric]:
         "When the certificate of a key profile ends (notAfter).",
         labels=("profile",),
     )
-    for lane in hub.dispatch.lanes:
-        name = lane.profile.name
+    for served in hub.dispatch.profiles:
+        name = served.profile.name
         ready.add_metric((name,), profile_refusal(hub, name) is None)
-        if (certificate := own_certificate(lane.profile)) is not None:
+        if (certificate := own_certificate(served.profile)) is not None:
             ends.add_metric((name,), certificate.not_after.timestamp())
     yield from (ready, ends)
 

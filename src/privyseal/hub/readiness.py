@@ -6,52 +6,52 @@ import datetime as dt
 from privyseal.errors import ConfigError, DeniedError, PrivysealError, TokenError
 from privyseal.hub.core import Hub
 from privyseal.hub.services.certificates import own_certificate
-from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.served import ServedProfile
 
-__all__ = ["lane_refusal", "profile_refusal"]
+__all__ = ["profile_refusal"]
 
 
 def profile_refusal(hub: Hub, name: str) -> PrivysealError | None:
     """Why nothing can be signed for a key profile now, or None."""
     if hub.refusal is not None:
         return hub.refusal
-    lane = hub.dispatch.lane(name)
-    if lane is None:
+    served = hub.dispatch.profile(name)
+    if served is None:
         return ConfigError(
             "profile.unknown",
             f"there is no key profile {name!r} at this hub",
             hint="privyseal status lists them",
         )
-    return lane_refusal(hub, lane)
+    return served_refusal(hub, served)
 
 
-def lane_refusal(hub: Hub, lane: Lane) -> PrivysealError | None:
+def served_refusal(hub: Hub, served: ServedProfile) -> PrivysealError | None:
     """Why nothing can be signed for a key profile while the hub itself is well, or None."""
     try:
-        hub.witnesses.ensure_possible(lane.profile)
+        hub.witnesses.ensure_possible(served.profile)
     except PrivysealError as refusal:
         return refusal
-    if (problem := lane.problem or _of_certificate(hub, lane)) is not None:
+    if (problem := served.problem or _of_certificate(hub, served)) is not None:
         return problem
-    return _of_token(hub, lane) if lane.online else lane.offline()
+    return _of_token(hub, served) if served.online else served.offline()
 
 
-def _of_certificate(hub: Hub, lane: Lane) -> DeniedError | None:
-    certificate = own_certificate(lane.profile)
+def _of_certificate(hub: Hub, served: ServedProfile) -> DeniedError | None:
+    certificate = own_certificate(served.profile)
     now = dt.datetime.fromtimestamp(hub.clock() / 1000, dt.UTC)
     if certificate is not None and now > certificate.not_after:
         return DeniedError(
             "certificate.expired",
-            f"the certificate of key profile {lane.profile.name!r} has expired",
+            f"the certificate of key profile {served.profile.name!r} has expired",
             hint="import the renewed certificate on the token's host and restart the agent",
         )
     return None
 
 
-def _of_token(hub: Hub, lane: Lane) -> TokenError | None:
+def _of_token(hub: Hub, served: ServedProfile) -> TokenError | None:
     """What the agent says of the token behind the profile."""
-    tokens = hub.token_board.tokens.get(lane.agent_name, ())
-    token = next((one for one in tokens if one.serial and one.serial == lane.profile.token_serial), None)
+    tokens = hub.token_board.tokens.get(served.agent_name, ())
+    token = next((one for one in tokens if one.serial and one.serial == served.profile.token_serial), None)
     if token is None or token.state == "ready":
         return None
     return TokenError(

@@ -21,6 +21,8 @@ class Facts:
         opaque_format: Whether the preimages do not bind the artifact.
         opaque_formats: Formats that the profile allows to be opaque; `*` for all.
         certificate_not_before_ms, certificate_not_after_ms: Validity of the profile's certificate.
+        priority: The class in the queue that is asked for.
+        priority_allowed: Whether the caller may ask for it.
     """
 
     caller: str
@@ -37,6 +39,8 @@ class Facts:
     clock_skew_ms: int
     certificate_not_before_ms: int
     certificate_not_after_ms: int
+    priority: str = "normal"
+    priority_allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,14 @@ def decide(facts: Facts) -> Decision:
                 code="policy.opaque",
                 message=f"key profile {facts.profile!r} does not sign {facts.format}: its preimage shows only a digest",
                 hint="list the format under `opaque` of the key profile on the token's host, if that is wanted",
+            )
+        )
+    if not facts.priority_allowed:
+        reasons.append(
+            Reason(
+                code="policy.priority",
+                message=f"client {facts.caller!r} may not ask for priority {facts.priority}",
+                hint="sign without --priority; hub.toml says under [[team]] who may ask for what",
             )
         )
     reasons.extend(_dates(facts))

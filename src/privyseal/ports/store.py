@@ -12,36 +12,22 @@ write exclude each other from their first statement to their end, so that what o
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol, TypeVar
 
-from privyseal.ports.queue import Queue
+from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request
 
 __all__ = [
     "Enrolment",
     "Grant",
-    "Job",
-    "JobState",
     "JoinCode",
-    "Lease",
     "LogHead",
     "ProfileRow",
     "ReadTx",
-    "Request",
     "Store",
     "Tx",
 ]
 
 T = TypeVar("T")
-
-
-class JobState(Enum):
-    """Where one item of a request stands."""
-
-    QUEUED = "queued"  #: durable, no token use yet
-    INTENT = "intent"  #: its INTENT entry is durable; the token may be used
-    SIGNED = "signed"  #: RESULT with a signature is durable
-    FAILED = "failed"  #: RESULT without one, or the request can no longer be served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +76,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRow:
-    """A key profile as its agent last announced it.
+    """A key profile as an agent last announced it for one of its tokens.
 
     Attributes:
+        token: The token's name at the agent.
         chain: DER certificates, leaf first.
         level: `traced` or `pinned`.
         opaque: Names of formats that may be signed without a bound preimage; `*` for all.
@@ -103,6 +90,7 @@ class ProfileRow:
 
     name: str
     agent: str
+    token: str
     chain: tuple[bytes, ...]
     level: str
     opaque: tuple[str, ...]
@@ -113,60 +101,10 @@ class ProfileRow:
     witness: str = "off"
     test: bool = False
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """An accepted signing request.
-
-    Attributes:
-        id: SHA-256 of the raw request key followed by the request statement's canonical bytes, hex.
-        envelope: The client's DSSE envelope, verbatim.
-    """
-
-    id: str
-    client: str
-    idempotency_key: str
-    profile: str
-    envelope: bytes
-    created_ms: int
-    not_after_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One item of a request on its way.
-
-    Attributes:
-        seq: Place in the queue over all requests; 0 lets the store give the next one.
-        fence: Fence under which the INTENT was written; 0 while queued.
-        attempts: How many of its INTENTs ended with an unknown outcome.
-        branch, code, message: Why it failed, as in the error taxonomy; empty otherwise.
-    """
-
-    request_id: str
-    item: int
-    profile: str
-    signed: bytes
-    detail: bytes
-    seq: int = 0
-    state: JobState = JobState.QUEUED
-    fence: int = 0
-    attempts: int = 0
-    intent_index: int | None = None
-    result_index: int | None = None
-    signature: bytes = b""
-    branch: str = ""
-    code: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """Who may dispatch jobs of a key profile, under which fence. The fence only ever grows."""
-
-    profile: str
-    holder: str
-    fence: int
+    @property
+    def place(self) -> str:
+        """`AGENT/TOKEN`, under which the token is leased."""
+        return f"{self.agent}/{self.token}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +145,8 @@ class ReadTx(Protocol):
         """All grants."""
         ...
 
-    async def profile(self, name: str) -> ProfileRow | None:
-        """The key profile of that name."""
-        ...
-
     async def profiles(self) -> tuple[ProfileRow, ...]:
-        """All key profiles, by name."""
+        """All key profiles, by name, agent and token: one for each token that serves it."""
         ...
 
     async def request(self, request_id: str) -> Request | None:
@@ -235,18 +169,22 @@ class ReadTx(Protocol):
         """`seq` of the request's first job that is queued or under way; None if all have ended."""
         ...
 
-    async def next_queued(self, profile: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
-        """The oldest queued jobs of a profile (FIFO by `seq`): as many as both limits allow, but one at least.
+    async def queued_requests(self, after_seq: int = 0) -> tuple[QueuedRequest, ...]:
+        """Requests with queued jobs, by the place of their first one; only of jobs behind `after_seq`."""
+        ...
+
+    async def queued_request(self, request_id: str) -> QueuedRequest | None:
+        """The same of one request; None if none of its jobs is queued."""
+        ...
+
+    async def queued_jobs(self, request_id: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
+        """The first queued jobs of a request: as many as both limits allow, but one at least.
 
         Args:
-            profile: Key profile.
+            request_id: The request.
             limit: Most jobs.
             max_preimage_bytes: Most bytes of `signed` and `detail` together.
         """
-        ...
-
-    async def queued_before(self, profile: str, seq: int) -> int:
-        """How many jobs of the profile are queued or under way before `seq`."""
         ...
 
     async def queues(self) -> tuple[Queue, ...]:
@@ -257,8 +195,16 @@ class ReadTx(Protocol):
         """Jobs in state INTENT, oldest first: after a start each must be resolved."""
         ...
 
-    async def lease(self, profile: str) -> Lease | None:
-        """The profile's lease."""
+    async def lease(self, token: str) -> Lease | None:
+        """The lease of a token, given as `AGENT/TOKEN`."""
+        ...
+
+    async def leases(self) -> tuple[Lease, ...]:
+        """All leases, by token."""
+        ...
+
+    async def database_ms(self) -> int:
+        """The time by the one clock that all processes of the database share; leases go by it."""
         ...
 
     async def agent_seq(self, agent_key: bytes) -> int:
@@ -333,11 +279,23 @@ class Tx(ReadTx, Protocol):
         ...
 
     async def put_profile(self, profile: ProfileRow) -> None:
-        """Remember a key profile as announced; replaces one of the same name."""
+        """Remember a key profile as announced; replaces one of the same name, agent and token."""
         ...
 
-    async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> None:
-        """Remember a request and its jobs, giving each job its `seq`."""
+    async def drop_profile(self, profile: ProfileRow) -> None:
+        """Forget how a token served a key profile."""
+        ...
+
+    async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> int:
+        """Remember a request and its jobs, giving each job its `seq`; that of the first."""
+        ...
+
+    async def put_request(self, request: Request) -> None:
+        """Change a request's priority, and when it was cancelled."""
+        ...
+
+    async def tell(self, request_id: str) -> None:
+        """Other processes of this database hear of a change to this request, once it is committed."""
         ...
 
     async def put_job(self, job: Job) -> None:
@@ -353,7 +311,7 @@ class Tx(ReadTx, Protocol):
         ...
 
     async def put_lease(self, lease: Lease) -> None:
-        """Replace the profile's lease.
+        """Replace the token's lease.
 
         Raises:
             LogIntegrityError: `lease.fence` if the fence would not grow or stay with its holder.
@@ -383,6 +341,14 @@ class Store(Protocol):
 
     async def read(self, operation: Callable[[ReadTx], Awaitable[T]]) -> T:
         """Run reads on the newest committed state, of whichever process; `head` is no older than that afterwards."""
+        ...
+
+    def listen(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+        """Call back with the ids of requests that other processes changed; with none if any may have changed.
+
+        Called on the event loop. It may come late or not at all while the database cannot be reached, and says so with
+        an empty call once it can be again: nothing may depend on it alone.
+        """
         ...
 
     @property

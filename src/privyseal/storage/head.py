@@ -45,6 +45,10 @@ class LogSeal:
         self._last_ms = max(self._clock(), self._last_ms)
         return self._last_ms
 
+    async def database_ms(self) -> int:
+        """The clock itself: where one process has the database, it is the clock that all of them share."""
+        return self._clock()
+
     async def load(self, log: LogTables) -> LogHead:
         """The head, once it is known to fit the stored tree; an empty log gets its first.
 

@@ -7,6 +7,7 @@ moved by compare-and-swap, COMMIT, `head.checkpoint` replaced; only then are the
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from privyseal.storage.durable_file import FileSystem
 from privyseal.storage.head import LogSeal
 from privyseal.storage.head_file import HeadKeeper
 from privyseal.storage.postgres_committer import PostgresCommitter
+from privyseal.storage.postgres_listener import PostgresListener
 from privyseal.storage.postgres_reader import PostgresReader
 from privyseal.storage.postgres_session import FAULTS
 from privyseal.storage.postgres_url import check_database_url, database_place
@@ -40,8 +42,15 @@ class PostgresStore:
     Writes and reads have a connection and a thread each: what reads does not wait for a commit.
     """
 
-    def __init__(self, committer: PostgresCommitter, reader: PostgresReader, keeper: HeadKeeper) -> None:
+    def __init__(
+        self,
+        committer: PostgresCommitter,
+        reader: PostgresReader,
+        keeper: HeadKeeper,
+        listener: PostgresListener,
+    ) -> None:
         self._keeper: Final = keeper
+        self._listener: Final = listener
         self._writes: Final = Worker(committer, name="privyseal-store")
         self._reads: Final = Worker(reader, name="privyseal-reads")
 
@@ -82,9 +91,11 @@ class PostgresStore:
         def seal() -> LogSeal:
             return LogSeal(origin=origin, signer=signer, clock=clock)
 
-        committer = PostgresCommitter(url, seal=seal(), keeper=keeper, doubt_seconds=doubt_seconds)
+        process = secrets.token_hex(8)
+        committer = PostgresCommitter(url, process=process, seal=seal(), keeper=keeper, doubt_seconds=doubt_seconds)
         await asyncio.to_thread(_start, committer, database_place(url))
-        return cls(committer, PostgresReader(url, seal=seal(), keeper=keeper), keeper)
+        reader = PostgresReader(url, seal=seal(), keeper=keeper)
+        return cls(committer, reader, keeper, PostgresListener(url, process))
 
     async def write(self, operation: Callable[[Tx], Awaitable[T]]) -> T:
         """Run an operation in a transaction and answer with its value once the commit is durable.
@@ -109,6 +120,10 @@ class PostgresStore:
         """
         return await self._reads.run(operation, writes=False)
 
+    def listen(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+        """Call back with the ids of requests that other processes changed; with none if any may have changed."""
+        self._listener.start(heard)
+
     @property
     def head(self) -> LogHead:
         """The newest checkpoint whose commit is known."""
@@ -116,6 +131,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Wait for what was handed in, then close the database. May be called twice."""
+        await self._listener.stop()
         await self._writes.stop()
         await self._reads.stop()
 

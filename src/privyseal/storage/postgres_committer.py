@@ -18,7 +18,8 @@ from privyseal.storage.calls import Query
 from privyseal.storage.head import LogSeal, check_extends
 from privyseal.storage.head_file import HeadKeeper
 from privyseal.storage.log_tables import LogTables
-from privyseal.storage.postgres_session import FAULTS, WRITING, Session, judge_postgres
+from privyseal.storage.postgres_listener import notify
+from privyseal.storage.postgres_session import FAULTS, WRITING, Session, database_ms, judge_postgres
 from privyseal.storage.schema import prepare_hub
 from privyseal.storage.transaction import StoreTx
 from privyseal.storage.worker import Task
@@ -37,14 +38,16 @@ _TOUCH: Final = "UPDATE log_head SET note = note"
 class PostgresCommitter:
     """The engine of writes. Every call belongs to one thread at a time."""
 
-    def __init__(self, url: str, *, seal: LogSeal, keeper: HeadKeeper, doubt_seconds: float) -> None:
+    def __init__(self, url: str, *, process: str, seal: LogSeal, keeper: HeadKeeper, doubt_seconds: float) -> None:
+        """`process` names this one to those who hear of its changes."""
         self._loop: Final = asyncio.new_event_loop()
         self._session: Final = Session(url, WRITING)
         self._seal: Final = seal
         self._keeper: Final = keeper
         self._doubt_seconds: Final = doubt_seconds
+        self._process: Final = process
         self._log: Final = LogTables()
-        self._tx: Final = StoreTx(self._log, seal)
+        self._tx: Final = StoreTx(self._log, seal, database_ms)
         self._refusal: PrivysealError | None = None
         #: Where this process left the log, and the tree there.
         self._head: LogHead
@@ -102,7 +105,9 @@ class PostgresCommitter:
         self._log.restart(self._frontier)
         if not await self._seal.holds(self._head):
             await self._follow_head()
+        self._tx.take_told()  # of a batch that was undone
         await run_batch(tasks, self._tx, self._log, judge_postgres)
+        await notify(self._process, self._tx.take_told())
         await self._log.flush()
         head = self._head
         if self._log.size > head.size:

@@ -10,7 +10,7 @@ from privyseal.storage.batches import fail_all, run_batch, unavailable
 from privyseal.storage.head import LogSeal, check_extends
 from privyseal.storage.head_file import HeadKeeper
 from privyseal.storage.log_tables import LogTables
-from privyseal.storage.postgres_session import FAULTS, READING, Session, judge_postgres
+from privyseal.storage.postgres_session import FAULTS, READING, Session, database_ms, judge_postgres
 from privyseal.storage.transaction import StoreReadTx
 from privyseal.storage.worker import Task
 
@@ -26,7 +26,7 @@ class PostgresReader:
         self._seal: Final = seal
         self._keeper: Final = keeper
         self._log: Final = LogTables()
-        self._tx: Final = StoreReadTx(self._log)
+        self._tx: Final = StoreReadTx(self._log, database_ms)
 
     def process(self, tasks: list[Task[Any]]) -> Iterator[list[Task[Any]]]:
         """Run reads on the newest committed state."""

@@ -18,7 +18,7 @@ from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.storage.batches import conflict
 from privyseal.storage.calls import ROLL_BACK, SAVEPOINT, Call, Control, Insert, Query, Row, carry_out_async
 
-__all__ = ["FAULTS", "READING", "WRITING", "Session", "connected_hubs", "judge_postgres"]
+__all__ = ["FAULTS", "READING", "SETTINGS", "WRITING", "Session", "connected_hubs", "database_ms", "judge_postgres"]
 
 T = TypeVar("T")
 
@@ -40,7 +40,8 @@ _CONNECTED: Final = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = ? AND pid <> pg_backend_pid()"
 )
-_SETTINGS: Final = {
+_CLOCK: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+SETTINGS: Final = {
     "application_name": _APPLICATION,
     "synchronous_commit": "on",
     # Less than _STATEMENT_SECONDS: the server's answer says more than a silence.
@@ -55,6 +56,12 @@ _SERVER: Final = (
 )
 #: The first eight digits of a WAL file's name are the timeline, which changes whenever a standby takes over.
 _TIMELINE: Final = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+
+
+async def database_ms() -> int:
+    """The server's clock, milliseconds since the epoch."""
+    ((now_ms,),) = await Query(_CLOCK)
+    return int(now_ms)
 
 
 async def connected_hubs() -> int:
@@ -125,7 +132,7 @@ class Session:
 
     async def _connect(self) -> "asyncpg.Connection[Any]":
         connection = await asyncpg.connect(
-            self._url, timeout=_CONNECT_SECONDS, statement_cache_size=256, server_settings=_SETTINGS
+            self._url, timeout=_CONNECT_SECONDS, statement_cache_size=256, server_settings=SETTINGS
         )
         self._released = True
         connection.add_log_listener(self._hear)

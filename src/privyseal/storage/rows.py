@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from privyseal.ports.queue import Queue
-from privyseal.ports.store import Enrolment, Grant, Job, JobState, JoinCode, Lease, ProfileRow, Request
+from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow
 from privyseal.storage.calls import Row
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "join_code_from",
     "join_code_row",
     "lease_from",
+    "lease_row",
     "profile_from",
     "profile_row",
     "queue_from",
+    "queued_from",
     "request_from",
     "request_row",
 ]
@@ -37,14 +39,17 @@ JOIN_CODE_COLUMNS: Final = "secret_sha256, role, name, profiles, expires_ms, sta
 ENROLMENT_COLUMNS: Final = "role, name, certificate_sha256, request_key, profiles, salt, entry_index, revoked_ms"
 GRANT_COLUMNS: Final = "request_key, profile, envelope, entry_index"
 PROFILE_COLUMNS: Final = (
-    "name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test"
+    "name, agent, token, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test"
 )
-REQUEST_COLUMNS: Final = "id, client, idempotency_key, profile, envelope, created_ms, not_after_ms"
+REQUEST_COLUMNS: Final = (
+    "id, client, idempotency_key, profile, envelope, created_ms, not_after_ms,"
+    " queued_ms, priority, wanted_key, cancelled_ms"
+)
 JOB_COLUMNS: Final = (
-    "seq, request_id, item, profile, state, fence, attempts, intent_index, result_index,"
+    "seq, request_id, item, profile, state, token, fence, attempts, intent_index, result_index,"
     " signature, branch, code, message"
 )
-LEASE_COLUMNS: Final = "profile, holder, fence"
+LEASE_COLUMNS: Final = "token, holder, fence, expires_ms"
 
 
 def _names_text(names: tuple[str, ...]) -> str:
@@ -125,6 +130,7 @@ def profile_row(profile: ProfileRow) -> Row:
     return (
         profile.name,
         profile.agent,
+        profile.token,
         msgspec.json.encode(profile.chain).decode(),
         profile.level,
         _names_text(profile.opaque),
@@ -139,10 +145,11 @@ def profile_row(profile: ProfileRow) -> Row:
 
 def profile_from(row: Row) -> ProfileRow:
     """From PROFILE_COLUMNS."""
-    name, agent, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test = row
+    name, agent, token, chain, level, opaque, token_label, token_serial, hardware, entry_index, witness, test = row
     return ProfileRow(
         name=name,
         agent=agent,
+        token=token,
         chain=msgspec.json.decode(chain, type=tuple[bytes, ...]),
         level=level,
         opaque=_names_from(opaque),
@@ -165,12 +172,17 @@ def request_row(request: Request) -> Row:
         request.envelope,
         request.created_ms,
         request.not_after_ms,
+        request.queued_ms,
+        request.priority,
+        request.key,
+        request.cancelled_ms,
     )
 
 
 def request_from(row: Row) -> Request:
     """From REQUEST_COLUMNS."""
-    request_id, client, idempotency_key, profile, envelope, created_ms, not_after_ms = row
+    request_id, client, idempotency_key, profile, envelope, created_ms, not_after_ms, *rest = row
+    queued_ms, priority, key, cancelled_ms = rest
     return Request(
         id=request_id,
         client=client,
@@ -179,7 +191,17 @@ def request_from(row: Row) -> Request:
         envelope=envelope,
         created_ms=created_ms,
         not_after_ms=not_after_ms,
+        queued_ms=queued_ms,
+        priority=priority,
+        key=key,
+        cancelled_ms=cancelled_ms,
     )
+
+
+def queued_from(row: Row) -> QueuedRequest:
+    """From REQUEST_COLUMNS followed by the place of the first queued job and their number."""
+    *request, seq, items = row
+    return QueuedRequest(request=request_from(request), seq=int(seq), items=int(items))
 
 
 def job_row(job: Job) -> tuple[Any, ...]:
@@ -190,6 +212,7 @@ def job_row(job: Job) -> tuple[Any, ...]:
         job.item,
         job.profile,
         job.state.value,
+        job.token,
         job.fence,
         job.attempts,
         job.intent_index,
@@ -203,7 +226,7 @@ def job_row(job: Job) -> tuple[Any, ...]:
 
 def job_from(row: Row) -> Job:
     """From JOB_COLUMNS followed by `signed, detail`."""
-    seq, request_id, item, profile, state, fence, attempts, *rest = row
+    seq, request_id, item, profile, state, token, fence, attempts, *rest = row
     intent_index, result_index, signature, branch, code, message, signed, detail = rest
     return Job(
         seq=seq,
@@ -213,6 +236,7 @@ def job_from(row: Row) -> Job:
         signed=signed,
         detail=detail,
         state=JobState(state),
+        token=token,
         fence=fence,
         attempts=attempts,
         intent_index=intent_index,
@@ -230,7 +254,12 @@ def queue_from(row: Row) -> Queue:
     return Queue(profile=profile, queued=int(queued), under_way=int(jobs) - int(queued), oldest_ms=oldest_ms)
 
 
+def lease_row(lease: Lease) -> Row:
+    """In the order of LEASE_COLUMNS."""
+    return lease.token, lease.holder, lease.fence, lease.expires_ms
+
+
 def lease_from(row: Row) -> Lease:
     """From LEASE_COLUMNS."""
-    profile, holder, fence = row
-    return Lease(profile=profile, holder=holder, fence=fence)
+    token, holder, fence, expires_ms = row
+    return Lease(token=token, holder=holder, fence=fence, expires_ms=expires_ms)

@@ -18,7 +18,7 @@ __all__ = ["APPLICATION_ID", "REVISION", "Dialect", "found_revision", "prepare_h
 Dialect = Literal["sqlite", "postgresql"]
 
 #: The newest revision: the one that this release reads.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 #: SQLite: written into the file's header (PRAGMA application_id), so that another database is not taken for ours.
 APPLICATION_ID: Final = 0x50537948

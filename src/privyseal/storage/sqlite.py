@@ -93,6 +93,9 @@ class SqliteStore:
         """
         return await self._worker.run(operation, writes=False)
 
+    def listen(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+        """Nobody else writes to this database, so there is nothing to hear."""
+
     @property
     def head(self) -> LogHead:
         """The newest checkpoint whose commit is known."""

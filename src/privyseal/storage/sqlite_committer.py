@@ -80,8 +80,8 @@ class SqliteCommitter:
         self._seal: Final = seal
         self._keeper: Final = keeper
         self._log: Final = LogTables()
-        self._read_tx: Final = StoreReadTx(self._log)
-        self._tx: Final = StoreTx(self._log, seal)
+        self._read_tx: Final = StoreReadTx(self._log, seal.database_ms)
+        self._tx: Final = StoreTx(self._log, seal, seal.database_ms)
         self._committed = Frontier()
         self._write_refusal: PrivysealError | None = None
         self._read_refusal: PrivysealError | None = None
@@ -159,6 +159,7 @@ class SqliteCommitter:
         head = self._keeper.head
         if not await self._seal.holds(head):
             raise head_moved(head)
+        self._tx.take_told()  # there is nobody else to be told
         await run_batch(tasks, self._tx, self._log, _judge)
         await self._log.flush()
         return head if self._log.size == head.size else await self._seal.move(head, self._log)

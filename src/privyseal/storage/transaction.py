@@ -7,21 +7,23 @@ transaction up to its savepoint. A driver's error leaves these methods as it com
 
 # ruff: noqa: S608 - the statements are put together from constants alone
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.queue import Queue
-from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Request
+from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow
 from privyseal.storage import rows
 from privyseal.storage.calls import Insert, Query, Row
 from privyseal.storage.head import LogSeal
 from privyseal.storage.log_tables import LogTables
 
-__all__ = ["StoreReadTx", "StoreTx"]
+__all__ = ["DatabaseTime", "StoreReadTx", "StoreTx"]
 
 T = TypeVar("T")
+#: Asks for the time by the database's clock, in milliseconds.
+DatabaseTime = Callable[[], Awaitable[int]]
 
 _NO_LIMIT: Final = 2**63 - 1
 
@@ -45,28 +47,37 @@ _ENROLMENT_BY_CERTIFICATE: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolm
 _ENROLMENTS: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment ORDER BY role, name"
 _GRANT: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant WHERE request_key = ? AND profile = ?"
 _GRANTS: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant ORDER BY profile, request_key"
-_PROFILE: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile WHERE name = ?"
-_PROFILES: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile ORDER BY name"
+_PROFILES: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile ORDER BY name, agent, token"
 _REQUEST: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE id = ?"
 _REQUEST_BY_KEY: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE client = ? AND idempotency_key = ?"
 _JOBS_OF_REQUEST: Final = f"{_JOBS} WHERE request_id = ? AND item >= ? ORDER BY item LIMIT ?"
 _JOB: Final = f"{_JOBS} WHERE request_id = ? AND item = ?"
 _FIRST_WAITING: Final = f"SELECT min(seq) FROM job WHERE request_id = ? AND {_WAITING}"
-_QUEUED: Final = f"profile = ? AND {_WAITING} AND state = 'queued'"
+_QUEUED: Final = f"{_WAITING} AND state = 'queued'"
+_REQUESTS: Final = ", ".join(f"request.{column}" for column in rows.REQUEST_COLUMNS.split(", "))
+_QUEUED_REQUESTS: Final = (
+    f"SELECT {_REQUESTS}, first, items FROM (SELECT request_id, min(seq) AS first, count(*) AS items"
+    f" FROM job WHERE {_QUEUED} AND seq > ? GROUP BY request_id) AS waiting"
+    " JOIN request ON request.id = request_id ORDER BY first"
+)
+_QUEUED_REQUEST: Final = (
+    f"SELECT {_REQUESTS}, first, items FROM (SELECT min(seq) AS first, count(*) AS items"
+    f" FROM job WHERE request_id = ?1 AND {_QUEUED}) AS waiting JOIN request ON request.id = ?1 WHERE items > 0"
+)
 _QUEUED_LENGTHS: Final = (
     "SELECT seq, length(signed) + length(detail) FROM job JOIN job_preimage USING (seq)"
-    f" WHERE {_QUEUED} ORDER BY seq LIMIT ?"
+    f" WHERE request_id = ? AND {_QUEUED} ORDER BY seq LIMIT ?"
 )
-_QUEUED_JOBS: Final = f"{_JOBS} WHERE {_QUEUED} AND seq <= ? ORDER BY seq"
-_QUEUED_BEFORE: Final = f"SELECT count(*) FROM job WHERE profile = ? AND {_WAITING} AND seq < ?"
+_QUEUED_JOBS: Final = f"{_JOBS} WHERE request_id = ? AND {_QUEUED} AND seq <= ? ORDER BY seq"
 _QUEUES: Final = (
     "SELECT job.profile, count(*), sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END),"
-    " min(CASE WHEN state = 'queued' THEN created_ms END)"
+    " min(CASE WHEN state = 'queued' THEN queued_ms END)"
     f" FROM job JOIN request ON request.id = request_id WHERE {_WAITING} GROUP BY job.profile ORDER BY job.profile"
 )
 _OPEN_JOBS: Final = f"{_JOBS} WHERE {_WAITING} AND state = 'intent' ORDER BY seq"
 _AGENT_SEQ: Final = "SELECT seq FROM agent_event WHERE request_key = ?"
-_LEASE: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease WHERE profile = ?"
+_LEASE: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease WHERE token = ?"
+_LEASES: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease ORDER BY token"
 
 _ADD_JOIN_CODE: Final = f"{_insert('join_code', rows.JOIN_CODE_COLUMNS)} ON CONFLICT DO NOTHING RETURNING 1"
 _TAKE_JOIN_CODE: Final = (
@@ -75,28 +86,31 @@ _TAKE_JOIN_CODE: Final = (
 _OTHER_OF_CERTIFICATE: Final = "SELECT 1 FROM enrolment WHERE certificate_sha256 = ? AND (role <> ? OR name <> ?)"
 _ADD_ENROLMENT: Final = _upsert("enrolment", rows.ENROLMENT_COLUMNS, "role, name")
 _ADD_GRANT: Final = _upsert("key_grant", rows.GRANT_COLUMNS, "request_key, profile")
-_PUT_PROFILE: Final = _upsert("key_profile", rows.PROFILE_COLUMNS, "name")
+_PUT_PROFILE: Final = _upsert("key_profile", rows.PROFILE_COLUMNS, "name, agent, token")
+_DROP_PROFILE: Final = "DELETE FROM key_profile WHERE name = ? AND agent = ? AND token = ?"
 _PUT_AGENT_SEQ: Final = _upsert("agent_event", "request_key, seq", "request_key")
 _PUT_COSIGNED: Final = _upsert("log_cosigned", "size, note", "size")
 _ADD_REQUEST: Final = f"{_insert('request', rows.REQUEST_COLUMNS)} ON CONFLICT DO NOTHING RETURNING 1"
+_PUT_REQUEST: Final = "UPDATE request SET priority = ?, cancelled_ms = ? WHERE id = ?"
 _LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM job"
 _JOB_COLUMNS: Final = tuple(rows.JOB_COLUMNS.split(", "))
 _PREIMAGE_COLUMNS: Final = ("seq", "signed", "detail")
 _PUT_JOB: Final = (
-    "UPDATE job SET profile = ?, state = ?, fence = ?, attempts = ?, intent_index = ?, result_index = ?,"
+    "UPDATE job SET profile = ?, state = ?, token = ?, fence = ?, attempts = ?, intent_index = ?, result_index = ?,"
     " signature = ?, branch = ?, code = ?, message = ? WHERE request_id = ? AND item = ? RETURNING seq"
 )
 _PUT_PREIMAGE: Final = (
     "UPDATE job_preimage SET signed = ?1, detail = ?2 WHERE seq = ?3 AND (signed <> ?1 OR detail <> ?2)"
 )
-_PUT_LEASE: Final = _upsert("lease", rows.LEASE_COLUMNS, "profile")
+_PUT_LEASE: Final = _upsert("lease", rows.LEASE_COLUMNS, "token")
 
 
 class StoreReadTx:
     """Reads of what the transaction sees."""
 
-    def __init__(self, log: LogTables) -> None:
+    def __init__(self, log: LogTables, database_ms: DatabaseTime) -> None:
         self._log: Final = log
+        self._database_ms: Final = database_ms
 
     async def _one(self, sql: str, values: Row, make: Callable[[Row], T]) -> T | None:
         found = await Query(sql, values)
@@ -125,12 +139,8 @@ class StoreReadTx:
         """All grants."""
         return tuple([rows.grant_from(row) for row in await Query(_GRANTS)])
 
-    async def profile(self, name: str) -> ProfileRow | None:
-        """The key profile of that name."""
-        return await self._one(_PROFILE, (name,), rows.profile_from)
-
     async def profiles(self) -> tuple[ProfileRow, ...]:
-        """All key profiles, by name."""
+        """All key profiles, by name, agent and token."""
         return await self._all(_PROFILES, (), rows.profile_from)
 
     async def request(self, request_id: str) -> Request | None:
@@ -153,20 +163,24 @@ class StoreReadTx:
         """`seq` of the request's first job that is queued or under way; None if all have ended."""
         return await self._one(_FIRST_WAITING, (request_id,), lambda row: row[0])
 
-    async def next_queued(self, profile: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
-        """The oldest queued jobs of a profile (FIFO by `seq`): as many as both limits allow, but one at least."""
+    async def queued_requests(self, after_seq: int = 0) -> tuple[QueuedRequest, ...]:
+        """Requests with queued jobs behind `after_seq`, by the place of their first one."""
+        return await self._all(_QUEUED_REQUESTS, (after_seq,), rows.queued_from)
+
+    async def queued_request(self, request_id: str) -> QueuedRequest | None:
+        """The same of one request; None if none of its jobs is queued."""
+        return await self._one(_QUEUED_REQUEST, (request_id,), rows.queued_from)
+
+    async def queued_jobs(self, request_id: str, limit: int, max_preimage_bytes: int) -> tuple[Job, ...]:
+        """The first queued jobs of a request: as many as both limits allow, but one at least."""
         # The lengths first: rows that would not fit any more are not read for nothing, up to 1 MiB each.
         last, room = 0, max_preimage_bytes
-        for seq, length_bytes in await Query(_QUEUED_LENGTHS, (profile, max(limit, 0))):
+        for seq, length_bytes in await Query(_QUEUED_LENGTHS, (request_id, max(limit, 0))):
             room -= length_bytes
             if last and room < 0:
                 break
             last = seq
-        return await self._all(_QUEUED_JOBS, (profile, last), rows.job_from) if last else ()
-
-    async def queued_before(self, profile: str, seq: int) -> int:
-        """How many jobs of the profile are queued or under way before `seq`."""
-        return await self._one(_QUEUED_BEFORE, (profile, seq), lambda row: int(row[0])) or 0
+        return await self._all(_QUEUED_JOBS, (request_id, last), rows.job_from) if last else ()
 
     async def queues(self) -> tuple[Queue, ...]:
         """What is queued or under way, by key profile."""
@@ -176,9 +190,17 @@ class StoreReadTx:
         """Jobs in state INTENT, oldest first."""
         return await self._all(_OPEN_JOBS, (), rows.job_from)
 
-    async def lease(self, profile: str) -> Lease | None:
-        """The profile's lease."""
-        return await self._one(_LEASE, (profile,), rows.lease_from)
+    async def lease(self, token: str) -> Lease | None:
+        """The lease of a token, given as `AGENT/TOKEN`."""
+        return await self._one(_LEASE, (token,), rows.lease_from)
+
+    async def leases(self) -> tuple[Lease, ...]:
+        """All leases, by token."""
+        return await self._all(_LEASES, (), rows.lease_from)
+
+    async def database_ms(self) -> int:
+        """The time by the one clock that all processes of the database share."""
+        return await self._database_ms()
 
     async def agent_seq(self, agent_key: bytes) -> int:
         """The number of the last event of that agent that stands in the log; 0 if none does."""
@@ -217,9 +239,16 @@ class StoreReadTx:
 class StoreTx(StoreReadTx):
     """One operation's writes."""
 
-    def __init__(self, log: LogTables, seal: LogSeal) -> None:
-        super().__init__(log)
+    def __init__(self, log: LogTables, seal: LogSeal, database_ms: DatabaseTime) -> None:
+        super().__init__(log, database_ms)
         self._seal: Final = seal
+        self._told: dict[str, None] = {}
+
+    def take_told(self) -> tuple[str, ...]:
+        """The requests that others must hear of since this was last called."""
+        told = tuple(self._told)
+        self._told.clear()
+        return told
 
     async def now_ms(self) -> int:
         """The time for entries of this transaction, never before that of an earlier commit."""
@@ -272,6 +301,10 @@ class StoreTx(StoreReadTx):
         """Remember a key profile as announced; replaces one of the same name."""
         await Query(_PUT_PROFILE, rows.profile_row(profile))
 
+    async def drop_profile(self, profile: ProfileRow) -> None:
+        """Forget how a token served a key profile."""
+        await Query(_DROP_PROFILE, (profile.name, profile.agent, profile.token))
+
     async def put_agent_seq(self, agent_key: bytes, seq: int) -> None:
         """Remember the number of the last event of an agent, by its request key."""
         await Query(_PUT_AGENT_SEQ, (agent_key, seq))
@@ -280,8 +313,8 @@ class StoreTx(StoreReadTx):
         """Remember a checkpoint with witnesses' cosignatures; replaces one of the same size."""
         await Query(_PUT_COSIGNED, (size, note))
 
-    async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> None:
-        """Remember a request and its jobs, giving each job its `seq`.
+    async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> int:
+        """Remember a request and its jobs, giving each job its `seq`; that of the first.
 
         Raises:
             ConflictError: `request.exists` if the id, or the client's idempotency key, was used before.
@@ -293,6 +326,15 @@ class StoreTx(StoreReadTx):
         preimages = [(job.seq, job.signed, job.detail) for job in placed]
         await Insert(table="job", columns=_JOB_COLUMNS, rows=[rows.job_row(job) for job in placed])
         await Insert(table="job_preimage", columns=_PREIMAGE_COLUMNS, rows=preimages)
+        return int(last_seq) + 1
+
+    async def put_request(self, request: Request) -> None:
+        """Change a request's priority, and when it was cancelled."""
+        await Query(_PUT_REQUEST, (request.priority, request.cancelled_ms, request.id))
+
+    async def tell(self, request_id: str) -> None:
+        """Other processes of this database hear of a change to this request, once it is committed."""
+        self._told[request_id] = None
 
     async def put_job(self, job: Job) -> None:
         """Replace the job of the same request and item; it keeps its place in the queue.
@@ -307,16 +349,16 @@ class StoreTx(StoreReadTx):
         await Query(_PUT_PREIMAGE, (job.signed, job.detail, found[0][0]))
 
     async def put_lease(self, lease: Lease) -> None:
-        """Replace the profile's lease.
+        """Replace the token's lease.
 
         Raises:
             LogIntegrityError: `lease.fence` if the fence would not grow or stay with its holder.
         """
-        old = await self.lease(lease.profile)
+        old = await self.lease(lease.token)
         if old is not None and (lease.fence < old.fence or (lease.fence == old.fence and lease.holder != old.holder)):
             raise LogIntegrityError(
                 "lease.fence",
-                f"{lease.holder} may not take {lease.profile} under fence {lease.fence}:"
+                f"{lease.holder} may not take token {lease.token} under fence {lease.fence}:"
                 f" {old.holder} holds it under {old.fence}",
             )
-        await Query(_PUT_LEASE, (lease.profile, lease.holder, lease.fence))
+        await Query(_PUT_LEASE, rows.lease_row(lease))

@@ -69,7 +69,7 @@ class LogCheck:
         self._signatures = 0
         self._open: dict[int, Intent] = {}
         self._signed: set[bytes] = set()
-        self._fences: dict[str, int] = {}
+        self._fences: dict[tuple[str, str], int] = {}
         #: The last number that each agent gave to what it told.
         self._told: dict[str, int] = {}
         self._continues = False
@@ -130,9 +130,9 @@ class LogCheck:
     def _pair(self, index: int, entry: Entry) -> None:
         match entry:
             case Intent():
-                if entry.fence < self._fences.get(entry.profile, 0):
+                if entry.fence < self._fences.get((entry.agent, entry.key), 0):
                     raise self._broken(index, f"fence {entry.fence} is lower than one before it")
-                self._fences[entry.profile] = entry.fence
+                self._fences[entry.agent, entry.key] = entry.fence
                 self._open[index] = entry
             case Result() | Unknown():
                 self._check_end(index, entry)

@@ -87,7 +87,7 @@ class Intent(BaseEntry, frozen=True, tag="intent"):
         client: SHA-256 of the client's request key.
         agent: SHA-256 of the agent's request key.
         authority: Index of the `enrol` or `grant` entry on which the client's permission rests.
-        fence: Fence of the lease under which the token is used; never falls within a key profile.
+        fence: Fence of the lease under which the token is used; never falls for a key at an agent.
     """
 
     request: str

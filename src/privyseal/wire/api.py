@@ -61,10 +61,17 @@ class SignatureItem(_Body, frozen=True):
 
 
 class SignatureRequest(_Body, frozen=True):
-    """POST /v1/signatures: the signed statement and the preimages of its items, in their order."""
+    """POST /v1/signatures: the signed statement and the preimages of its items, in their order.
+
+    Attributes:
+        priority: Class in the queue: `release`, `normal` or `nightly`.
+        key: SHA-256 of the public key (SPKI, DER) that must sign, in hex; empty if any key of the profile will do.
+    """
 
     envelope: bytes
     preimages: tuple[SignatureItem, ...]
+    priority: str = "normal"
+    key: str = ""
 
 
 class ItemView(_Body, frozen=True):
@@ -73,11 +80,13 @@ class ItemView(_Body, frozen=True):
     Attributes:
         state: `signed` or `failed`.
         receipt: `c2sp.org/tlog-proof@v1` of the RESULT entry.
+        chain: Which of the request's `chains` belongs to the key that signed.
     """
 
     state: str
     signature: bytes = b""
     receipt: str = ""
+    chain: int = 0
     branch: str = ""
     code: str = ""
     message: str = ""
@@ -89,10 +98,11 @@ class RequestView(_Body, frozen=True):
     Attributes:
         id: Name of the request; `/v1/signatures/{id}`.
         state: `waiting` while an item is queued or running, else `done`.
-        position: Jobs that stand before this request's first waiting item.
+        position: Items that stand before this request's first waiting one.
+        eta_seconds: How long until its last one is signed, as far as was measured; None if nobody knows.
         total: Number of its items.
         first: Position of `items[0]`: the `?from=` of the question. Items follow without a gap, each of them ended.
-        chain: Certificates of the key that signed, DER, leaf first.
+        chains: Certificates of the keys that may have signed, each DER, leaf first.
     """
 
     id: str
@@ -100,8 +110,9 @@ class RequestView(_Body, frozen=True):
     position: int
     total: int
     first: int
-    chain: tuple[bytes, ...]
+    chains: tuple[tuple[bytes, ...], ...]
     items: tuple[ItemView, ...]
+    eta_seconds: float | None = None
 
 
 class TimestampRequest(_Body, frozen=True):

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from privyseal.errors import ConfigError, MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route, json_response
-from privyseal.hub.services.submit import Question
+from privyseal.hub.services.views import Question
 from privyseal.wire.api import ProfileView, RequestView, SignatureRequest
 from privyseal.wire.statement import MAX_ITEMS
 
@@ -42,7 +42,7 @@ def _question(request: web.Request, request_id: str) -> Question:
 
 
 async def _answer(call: Call, question: Question, *, fresh: bool = False) -> web.Response:
-    view = await call.hub.requests.wait(call.caller, question, fresh=fresh)
+    view = await call.hub.views.wait(call.caller, question, fresh=fresh)
     response = json_response(view, 202 if view.state == "waiting" else 200)
     response.headers["Location"] = f"/v1/signatures/{question.request_id}"
     return response
@@ -60,28 +60,34 @@ async def _show(call: Call) -> web.Response:
     return await _answer(call, _question(call.request, call.request.match_info["id"]))
 
 
+async def _cancel(call: Call) -> msgspec.Struct:
+    request_id = call.request.match_info["id"]
+    await call.hub.withdrawals.cancel(call.caller, request_id)
+    return await call.hub.views.view(call.caller, Question(request_id=request_id))
+
+
 async def _profile(call: Call) -> msgspec.Struct:
     name = call.request.match_info["name"]
-    lane = call.hub.dispatch.lane(name)
-    if lane is None:
-        known = ", ".join(one.profile.name for one in call.hub.dispatch.lanes)
+    served = call.hub.dispatch.profile(name)
+    if served is None:
+        known = ", ".join(one.name for one in call.hub.dispatch.profiles)
         raise ConfigError(
             "profile.unknown",
             f"there is no key profile {name!r} at this hub",
             hint=f"known key profiles: {known or 'none; no agent has announced one yet'}",
         )
-    if lane.problem is not None:
-        raise lane.problem
+    if served.problem is not None:
+        raise served.problem
     return ProfileView(
         name=name,
-        level=lane.profile.level,
-        opaque=lane.profile.opaque,
-        hardware=lane.profile.hardware,
-        witness=lane.profile.witness,
+        level=served.profile.level,
+        opaque=served.profile.opaque,
+        hardware=served.profile.hardware,
+        witness=served.profile.witness,
         bundle=call.hub.bundle.sha256,
-        test=lane.profile.test,
-        chain=lane.profile.chain,
-        online=lane.online,
+        test=served.profile.test,
+        chain=served.profile.chain,
+        online=served.online,
     )
 
 
@@ -105,6 +111,16 @@ ROUTES: Final = (
         audit="none",
         summary="What became of a request's items ?from=N on; ?wait=SECONDS&enough=N waits for N of them",
         handler=_show,
+        answer=RequestView,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/signatures/{id}",
+        listener=Listener.MTLS,
+        permission=Permission.CLIENT,
+        audit="result (not-used) for what stood prepared",
+        summary="Cancel a request: what the token has not begun of it is not signed any more",
+        handler=_cancel,
         answer=RequestView,
     ),
     Route(

@@ -9,9 +9,9 @@ import privyseal
 from privyseal.hub.core import Hub
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
-from privyseal.hub.readiness import lane_refusal
+from privyseal.hub.readiness import served_refusal
 from privyseal.hub.services.certificates import own_certificate, warning
-from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.served import ServedProfile
 from privyseal.hub.sign_times import quantile_seconds
 from privyseal.ports.queue import Queue
 from privyseal.ports.store import Enrolment, ReadTx
@@ -23,7 +23,7 @@ __all__ = ["ROUTES"]
 
 async def _status(call: Call) -> msgspec.Struct:
     hub = call.hub
-    lanes = hub.dispatch.lanes  # as they are now: an agent may announce another while the database is read
+    profiles = hub.dispatch.profiles  # as they are now: an agent may announce another while the database is read
 
     async def read(tx: ReadTx) -> tuple[tuple[Enrolment, ...], tuple[Queue, ...]]:
         return await tx.enrolments(), await tx.queues()
@@ -37,7 +37,7 @@ async def _status(call: Call) -> msgspec.Struct:
         client=call.caller.name,
         log_size=hub.store.head.size,
         log_root=hub.store.head.root.hex(),
-        profiles=tuple(_profile_status(hub, lane, waiting.get(lane.profile.name, 0)) for lane in lanes),
+        profiles=tuple(_profile_status(hub, one, waiting.get(one.name, 0)) for one in profiles),
         agents=tuple(
             _agent_status(one.name, links.get(one.name))
             for one in enrolments
@@ -48,7 +48,7 @@ async def _status(call: Call) -> msgspec.Struct:
             WitnessStatus(name=one.witness.name, size=one.size, problem=one.problem) for one in hub.witnesses.status()
         ),
         tokens=_tokens(hub),
-        certificates=_warnings(hub, lanes),
+        certificates=_warnings(hub, profiles),
     )
 
 
@@ -58,17 +58,17 @@ def _agent_status(name: str, link: AgentLink | None) -> AgentStatus:
     return AgentStatus(name=name, linked=True, witness=link.witness, here=link.here)
 
 
-def _profile_status(hub: Hub, lane: Lane, queued: int) -> ProfileStatus:
-    certificate, refusal = own_certificate(lane.profile), lane_refusal(hub, lane)
+def _profile_status(hub: Hub, served: ServedProfile, queued: int) -> ProfileStatus:
+    certificate, refusal = own_certificate(served.profile), served_refusal(hub, served)
     return ProfileStatus(
-        name=lane.profile.name,
-        level=lane.profile.level,
-        hardware=lane.profile.hardware,
-        witness=lane.profile.witness,
-        test=lane.profile.test,
-        token_label=lane.profile.token_label,
-        agent=lane.agent_name,
-        online=lane.online,
+        name=served.profile.name,
+        level=served.profile.level,
+        hardware=served.profile.hardware,
+        witness=served.profile.witness,
+        test=served.profile.test,
+        token_label=served.profile.token_label,
+        agent=served.agent_name,
+        online=served.online,
         code="" if refusal is None else refusal.code,
         problem="" if refusal is None else str(refusal),
         hint="" if refusal is None else refusal.hint,
@@ -110,9 +110,9 @@ def _token_status(agent: str, token: TokenHealth, *, linked: bool) -> TokenStatu
     )
 
 
-def _warnings(hub: Hub, lanes: tuple[Lane, ...]) -> tuple[CertificateWarning, ...]:
+def _warnings(hub: Hub, profiles: tuple[ServedProfile, ...]) -> tuple[CertificateWarning, ...]:
     """The most urgent first."""
-    found = [one for lane in lanes if (one := warning(lane.profile, hub.clock())) is not None]
+    found = [one for served in profiles for row in served.rows if (one := warning(row, hub.clock())) is not None]
     return tuple(sorted(found, key=lambda one: one.days))
 
 

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claiming: the oldest items of one request leave the queue, and their INTENT entries enter the log with them."""
+"""Claiming: items leave the queue, and their INTENT entries enter the log with them, in one transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from privyseal.hub.entries import IntentFacts, deny_entry, intent_entry
 from privyseal.hub.jobs import claimed
-from privyseal.ports.store import Enrolment, Job, JobState, ProfileRow, Request, Tx
+from privyseal.policy.fair_queue import Pick
+from privyseal.ports.queue import Job, JobState, Lease, QueuedRequest, Request
+from privyseal.ports.store import Enrolment, ProfileRow, Tx
 from privyseal.tlog.entry import Intent, encode_entry
 from privyseal.wire.statement import accepted_statement
 
-__all__ = ["BATCH_ITEMS", "Batch", "claim_batch"]
+__all__ = ["BATCH_ITEMS", "Batch", "Part", "claim_picks", "refuse_late"]
 
-#: Items of one request that share a job, and so an fsync at hub and agent.
+#: Items that share a job, and so an fsync at hub and agent.
 BATCH_ITEMS: Final = 64
 #: Most bytes of their preimages together: a job is one message of the agent link.
 _BATCH_PREIMAGE_BYTES: Final = 8 << 20
@@ -24,12 +27,12 @@ _LATE: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Items whose INTENT is durable (or about to be, in the transaction that made this).
+class Part:
+    """Items of one request whose INTENT is durable (or about to be, in the transaction that made this).
 
     Attributes:
         grant: The client's signed grant, for a pinned profile.
-        jobs: Empty if the items were refused instead: they had waited too long.
+        jobs: Empty if the items were refused instead: they had waited too long, or are not wanted any more.
         refused: Those.
     """
 
@@ -41,46 +44,121 @@ class Batch:
     refused: tuple[Job, ...] = ()
 
 
-async def claim_batch(tx: Tx, profile: ProfileRow, fence: int) -> Batch | None:
-    """Claim the oldest queued items of one request; None if there is nothing to claim."""
-    queued = await tx.next_queued(profile.name, BATCH_ITEMS, _BATCH_PREIMAGE_BYTES)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one transaction claimed for a token.
+
+    Attributes:
+        profile: The key profile as the token serves it.
+        lease: Under which it was claimed.
+        lease_ms: How long that lasts from then on.
+        parts: In the order in which the token shall sign.
+        left: The same requests as they wait on; by request, None for one of which nothing is queued any more.
+    """
+
+    profile: ProfileRow
+    lease: Lease
+    lease_ms: int
+    parts: tuple[Part, ...]
+    left: dict[str, QueuedRequest | None]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All jobs that are to be sent."""
+        return tuple(job for part in self.parts for job in part.jobs)
+
+
+async def claim_picks(
+    tx: Tx, profile: ProfileRow, lease: Lease, *, lease_ms: int, picks: Sequence[Pick]
+) -> Batch | None:
+    """Claim what was picked, as far as it is queued still; None if the profile's agent has no standing."""
     agent = await tx.enrolment("agent", profile.agent)
-    request = await tx.request(queued[0].request_id) if queued else None
-    if request is None or agent is None:
+    if agent is None:
         return None
-    jobs = tuple(job for job in queued if job.request_id == request.id)
-    client = await tx.enrolment("client", request.client)
-    now_ms = await tx.now_ms()
-    if client is None:
-        former = next(one for one in await tx.enrolments() if (one.role, one.name) == ("client", request.client))
-        return await _refuse(tx, request, former, jobs, "identity.revoked")
-    if now_ms > request.not_after_ms:
-        return await _refuse(tx, request, client, jobs, "request.expired")
-    grant = await tx.grant(client.request_key, profile.name) if profile.level == "pinned" else None
-    facts = IntentFacts(
-        statement=accepted_statement(request.envelope),
-        profile=profile,
-        client_key=client.request_key,
-        agent_key=agent.request_key,
-        authority=client.entry_index if grant is None else grant.entry_index,
-        fence=fence,
-        now_ms=now_ms,
-    )
-    intents = tuple(intent_entry(job, facts) for job in jobs)
-    taken = []
-    for job, intent in zip(jobs, intents, strict=True):
-        index = await tx.append(encode_entry(intent))
-        taken.append(claimed(job, fence=fence, intent_index=index))
-        await tx.put_job(taken[-1])
-    envelope = b"" if grant is None else grant.envelope
-    return Batch(request=request, client=client, grant=envelope, jobs=tuple(taken), intents=intents)
+    claiming = _Claiming(tx, profile, agent, lease)
+    parts: list[Part] = []
+    left: dict[str, QueuedRequest | None] = {}
+    for pick in picks:
+        request_id = pick.waiting.request_id
+        if request_id not in left and claiming.room_bytes > 0:
+            part = await claiming.claim(request_id, pick.items)
+            if part is not None:
+                parts.append(part)
+                await tx.tell(request_id)
+        left[request_id] = await tx.queued_request(request_id)
+    return Batch(profile=profile, lease=lease, lease_ms=lease_ms, parts=tuple(parts), left=left)
 
 
-async def _refuse(tx: Tx, request: Request, client: Enrolment, jobs: tuple[Job, ...], code: str) -> Batch:
+class _Claiming:
+    """One transaction's claims: clients that come more than once are looked up once."""
+
+    def __init__(self, tx: Tx, profile: ProfileRow, agent: Enrolment, lease: Lease) -> None:
+        self._tx = tx
+        self._profile = profile
+        self._agent = agent
+        self._lease = lease
+        self._clients: dict[str, Enrolment | None] = {}
+        self.room_bytes = _BATCH_PREIMAGE_BYTES
+
+    async def claim(self, request_id: str, items: int) -> Part | None:
+        tx = self._tx
+        request = await tx.request(request_id)
+        jobs = await tx.queued_jobs(request_id, items, self.room_bytes)
+        if request is None or not jobs:
+            return None
+        self.room_bytes -= sum(len(job.signed) + len(job.detail) for job in jobs)
+        client = await self._client(request.client)
+        if client is None:
+            former = next(one for one in await tx.enrolments() if (one.role, one.name) == ("client", request.client))
+            return await _refuse(tx, request, former, jobs, "identity.revoked")
+        if await tx.now_ms() > request.not_after_ms:
+            return await _refuse(tx, request, client, jobs, "request.expired")
+        return await self._write_intents(request, client, jobs)
+
+    async def _client(self, name: str) -> Enrolment | None:
+        if name not in self._clients:
+            self._clients[name] = await self._tx.enrolment("client", name)
+        return self._clients[name]
+
+    async def _write_intents(self, request: Request, client: Enrolment, jobs: tuple[Job, ...]) -> Part:
+        tx, pinned = self._tx, self._profile.level == "pinned"
+        grant = await tx.grant(client.request_key, self._profile.name) if pinned else None
+        facts = IntentFacts(
+            statement=accepted_statement(request.envelope),
+            profile=self._profile,
+            client_key=client.request_key,
+            agent_key=self._agent.request_key,
+            authority=client.entry_index if grant is None else grant.entry_index,
+            fence=self._lease.fence,
+            now_ms=await tx.now_ms(),
+        )
+        intents = tuple(intent_entry(job, facts) for job in jobs)
+        taken = []
+        for job, intent in zip(jobs, intents, strict=True):
+            index = await tx.append(encode_entry(intent))
+            taken.append(claimed(job, token=self._lease.token, fence=self._lease.fence, intent_index=index))
+            await tx.put_job(taken[-1])
+        envelope = b"" if grant is None else grant.envelope
+        return Part(request=request, client=client, grant=envelope, jobs=tuple(taken), intents=intents)
+
+
+async def refuse_late(tx: Tx, request_id: str) -> Part | None:
+    """Let a request that has passed its own not_after leave the queue; None if nothing of it is queued."""
+    request = await tx.request(request_id)
+    jobs = await tx.queued_jobs(request_id, BATCH_ITEMS, _BATCH_PREIMAGE_BYTES)
+    if request is None or not jobs or await tx.now_ms() <= request.not_after_ms:
+        return None
+    enrolments = await tx.enrolments()
+    client = next(one for one in enrolments if (one.role, one.name) == ("client", request.client))
+    await tx.tell(request_id)
+    return await _refuse(tx, request, client, jobs, "request.expired")
+
+
+async def _refuse(tx: Tx, request: Request, client: Enrolment, jobs: tuple[Job, ...], code: str) -> Part:
     """The items leave the queue unsigned, on record."""
     entry = deny_entry(client, request.profile, request.id, code, await tx.now_ms(), count=len(jobs))
     await tx.append(encode_entry(entry))
     late = tuple(replace(job, state=JobState.FAILED, branch="denied", code=code, message=_LATE[code]) for job in jobs)
     for job in late:
         await tx.put_job(job)
-    return Batch(request=request, client=client, refused=late)
+    return Part(request=request, client=client, refused=late)

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All lanes of this hub: agents announce key profiles, each profile gets its lane."""
+"""All lanes of this hub: agents announce key profiles for their tokens, each token gets its lane."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
-from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError
+from privyseal.errors import ConfigError, IdentityError, TokenError
 from privyseal.hub.entries import key_entry
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane, LaneServices
-from privyseal.ports.store import ProfileRow, ReadTx, Tx
+from privyseal.hub.services.lane import Lane, LaneServices, Member
+from privyseal.hub.services.queue_board import Line
+from privyseal.hub.services.served import Pools, ServedProfile
+from privyseal.ports.store import ProfileRow, Tx
 from privyseal.tlog.entry import encode_entry
 from privyseal.wire.link import ProfileAnnouncement
 
@@ -19,9 +23,12 @@ __all__ = ["Dispatch"]
 class Dispatch:
     """Owner of the lanes and of their tasks."""
 
-    def __init__(self, services: LaneServices) -> None:
-        self._services = services
+    def __init__(self, services: LaneServices, pools: Pools) -> None:
+        self._services: Final = services
+        self._pools: Final = pools
         self._lanes: dict[str, Lane] = {}
+        #: Key profiles as they were announced last, by name and place of the token.
+        self._rows: dict[tuple[str, str], ProfileRow] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._links: dict[str, AgentLink] = {}
         self._hanging_up: set[asyncio.Future[object]] = set()
@@ -30,23 +37,30 @@ class Dispatch:
         self.announced: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        """Make a lane for each key profile that is known from before; they wait for their agents."""
-
-        async def read(tx: ReadTx) -> tuple[ProfileRow, ...]:
-            return await tx.profiles()
-
-        for profile in await self._services.store.read(read):
-            self._open(profile)
+        """Make a lane for each token that is known from before; they wait for their agents."""
+        for row in await self._services.store.read(lambda tx: tx.profiles()):
+            self._rows[row.name, row.place] = row
+            self._lane(row.place)
+        self._services.board.load(await self._services.store.read(lambda tx: tx.queued_requests()))
+        self._tasks.append(asyncio.create_task(self._keep(), name="leases"))
 
     async def stop(self) -> None:
-        """End all lanes. What is under way is settled after the next start."""
+        """End all lanes, and give the tokens to other hubs. What is under way is settled after the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._services.alone:
+            await asyncio.gather(*(lane.lease.give_back() for lane in self._lanes.values() if lane.lease.held))
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._services.lease_ms / 4000)
+            for lane in self.lanes:
+                await lane.keep()
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
-        """All lanes by name of their profile."""
+        """All lanes by place of their token."""
         return tuple(lane for _, lane in sorted(self._lanes.items()))
 
     @property
@@ -54,14 +68,36 @@ class Dispatch:
         """Live links by name of the agent."""
         return self._links
 
-    def lane(self, profile: str) -> Lane | None:
-        """The lane of a key profile."""
-        return self._lanes.get(profile)
+    @property
+    def profiles(self) -> tuple[ServedProfile, ...]:
+        """All key profiles by name."""
+        return tuple(one for name in sorted({name for name, _ in self._rows}) if (one := self.profile(name)))
 
-    def _open(self, profile: ProfileRow) -> Lane:
-        lane = Lane(profile, self._services)
-        self._lanes[profile.name] = lane
-        self._tasks.append(asyncio.create_task(lane.run(), name=f"lane {profile.name}"))
+    def profile(self, name: str) -> ServedProfile | None:
+        """A key profile; None if none of that name is known."""
+        line = self._line_now(name)
+        rows = [row for (known, _), row in sorted(self._rows.items()) if known == name]
+        rows.sort(key=lambda row: not self._pools.serves(row, line))
+        if not rows:
+            return None
+        lanes = tuple(self._lane(row.place) for row in rows)
+        return ServedProfile(name=name, rows=tuple(rows), lanes=lanes, line=line)
+
+    def _line_now(self, name: str) -> Line:
+        since_ms = self._pools.rollovers.get(name)
+        return Line(profile=name, successor=since_ms is not None and self._services.clock() >= since_ms)
+
+    def wake(self, profile: str) -> None:
+        """Something of a key profile waits."""
+        for lane in self._lanes.values():
+            if profile in lane.members:
+                lane.wake()
+
+    def _lane(self, place: str) -> Lane:
+        lane = self._lanes.get(place)
+        if lane is None:
+            lane = self._lanes[place] = Lane(place, self._services, self._pools.serves)
+            self._tasks.append(asyncio.create_task(lane.run(), name=f"lane {place}"))
         return lane
 
     def linked(self, link: AgentLink) -> None:
@@ -93,48 +129,76 @@ class Dispatch:
             hanging_up.add_done_callback(self._hanging_up.discard)
 
     async def announce(self, link: AgentLink, announcements: tuple[ProfileAnnouncement, ...]) -> None:
-        """Take what an agent serves now.
+        """Take what an agent serves now; it replaces what it announced before.
 
         Raises:
             IdentityError: `identity.revoked` if the link is not the agent's any more.
-            ConfigError: `profile.taken` if another agent with a live link serves a profile of that name.
+            ConfigError: `profile.taken` if another token serves a profile of that name, and no pool names both.
         """
+        members: dict[str, dict[str, Member]] = defaultdict(dict)
         for announcement in announcements:
             self._check_stands(link)
-            self._check_free(link, announcement.name)
-            problem: PrivysealError | None = None
-            if announcement.problem_code:
-                problem = TokenError(announcement.problem_code, announcement.problem, hint=announcement.problem_hint)
+            self._check_free(link, announcement)
             profile = await self._record(link, announcement)
             # While that was written the agent may have come back, and announced the same over another link.
             self._check_stands(link)
-            self._check_free(link, announcement.name)
-            lane = self._lanes.get(announcement.name) or self._open(profile)
-            await lane.attach(link, profile, problem)
+            self._check_free(link, announcement)
+            members[profile.place][profile.name] = self._member(profile, announcement)
+        for place, lane in tuple(self._lanes.items()):
+            if lane.agent_name == link.agent.name and place not in members:
+                lane.attach(link, {})
+        for place, served in members.items():
+            self._lane(place).attach(link, served)
         self.changed.set()
         self.announced()
+
+    def _member(self, profile: ProfileRow, announcement: ProfileAnnouncement) -> Member:
+        if announcement.problem_code:
+            problem = TokenError(announcement.problem_code, announcement.problem, hint=announcement.problem_hint)
+            return Member(profile=profile, problem=problem)
+        live = [row for row in self._others(profile.name, profile.place) if row.agent in self._links]
+        return Member(profile=profile, problem=self._pools.difference(profile, live))
 
     def _check_stands(self, link: AgentLink) -> None:
         if self._links.get(link.agent.name) is not link:
             raise IdentityError("identity.revoked", f"this link does not stand for agent {link.agent.name!r} any more")
 
-    def _check_free(self, link: AgentLink, name: str) -> None:
-        lane = self._lanes.get(name)
-        if lane is not None and lane.agent_name != link.agent.name and lane.agent_name in self._links:
+    def _check_free(self, link: AgentLink, announcement: ProfileAnnouncement) -> None:
+        name, place = announcement.name, f"{link.agent.name}/{announcement.token}"
+        if self._pools.has(name):
+            if self._pools.names(name, place):
+                return
             raise ConfigError(
                 "profile.taken",
-                f"key profile {name!r} is served by agent {lane.agent_name!r} already",
-                hint="give the profile another name in this agent's agent.toml",
+                f"token {place} is not in the pool of key profile {name!r}",
+                hint="name it under [[pool]] in hub.toml, and start the hub again",
             )
+        for row in self._others(name, place):
+            if row.agent != link.agent.name and row.agent in self._links:
+                raise ConfigError(
+                    "profile.taken",
+                    f"key profile {name!r} is served by agent {row.agent!r} already",
+                    hint="give the profile another name in this agent's agent.toml, or name both tokens under [[pool]]"
+                    " in hub.toml",
+                )
+
+    def _others(self, name: str, place: str) -> list[ProfileRow]:
+        """How other tokens serve a key profile."""
+        return [row for (known, other), row in sorted(self._rows.items()) if known == name and other != place]
 
     async def _record(self, link: AgentLink, announcement: ProfileAnnouncement) -> ProfileRow:
         """Write a `key` entry if the profile is new or differs from what is known."""
+        name, place = announcement.name, f"{link.agent.name}/{announcement.token}"
+        replaced = () if self._pools.has(name) else self._others(name, place)
 
         async def write(tx: Tx) -> ProfileRow:
-            known = await tx.profile(announcement.name)
+            for other in replaced:  # it has moved to this token
+                await tx.drop_profile(other)
+            known = next((row for row in await tx.profiles() if (row.name, row.place) == (name, place)), None)
             profile = ProfileRow(
-                name=announcement.name,
+                name=name,
                 agent=link.agent.name,
+                token=announcement.token,
                 chain=announcement.chain,
                 level=announcement.level,
                 opaque=announcement.opaque,
@@ -152,4 +216,8 @@ class Dispatch:
             await tx.put_profile(recorded)
             return recorded
 
-        return await self._services.store.write(write)
+        profile = await self._services.store.write(write)
+        for other in replaced:
+            self._rows.pop((name, other.place), None)
+        self._rows[name, place] = profile
+        return profile

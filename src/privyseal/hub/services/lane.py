@@ -1,43 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One key profile's lane: from the queue to the token and back.
+"""One token's lane: from the queue to the token and back.
 
-A lane holds the profile's lease and its fence. It claims the oldest queued items of one request, writes their INTENT
-entries in the claiming transaction, sends them with their proofs, and writes a RESULT (or UNKNOWN) for each answer
-before anybody is told. At most `WINDOW` batches are under way: one at the token, one prepared.
+A lane uses its token while this hub holds the token's lease. It claims what is next in the lines of the key profiles
+that the token serves, writes the INTENT entries in the claiming transaction, sends them with their proofs, and has a
+RESULT (or UNKNOWN) written for each answer before anybody is told. At most `WINDOW` batches are under way: one at the
+token, one prepared; one more where a higher class has come, for which the others are taken back.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from privyseal.errors import PrivysealError, UnavailableError
-from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
-from privyseal.hub.jobs import Record, Settled, answer_told, lease_raised, lease_taken, never_sent, settle
+from privyseal.hub.jobs import is_requeued, never_sent
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.audit import Audit
-from privyseal.hub.services.claiming import Batch, claim_batch
+from privyseal.hub.services.claiming import Batch, claim_picks
+from privyseal.hub.services.job_message import job_message
 from privyseal.hub.services.lane_rest import Rest
 from privyseal.hub.services.observer import JobStep, Observer
+from privyseal.hub.services.queue_board import Line, QueueBoard
+from privyseal.hub.services.settling import Answered, Settler
+from privyseal.hub.services.token_lease import TokenLease
+from privyseal.hub.services.under_way import Pace, UnderWay
 from privyseal.hub.services.witnesses import Witnesses
-from privyseal.pki.mechanism import Mechanism, verify_digest
-from privyseal.ports.store import Job, ProfileRow, ReadTx, Request, Store, Tx
-from privyseal.tlog.checkpoint import parse_checkpoint
-from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
-from privyseal.tlog.note import parse_note
-from privyseal.wire.jobs import ItemDone, ItemRefused, JobItem, Membership
-from privyseal.wire.jobs import Job as JobMessage
+from privyseal.policy.fair_queue import Pick, Priority
+from privyseal.ports.clock import Clock
+from privyseal.ports.store import ProfileRow, Store, Tx
+from privyseal.wire.jobs import ItemDone, Recall
 
-__all__ = ["WINDOW", "Lane", "LaneServices"]
+__all__ = ["WINDOW", "Lane", "LaneServices", "Member"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
-T = TypeVar("T")
-_WRITE_AGAIN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,106 +48,171 @@ class LaneServices:
     audit: Audit
     witnesses: Witnesses
     observer: Observer
-    holder: str
+    board: QueueBoard
+    settler: Settler
+    clock: Clock
+    holder: str  #: names this process as the holder of leases
+    lease_ms: int
+    alone: bool  #: no other process uses the database
     changed: Callable[[str], None]  #: called with a request id after each durable change
     failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ended:
-    job: Job
-    intent: Intent
-    answer: ItemDone | ItemRefused
+class Member:
+    """A key profile as one token serves it.
+
+    Attributes:
+        problem: Why it takes nothing now, or None.
+    """
+
+    profile: ProfileRow
+    problem: PrivysealError | None = None
 
 
 class Lane:
-    """Dispatch for one key profile."""
+    """Dispatch for one token, given as `AGENT/TOKEN`."""
 
-    def __init__(self, profile: ProfileRow, services: LaneServices) -> None:
-        self.profile = profile
-        self.problem: PrivysealError | None = None
-        self._services = services
+    def __init__(self, place: str, services: LaneServices, serves: Callable[[ProfileRow, Line], bool]) -> None:
+        """`serves` says whether a member may take from a line of its key profile."""
+        self.place: Final = place
+        self.agent_name: Final = place.partition("/")[0]
+        self.token_name: Final = place.partition("/")[2]
+        self.members: Mapping[str, Member] = {}
+        self.pace: Final = Pace()
+        self.lease: Final = TokenLease(place, services)
+        self._serves: Final = serves
+        self._services: Final = services
         self._link: AgentLink | None = None
-        self._free = WINDOW
-        self._resolving = False
+        self._under_way: list[UnderWay] = []
+        self._reserved = 0
         self._left_over = False
-        self._rest = Rest(self.wake)
-        self._wake = asyncio.Event()
-        self._may_be_queued = True
+        self._rest: Final = Rest(self.wake)
+        self._wake: Final = asyncio.Event()
+        self._preparing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def online(self) -> bool:
-        """Whether jobs can be sent now."""
-        return self._link is not None and self.problem is None
+    def linked(self) -> bool:
+        """Whether the token's agent has a link to this hub."""
+        return self._link is not None
 
     @property
-    def agent_name(self) -> str:
-        """Name of the agent that serves the profile."""
-        return self.profile.agent
+    def under_way(self) -> tuple[UnderWay, ...]:
+        """What is at the token, and prepared for it."""
+        return tuple(self._under_way)
 
-    def offline(self) -> UnavailableError:
-        """Why nothing can be sent while there is no link."""
-        return UnavailableError(
-            "agent.offline",
-            f"agent {self.agent_name!r}, which serves key profile {self.profile.name!r}, has no link to the hub",
-            hint="start it on the token's host (privyseal agent run), or try again in a moment",
+    @property
+    def seconds_left(self) -> float:
+        """How long the token will be busy with what is under way, as it was measured before."""
+        return self.pace.seconds_per_item * sum(one.open_items for one in self._under_way)
+
+    def takes(self, line: Line) -> bool:
+        """Whether something of a line can be signed here now."""
+        member = self.members.get(line.profile)
+        return (
+            self._link is not None
+            and member is not None
+            and member.problem is None
+            and self._serves(member.profile, line)
         )
 
-    # -- link ---------------------------------------------------------------------------------------------------
+    # -- link and lease -----------------------------------------------------------------------------------------
 
-    async def attach(self, link: AgentLink, profile: ProfileRow, problem: PrivysealError | None) -> None:
-        """A link to the profile's agent is live: take the lease, settle what was left open, go on."""
-        self.profile = profile
-        self.problem = problem
-        if self._link is link:
-            self.wake()
-            return
-        self._resolving = True  # before the link counts: nothing is claimed under a fence that is not held yet
-        self._link = link
-        await self._services.store.write(self._take_lease)
-        self._spawn(self._resolve_open(link))
+    def attach(self, link: AgentLink, members: Mapping[str, Member]) -> None:
+        """A link to the token's agent is live: take the lease, settle what was left open, go on."""
+        self.members = members
+        if self._link is not link:
+            self._link = link
+            self.lease.lose()
+            self.prepare()
+        self.wake()
 
     def detach(self, link: AgentLink) -> None:
-        """The link is gone; what was under way is settled when the agent is back."""
+        """The link is gone; what was under way is settled by whoever gets the lease."""
         if self._link is link:
             self._link = None
+            self.lease.lose()
+            if not self._services.alone:
+                self._spawn(self.lease.give_back())
 
-    async def _take_lease(self, tx: Tx) -> None:
-        known = await tx.lease(self.profile.name)
-        lease = lease_taken(known, profile=self.profile.name, holder=self._services.holder)
-        if lease != known:
-            await tx.put_lease(lease)
+    def prepare(self) -> None:
+        """Get the lease, if nobody else has it, and settle what is open, before anything new is claimed."""
+        if self._link is not None and (self._preparing is None or self._preparing.done()):
+            self._preparing = self._spawn(self._prepare())
+
+    async def _prepare(self) -> None:
+        while (link := self._link) is not None and not self.lease.held:
+            try:
+                lease = await self._services.settler.write(self.lease.take)
+                if lease is None:
+                    return
+                await link.send(self.lease.renewal(lease))
+                await self._resolve_open(link)
+            except UnavailableError as error:
+                if error.code != "agent.link_lost":
+                    raise
+            else:
+                if self._link is link:
+                    self.lease.begin()
+                    self._services.board.load(await self._services.store.read(lambda tx: tx.queued_requests()))
+        self.wake()
+
+    async def keep(self) -> None:
+        """Called a few times in the lease's life: put its end off while there is work, or get it."""
+        link = self._link
+        if link is None:
+            return
+        if not self.lease.held:
+            self.prepare()
+        elif self._under_way or self._best() is not None:
+            try:
+                lease = await self._services.settler.write(self.lease.renew)
+                if lease is not None:
+                    await link.send(self.lease.renewal(lease))
+            except UnavailableError as error:
+                if error.code != "agent.link_lost":
+                    raise
 
     # -- claiming -----------------------------------------------------------------------------------------------
 
-    def reserve(self) -> bool:
-        """Take a place in the window; whoever gets one must `start` a batch or `release` it."""
-        if not self.online or self._resolving or self._free == 0 or self._rest.active:
+    def reserve(self, priority: Priority | None = None) -> bool:
+        """Take a place in the window; whoever gets one must `start` a batch or `release` it.
+
+        There is one place more for a class that is higher than all that is under way.
+        """
+        if self._link is None or not self.lease.held or self._rest.active:
             return False
-        self._free -= 1
+        urgent = priority is not None and all(one.priority < priority for one in self._under_way)
+        if len(self._under_way) + self._reserved >= WINDOW + urgent:
+            return False
+        self._reserved += 1
         return True
 
     def release(self) -> None:
         """Give a place back; whatever waits for it is looked at again."""
-        self._free += 1
-        if self._may_be_queued:
-            self._wake.set()
+        self._reserved -= 1
+        self._wake.set()
 
     def wake(self) -> None:
         """There may be something in the queue."""
-        self._may_be_queued = True
         self._wake.set()
 
-    async def claim(self, tx: Tx) -> Batch | None:
-        """Claim the oldest items of one request, in the caller's transaction.
+    def _best(self) -> tuple[Priority, Line] | None:
+        board = self._services.board
+        lines = (line for name in self.members for line in board.lines(name) if self.takes(line))
+        return board.best(lines, self._services.clock())
 
-        The fence is read in it, too: one that was raised in a transaction that failed was not raised.
+    async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...]) -> Batch | None:
+        """Claim in the caller's transaction; None if the lease is another's.
+
+        The lease is read in it, too: a fence that was raised in a transaction that failed was not raised.
         """
-        lease = await tx.lease(self.profile.name)
-        if lease is None or lease.holder != self._services.holder:
+        lease = await self.lease.renew(tx)
+        if lease is None:
             return None
-        return await claim_batch(tx, self.profile, lease.fence)
+        lease_ms = lease.expires_ms - await tx.database_ms()
+        return await claim_picks(tx, profile, lease, lease_ms=lease_ms, picks=picks)
 
     async def run(self) -> None:
         """Serve the queue until cancelled."""
@@ -155,236 +220,167 @@ class Lane:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self.reserve():
-                    self._may_be_queued = False
-                    batch = await self._write(self.claim)
-                    if batch is None:
-                        self._free += 1
+                while (best := self._best()) is not None and self.reserve(best[0]):
+                    await self._recall_below(best[0])
+                    if not await self._claim_next(*best):
                         break
-                    self._may_be_queued = True
-                    self.start(batch)
         except PrivysealError as error:
             self._services.failed(error)
         finally:
             for task in tuple(self._tasks):
                 task.cancel()
 
-    def start(self, batch: Batch) -> None:
+    async def _claim_next(self, priority: Priority, line: Line) -> bool:
+        board = self._services.board
+        profile = self.members[line.profile].profile
+        picks = board.take(line, self._services.clock(), self.pace.room(priority))
+        try:
+            batch = await self._services.settler.write(lambda tx: self.claim(tx, profile, picks))
+        except BaseException:
+            board.put_back(picks)
+            self._reserved -= 1
+            raise
+        if batch is None:
+            board.put_back(picks)
+            self.unclaimed()
+            return False
+        board.update(batch.left)
+        self.start(batch, priority)
+        return True
+
+    def unclaimed(self) -> None:
+        """Nothing could be claimed: the lease is another's. Gives the place in the window back."""
+        self._reserved -= 1
+        self.lease.lose()
+        self.prepare()
+
+    async def _recall_below(self, priority: Priority) -> None:
+        """Take back what the token has not begun of lower classes."""
+        lower = [one for one in self._under_way if one.priority < priority and not one.recalled]
+        link = self._link
+        if link is None or not lower:
+            return
+        self.pace.disturbed(priority)
+        await self._send_recall(link, lower)
+
+    async def recall(self, request_id: str) -> None:
+        """Take back what the token has not begun of a request."""
+        found = [one for one in self._under_way if any(part.request.id == request_id for part in one.batch.parts)]
+        if self._link is not None and found:
+            await self._send_recall(self._link, found, (request_id,))
+
+    async def _send_recall(self, link: AgentLink, found: list[UnderWay], requests: tuple[str, ...] = ()) -> None:
+        for one in found:
+            one.recalled = True
+        names = requests or tuple(part.request.id for one in found for part in one.batch.parts)
+        try:
+            await link.send(Recall(token=self.token_name, requests=names))
+        except UnavailableError as error:
+            _LOG.warning("not recalled", token=self.place, reason=error.message)
+
+    def start(self, batch: Batch, priority: Priority) -> None:
         """Send a claimed batch; its place in the window is given back when every item is settled."""
         self._observe_claim(batch)
         if not batch.jobs:
-            self._services.changed(batch.request.id)
             self.release()
-        elif self._link is None or self._resolving:
+        elif self._link is None or not self.lease.held:
             # Claimed while the link changed: its intents are open, and are settled as those of the lost link are.
             self._left_over = True
             self.release()
         else:
-            self._spawn(self._serve(batch, self._link))
+            self._reserved -= 1
+            if not self._under_way:
+                self.pace.begin()
+            under_way = UnderWay(batch=batch, priority=priority, open_items=len(batch.jobs))
+            self._under_way.append(under_way)
+            self._spawn(self._serve(under_way, self._link))
 
     def _observe_claim(self, batch: Batch) -> None:
         observer = self._services.observer
-        if batch.jobs:
-            observer.jobs(batch.request, (job.item for job in batch.jobs), JobStep(state="intent"))
-        elif batch.refused:
-            step = JobStep(state="failed", outcome="denied", code=batch.refused[0].code)
-            observer.jobs(batch.request, (job.item for job in batch.refused), step)
-
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._services.failed(error)
-
-    async def _write(self, operation: Callable[[Tx], Awaitable[T]]) -> T:
-        """Write, and again while the database takes nothing (a full disk): what an agent answered must not be lost.
-
-        Raises:
-            LogIntegrityError: the log can no longer be written by this process.
-        """
-        while True:
-            try:
-                return await self._services.store.write(operation)
-            except UnavailableError as error:
-                _LOG.error("not written yet", profile=self.profile.name, code=error.code, reason=error.message)
-                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+        for part in batch.parts:
+            if part.jobs:
+                observer.jobs(part.request, (job.item for job in part.jobs), JobStep(state="intent"))
+            elif part.refused:
+                step = JobStep(state="failed", outcome="denied", code=part.refused[0].code)
+                observer.jobs(part.request, (job.item for job in part.refused), step)
+                self._services.changed(part.request.id)
 
     # -- one batch ----------------------------------------------------------------------------------------------
 
-    async def _serve(self, batch: Batch, link: AgentLink) -> None:
+    async def _serve(self, under_way: UnderWay, link: AgentLink) -> None:
+        batch = under_way.batch
         try:
             cosigned = await self._cosigned(batch)
             if cosigned is None:
                 return
-            answers = [link.expect((job.request_id, job.item, job.fence)) for job in batch.jobs]
-            await self._send(link, batch, cosigned)
-            waiting = deque(zip(batch.jobs, batch.intents, answers, strict=True))
+            waiting = deque(
+                (part, job, intent, link.expect((job.request_id, job.item, job.fence)))
+                for part in batch.parts
+                for job, intent in zip(part.jobs, part.intents, strict=True)
+            )
+            async with link.sending:
+                message, size = await job_message(self._services.audit, batch, link.held_size, cosigned)
+                await link.send(message)
+                link.held_size = size
             while waiting:
-                await waiting[0][2]
+                await waiting[0][3]
                 ended = []
-                while waiting and waiting[0][2].done():
-                    job, intent, answer = waiting.popleft()
-                    ended.append(_Ended(job=job, intent=intent, answer=answer.result()))
-                await self._settle(batch.request, tuple(ended))
+                while waiting and waiting[0][3].done():
+                    part, job, intent, answer = waiting.popleft()
+                    ended.append(Answered(request=part.request, job=job, intent=intent, answer=answer.result()))
+                under_way.open_items -= len(ended)
+                self.pace.measure(sum(isinstance(one.answer, ItemDone) for one in ended))
+                await self._settle(batch.profile, ended, is_recalled=under_way.recalled)
         except UnavailableError as error:
             if error.code != "agent.link_lost":
                 raise
         finally:
-            self.release()
+            self._under_way.remove(under_way)
+            self._wake.set()
 
     async def _cosigned(self, batch: Batch) -> str | None:
         """The checkpoint that witnesses have cosigned over the intents of a batch, empty where none is wanted.
 
         None if there is none: then the token was not used, and the items have ended.
         """
-        if self.profile.witness != "before-use":
+        if batch.profile.witness != "before-use":
             return ""
         last = max(job.intent_index or 0 for job in batch.jobs)
         try:
-            return await self._services.witnesses.cosigned(self.profile, last)
+            return await self._services.witnesses.cosigned(batch.profile, last)
         except UnavailableError as error:
-            ended = tuple(
-                _Ended(job=job, intent=intent, answer=never_sent(job, error))
-                for job, intent in zip(batch.jobs, batch.intents, strict=True)
-            )
-            await self._settle(batch.request, ended)
+            ended = [
+                Answered(request=part.request, job=job, intent=intent, answer=never_sent(job, error))
+                for part in batch.parts
+                for job, intent in zip(part.jobs, part.intents, strict=True)
+            ]
+            await self._settle(batch.profile, ended)
             return None
 
-    async def _send(self, link: AgentLink, batch: Batch, cosigned: str) -> None:
-        cosigned_size = parse_checkpoint(parse_note(cosigned).text).size if cosigned else 0
-        async with link.sending:
-            indexes = [job.intent_index for job in batch.jobs if job.intent_index is not None]
-            proofs = await self._services.audit.job_proofs(
-                (batch.client.entry_index, *indexes), link.held_size, cosigned_size
-            )
-            items = tuple(
-                JobItem(
-                    item=job.item,
-                    signed=job.signed,
-                    detail=job.detail,
-                    entry=proofs.entries[place],
-                    index=indexes[place - 1],
-                    inclusion=proofs.inclusion[place],
-                )
-                for place, job in enumerate(batch.jobs, start=1)
-            )
-            await link.send(
-                JobMessage(
-                    profile=self.profile.name,
-                    fence=batch.jobs[0].fence,
-                    envelope=batch.request.envelope,
-                    membership=Membership(
-                        entry=proofs.entries[0],
-                        index=batch.client.entry_index,
-                        inclusion=proofs.inclusion[0],
-                        request_key=batch.client.request_key,
-                        grant=batch.grant,
-                    ),
-                    checkpoint=proofs.head.note,
-                    old_size=link.held_size,
-                    consistency=proofs.consistency,
-                    items=items,
-                    cosigned=cosigned,
-                    cosigned_consistency=proofs.cosigned,
-                )
-            )
-            link.held_size = proofs.head.size
+    async def _settle(self, profile: ProfileRow, ended: list[Answered], *, is_recalled: bool = False) -> None:
+        again = await self._services.settler.settle(profile, ended)
+        self._rest.settled(one.answer for one in ended if not (is_recalled and is_requeued(one.answer)))
+        if again:
+            self.wake()
 
-    async def _settle(self, request: Request, ended: tuple[_Ended, ...]) -> None:
-        """Write what became of items of one request, in one commit, then tell whoever waits."""
-        checked = [replace(one, answer=self._checked(one.intent, one.answer)) for one in ended]
-
-        async def write(tx: Tx) -> list[tuple[int, JobStep]]:
-            return [step for one in checked if (step := await self._write_ended(tx, one)) is not None]
-
-        steps = await self._write(write)
-        if self.profile.witness != "off":
-            self._services.witnesses.want(self.profile, self._services.store.head.size - 1)
-        for step in dict.fromkeys(step for _, step in steps):
-            self._services.observer.jobs(request, (item for item, taken in steps if taken == step), step)
-        self._services.changed(request.id)
-        self._rest.settled([one.answer for one in checked])
-        if any(isinstance(one.answer, ItemRefused) for one in checked):
-            self.wake()  # it may stand in the queue again
-
-    async def _write_ended(self, tx: Tx, ended: _Ended) -> tuple[int, JobStep] | None:
-        """The item and what became of it; None if the answer is for another operation than the open one."""
-        current = await tx.job(ended.job.request_id, ended.job.item)
-        settled = settle(current, asked=ended.job, answer=ended.answer)
-        if current is None or settled is None:
-            return None
-        now_ms = await tx.now_ms()
-        index = await tx.append(encode_entry(_settled_entry(current, ended, settled, now_ms)))
-        if settled.raises_fence and (lease := await tx.lease(self.profile.name)) is not None:
-            await tx.put_lease(lease_raised(lease))
-        await tx.put_job(settled.recorded(index))
-        return current.item, _step(settled, ended.answer)
-
-    def _checked(self, intent: Intent, answer: ItemDone | ItemRefused) -> ItemDone | ItemRefused:
-        """A signature counts only if the profile's certificate verifies it."""
-        if isinstance(answer, ItemRefused):
-            return answer
-        try:
-            mechanism = Mechanism(intent.mechanism)
-            verify_digest(leaf_spki(self.profile.chain), mechanism, bytes.fromhex(intent.digest), answer.signature)
-        except PrivysealError as error:
-            return ItemRefused(
-                request=answer.request,
-                item=answer.item,
-                fence=answer.fence,
-                branch=error.branch,
-                code=error.code,
-                message=f"agent {self.profile.agent!r} answered with a signature that does not hold: {error.message}",
-            )
-        return answer
-
-    # -- after a lost link or a restart -------------------------------------------------------------------------
+    # -- after a lost link, a restart, or another holder ---------------------------------------------------------
 
     async def _resolve_open(self, link: AgentLink) -> None:
-        """Ask the agent for every open intent of this profile before anything new is claimed."""
+        """Ask the agent for every open intent of this token."""
+        opened = self._services.settler.open_jobs
+        while (found := await opened(self.place)) or self._left_over:
+            self._left_over = False
+            for one in found:
+                key = (one.job.request_id, one.job.item, one.job.fence)
+                await self._settle(one.profile, [one.answered(await link.outcome_of(key))])
 
-        async def read(tx: ReadTx) -> list[tuple[Job, Request | None, bytes]]:
-            jobs = [job for job in await tx.open_jobs() if job.profile == self.profile.name]
-            return [
-                (job, await tx.request(job.request_id), (await tx.entries(job.intent_index or 0, 1))[0]) for job in jobs
-            ]
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
-        try:
-            while (open_jobs := await self._services.store.read(read)) or self._left_over:
-                self._left_over = False
-                for job, request, entry in open_jobs:
-                    intent = parse_entry(entry)
-                    if isinstance(intent, Intent) and request is not None:
-                        ended = _Ended(job=job, intent=intent, answer=await self._ask(link, job))
-                        await self._settle(request, (ended,))
-        except UnavailableError as error:
-            if error.code != "agent.link_lost":
-                raise
-            return
-        if self._link is not link:  # another link has come meanwhile, and is not settled yet
-            return
-        self._resolving = False
-        self.wake()
-
-    async def _ask(self, link: AgentLink, job: Job) -> ItemDone | ItemRefused:
-        key = (job.request_id, job.item, job.fence)
-        answer = link.expect(key)
-        return answer_told(await link.outcome(key)) or await answer
-
-
-def _step(settled: Settled, answer: ItemDone | ItemRefused) -> JobStep:
-    code = "" if isinstance(answer, ItemDone) else answer.code
-    outcome = "signed" if settled.record is Record.OK else settled.record.value
-    return JobStep(state=settled.job.state.value, outcome=outcome, code=code)
-
-
-def _settled_entry(job: Job, ended: _Ended, settled: Settled, now_ms: int) -> Result | Unknown:
-    if isinstance(ended.answer, ItemDone):
-        return result_entry(job, ended.intent, now_ms, signature=ended.answer.signature)
-    if settled.record is Record.UNKNOWN:
-        return unknown_entry(job, now_ms, ended.answer.code)
-    return result_entry(job, ended.intent, now_ms, outcome=settled.record.value, code=ended.answer.code)
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._services.failed(error)

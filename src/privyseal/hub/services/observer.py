@@ -11,7 +11,8 @@ import structlog
 
 from privyseal.hub.services.event_stream import EventStream
 from privyseal.ports.clock import Clock
-from privyseal.ports.store import Enrolment, Request
+from privyseal.ports.queue import Request
+from privyseal.ports.store import Enrolment
 from privyseal.tlog.entry import AgentEntry
 from privyseal.wire.events import AgentLinkEvent, CertificateEvent, JobEvent, RecordedEvent, TokenStateEvent
 from privyseal.wire.job_names import item_ranges, short_request

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hub's hold on one token: taken when nobody else has it, put off while there is work, given back with the link."""
+
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+
+from privyseal.errors import UnavailableError
+from privyseal.hub.jobs import lease_taken
+from privyseal.ports.queue import Lease
+from privyseal.ports.store import Store, Tx
+from privyseal.wire.jobs import LeaseRenewed
+
+__all__ = ["LeaseTerms", "TokenLease"]
+
+_LOG: Final = structlog.get_logger("privyseal.hub.lane")
+
+
+class LeaseTerms(Protocol):
+    """What leases go by."""
+
+    @property
+    def store(self) -> Store:
+        """Where they stand."""
+        ...
+
+    @property
+    def holder(self) -> str:
+        """What this process is called in them."""
+        ...
+
+    @property
+    def lease_ms(self) -> int:
+        """How long one lasts."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process uses the database."""
+        ...
+
+
+class TokenLease:
+    """The lease of one token, given as `AGENT/TOKEN`.
+
+    Attributes:
+        held: Whether this process has it, and has settled what was open when it got it. The database decides: it may be
+            another's meanwhile, and then nothing can be claimed under it.
+    """
+
+    def __init__(self, place: str, terms: LeaseTerms) -> None:
+        self._place: Final = place
+        self._terms: Final = terms
+        self.held = False
+
+    def begin(self) -> None:
+        """What was open is settled."""
+        self.held = True
+
+    def lose(self) -> None:
+        """It must be taken again before anything is claimed."""
+        self.held = False
+
+    async def take(self, tx: Tx) -> Lease | None:
+        """Take it, under a new fence if it was another's; None if it still is, or the agent has no standing."""
+        if await tx.enrolment("agent", self._place.partition("/")[0]) is None:
+            return None
+        now_ms, found = await tx.database_ms(), await tx.leases()
+        wanted = Lease(token=self._place, holder=self._terms.holder, fence=0, expires_ms=now_ms + self._terms.lease_ms)
+        lease = lease_taken(
+            next((one for one in found if one.token == self._place), None),
+            wanted,
+            now_ms=now_ms,
+            highest=max((one.fence for one in found), default=0),
+            alone=self._terms.alone,
+        )
+        if lease is not None:
+            await tx.put_lease(lease)
+        return lease
+
+    async def renew(self, tx: Tx) -> Lease | None:
+        """Put its end off; None if it is another's."""
+        lease = await tx.lease(self._place)
+        if lease is None or lease.holder != self._terms.holder:
+            return None
+        expires_ms = await tx.database_ms() + self._terms.lease_ms
+        # Written once in a while, and not with each claim.
+        if expires_ms - lease.expires_ms > self._terms.lease_ms // 4:
+            lease = replace(lease, expires_ms=expires_ms)
+            await tx.put_lease(lease)
+        return lease
+
+    async def give_back(self) -> None:
+        """Let others take it at once."""
+
+        async def write(tx: Tx) -> None:
+            lease = await tx.lease(self._place)
+            if lease is not None and lease.holder == self._terms.holder:
+                await tx.put_lease(replace(lease, expires_ms=await tx.database_ms()))
+
+        self.held = False
+        try:
+            await self._terms.store.write(write)
+        except UnavailableError as error:
+            _LOG.warning("lease not given back", token=self._place, reason=error.message)
+
+    def renewal(self, lease: Lease) -> LeaseRenewed:
+        """What the agent is told of a lease that was taken, or put off, just now."""
+        return LeaseRenewed(token=self._place.partition("/")[2], fence=lease.fence, lease_ms=self._terms.lease_ms)

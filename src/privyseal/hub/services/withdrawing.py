@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that leave the queue unsigned, or move in it: cancelled, put elsewhere, too late, for a key that is gone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from privyseal.errors import ConfigError, ConflictError
+from privyseal.hub.jobs import cancelled
+from privyseal.hub.services.claiming import Part, refuse_late
+from privyseal.hub.services.dispatch import Dispatch
+from privyseal.hub.services.observer import JobStep, Observer
+from privyseal.hub.services.queue_board import QueueBoard
+from privyseal.policy.fair_queue import Priority
+from privyseal.ports.clock import Clock
+from privyseal.ports.queue import JobState, QueuedRequest, Request
+from privyseal.ports.store import Enrolment, Store, Tx
+
+__all__ = ["Withdrawals", "certificate_changed", "unknown_request"]
+
+
+def certificate_changed(profile: str) -> ConflictError:
+    """The refusal of a request for a key that is gone."""
+    return ConflictError(
+        "certificate.changed",
+        f"no token of key profile {profile!r} has the key any more that the request is for",
+        hint="ask for the profile's certificates again, and sign with one of them",
+    )
+
+
+def unknown_request(request_id: str, client: str = "") -> ConfigError:
+    """The refusal of a question about a request that is not there, or is another client's."""
+    whose = f"client {client!r} has" if client else "there is"
+    return ConfigError("request.unknown", f"{whose} no request {request_id!r}")
+
+
+class Withdrawals:
+    """Takes requests out of the queue, or moves them in it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        dispatch: Dispatch,
+        board: QueueBoard,
+        observer: Observer,
+        clock: Clock,
+        changed: Callable[[str], None],
+    ) -> None:
+        """`changed` is called with a request's id after each durable change."""
+        self._store = store
+        self._dispatch = dispatch
+        self._board = board
+        self._observer = observer
+        self._clock = clock
+        self._changed = changed
+
+    async def cancel(self, caller: Enrolment, request_id: str) -> None:
+        """Take back what the token has not begun of a caller's request; what it has signed stays signed.
+
+        Raises:
+            ConfigError: `request.unknown`.
+        """
+        request = await self._store.read(lambda tx: tx.request(request_id))
+        if request is None or request.client != caller.name:
+            raise unknown_request(request_id, caller.name)
+        await self.end(request_id)
+
+    async def end(self, request_id: str, entry: Callable[[int], bytes] | None = None) -> None:
+        """The same for whoever may; `entry` makes a log entry of the time, for the record.
+
+        Raises:
+            ConfigError: `request.unknown`.
+        """
+
+        async def write(tx: Tx) -> tuple[Request, list[int]]:
+            request = await tx.request(request_id)
+            if request is None:
+                raise unknown_request(request_id)
+            if entry is not None:
+                await tx.append(entry(await tx.now_ms()))
+            waiting = [job for job in await tx.jobs(request_id) if job.state is JobState.QUEUED]
+            for job in waiting:
+                await tx.put_job(cancelled(job))
+            await tx.put_request(replace(request, cancelled_ms=request.cancelled_ms or await tx.now_ms()))
+            await tx.tell(request_id)
+            return request, [job.item for job in waiting]
+
+        request, items = await self._store.write(write)
+        self._board.remove(request_id)
+        if items:
+            self._observer.jobs(request, items, JobStep(state="failed", outcome="cancelled", code="request.cancelled"))
+        await self.recall(request_id)
+        self._changed(request_id)
+
+    async def recall(self, request_id: str) -> None:
+        """Ask the agents for what their tokens have not begun of a request."""
+        for lane in self._dispatch.lanes:
+            await lane.recall(request_id)
+
+    async def move(self, request_id: str, priority: Priority, entry: Callable[[int], bytes]) -> None:
+        """Put a request into another class; `entry` makes the log entry for the record.
+
+        Raises:
+            ConfigError: `request.unknown`; `request.not_queued` if nothing of it waits.
+        """
+
+        async def write(tx: Tx) -> QueuedRequest:
+            queued = await tx.queued_request(request_id)
+            if queued is None:
+                if await tx.request(request_id) is None:
+                    raise unknown_request(request_id)
+                raise ConfigError("request.not_queued", f"nothing of request {request_id!r} waits in the queue")
+            await tx.append(entry(await tx.now_ms()))
+            moved = replace(queued.request, priority=priority)
+            await tx.put_request(moved)
+            await tx.tell(request_id)
+            return replace(queued, request=moved)
+
+        queued = await self._store.write(write)
+        self._board.put(queued)
+        self._dispatch.wake(queued.request.profile)
+
+    async def refuse_late(self) -> None:
+        """Let requests that have passed their own not_after leave the queue, on record."""
+        now_ms = self._clock()
+        for queued in [one for one in self._board.requests if one.request.not_after_ms < now_ms]:
+            await self._refuse_late(queued.request.id)
+
+    async def _refuse_late(self, request_id: str) -> None:
+        async def write(tx: Tx) -> Part | None:
+            return await refuse_late(tx, request_id)
+
+        while (part := await self._store.write(write)) is not None:
+            step = JobStep(state="failed", outcome="denied", code=part.refused[0].code)
+            self._observer.jobs(part.request, (job.item for job in part.refused), step)
+            self._changed(request_id)
+        self._board.update({request_id: await self._store.read(lambda tx: tx.queued_request(request_id))})
+
+    async def refuse_orphans(self, profile: str) -> None:
+        """Let requests leave the queue that want a key which no token of the profile has any more."""
+        served = self._dispatch.profile(profile)
+        keys = served.key_names if served is not None else ()
+        for queued in [one for one in self._board.requests if one.request.profile == profile]:
+            if queued.request.key and queued.request.key not in keys:
+                await self._orphan(queued.request)
+
+    async def _orphan(self, request: Request) -> None:
+        error = certificate_changed(request.profile)
+
+        async def write(tx: Tx) -> list[int]:
+            waiting = [job for job in await tx.jobs(request.id) if job.state is JobState.QUEUED]
+            for job in waiting:
+                failed = replace(job, state=JobState.FAILED, branch=error.branch, code=error.code)
+                await tx.put_job(replace(failed, message=error.message))
+            await tx.tell(request.id)
+            return [job.item for job in waiting]
+
+        items = await self._store.write(write)
+        self._board.remove(request.id)
+        self._observer.jobs(request, items, JobStep(state="failed", outcome="failed", code=error.code))
+        self._changed(request.id)
