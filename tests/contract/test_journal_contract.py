@@ -17,6 +17,7 @@ from privyseal.errors import (
 from privyseal.ports.journal import (
     AgentJournal,
     JournalEntry,
+    JournalPart,
     JournalState,
     JournalUse,
     Outcome,
@@ -36,17 +37,29 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     await opened.close()
 
 
-async def begin(journal: AgentJournal, **changes: Any) -> None:
+def part(request_id: str = "request", *items: tuple[int, bytes]) -> JournalPart:
+    return JournalPart(request_id=request_id, items=items or ((0, b"intent 0"), (1, b"intent 1")))
+
+
+async def begin(
+    journal: AgentJournal,
+    *parts: JournalPart,
+    request_id: str = "request",
+    items: tuple[tuple[int, bytes], ...] = (),
+    **changes: Any,
+) -> list[str]:
+    """Begin a job; for each part the code of its refusal, or nothing."""
     job: dict[str, Any] = {
         "checkpoint_note": "note 10",
         "size": 10,
         "root": ROOT,
+        "token": "lab",
         "profile": "demo",
-        "request_id": "request",
         "fence": 3,
-        "items": ((0, b"intent 0"), (1, b"intent 1")),
+        "parts": parts or (part(request_id, *items),),
     }
-    await journal.begin(**{**job, **changes})
+    refused = await journal.begin(**{**job, **changes})
+    return ["" if conflict is None else conflict.code for conflict in refused]
 
 
 async def finish(journal: AgentJournal, item: int = 0, fence: int = 3, **changes: Any) -> None:
@@ -56,7 +69,7 @@ async def finish(journal: AgentJournal, item: int = 0, fence: int = 3, **changes
 
 async def test_a_new_journal_holds_nothing(journal: AgentJournal) -> None:
     assert await journal.state() == JournalState(checkpoint_note=None, size=0, root=EMPTY_ROOT)
-    assert await journal.max_fence("demo") == 0
+    assert await journal.max_fence("lab") == 0
     assert await journal.outcome("request", 0, 3) is None
     assert await journal.entries(0, 10) == ()
 
@@ -65,7 +78,7 @@ async def test_what_was_begun_is_remembered(journal: AgentJournal) -> None:
     await begin(journal)
 
     assert await journal.state() == JournalState(checkpoint_note="note 10", size=10, root=ROOT)
-    assert await journal.max_fence("demo") == 3
+    assert await journal.max_fence("lab") == 3
     assert await journal.max_fence("other") == 0
     assert await journal.outcome("request", 1, 3) == Outcome(state=OutcomeState.BEGUN)
     assert await journal.outcome("request", 2, 3) is None
@@ -98,19 +111,15 @@ async def test_begun_operations_are_listed_in_their_order(journal: AgentJournal)
 async def test_an_operation_is_begun_once(journal: AgentJournal) -> None:
     await begin(journal)
 
-    with pytest.raises(ConflictError) as caught:
-        await begin(journal, size=11, items=((2, b"new"), (1, b"used")))
+    refused = await begin(journal, size=11, items=((2, b"new"), (1, b"used")))
 
-    assert caught.value.code == "journal.used"
+    assert refused == ["journal.used"]
     assert await journal.outcome("request", 2, 3) is None
-    assert (await journal.state()).size == 10
+    assert (await journal.state()).size == 11, "the checkpoint was seen"
 
 
 async def test_the_same_item_twice_in_one_job_is_refused(journal: AgentJournal) -> None:
-    with pytest.raises(ConflictError) as caught:
-        await begin(journal, items=((0, b"one"), (0, b"two")))
-
-    assert caught.value.code == "journal.used"
+    assert await begin(journal, items=((0, b"one"), (0, b"two"))) == ["journal.used"]
     assert await journal.outcome("request", 0, 3) is None
 
 
@@ -118,12 +127,10 @@ async def test_what_was_signed_is_begun_under_no_other_fence(journal: AgentJourn
     await begin(journal)
     await finish(journal, 0)
 
-    with pytest.raises(ConflictError) as caught:
-        await begin(journal, fence=4, items=((1, b"open"), (0, b"signed")))
+    assert await begin(journal, fence=4, items=((1, b"open"), (0, b"signed"))) == ["journal.signed"]
 
-    assert caught.value.code == "journal.signed"
     assert await journal.outcome("request", 1, 4) is None
-    assert await journal.max_fence("demo") == 3
+    assert await journal.max_fence("lab") == 3
 
 
 async def test_what_failed_or_ended_unknown_may_be_begun_under_another_fence(journal: AgentJournal) -> None:
@@ -140,11 +147,36 @@ async def test_a_stale_fence_is_refused(journal: AgentJournal) -> None:
 
     with pytest.raises(DeniedError) as caught:
         await begin(journal, request_id="other", fence=2)
-    await begin(journal, request_id="other", profile="other", fence=2)
+    with pytest.raises(DeniedError):
+        await begin(journal, request_id="other", profile="another of the token", fence=2)
+    await begin(journal, request_id="other", token="other", fence=2)
     await begin(journal, request_id="third", fence=3)
 
     assert caught.value.code == "journal.stale_fence"
-    assert await journal.max_fence("demo") == 3
+    assert await journal.max_fence("lab") == 3
+
+
+async def test_a_part_that_must_not_be_begun_takes_no_other_part_down(journal: AgentJournal) -> None:
+    await begin(journal, part("used"), part("signed"))
+    await journal.finish("signed", 0, 3, signature=b"signature", branch="", code="", message="")
+
+    parts = (part("first"), part("used"), part("twice", (0, b""), (0, b"")), part("first", (1, b"")), part("last"))
+    refused = await begin(journal, *parts)
+    later = await begin(journal, part("signed"), part("used"), fence=4)
+
+    assert refused == ["", "journal.used", "journal.used", "journal.used", ""]
+    assert later == ["journal.signed", ""]
+    begun = [(entry.request_id, entry.item) for entry in await journal.entries(4, 10)]
+    assert begun == [(name, item) for name in ("first", "last", "used") for item in (0, 1)]
+
+
+async def test_what_was_not_begun_raises_no_fence(journal: AgentJournal) -> None:
+    await begin(journal)
+    await finish(journal, 0)
+
+    assert await begin(journal, fence=9, items=((0, b"signed"),)) == ["journal.signed"]
+
+    assert await journal.max_fence("lab") == 3
 
 
 @pytest.mark.parametrize("changes", [{"size": 9}, {"root": b"x" * 32}, {"size": 0, "root": EMPTY_ROOT}])
@@ -157,7 +189,7 @@ async def test_a_log_that_was_wound_back_is_refused(journal: AgentJournal, chang
         await journal.see_checkpoint("note", changes.get("size", 10), changes.get("root", ROOT))
 
     assert (begun.value.code, seen.value.code) == ("journal.rewound", "journal.rewound")
-    assert await journal.max_fence("demo") == 3
+    assert await journal.max_fence("lab") == 3
     assert (await journal.state()).checkpoint_note == "note 10"
 
 

@@ -26,6 +26,7 @@ from privyseal.agent.recovery import RecoveringToken
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.pki.mechanism import Mechanism
+from privyseal.ports.journal import JournalPart
 from privyseal.storage.connection import Connect
 from privyseal.storage.connection import connect as sqlite_connect
 from privyseal.storage.journal import SqliteJournal
@@ -63,10 +64,10 @@ class Site:
             checkpoint_note=f"note {self.requests}",
             size=self.requests,
             root=bytes(32),
+            token="lab",
             profile="release",
-            request_id=intent.request,
             fence=1,
-            items=((0, encode_entry(intent)),),
+            parts=(JournalPart(request_id=intent.request, items=((0, encode_entry(intent)),)),),
         )
         await self.sign()
         await self.journal.finish(intent.request, 0, 1, signature=b"s", branch="", code="", message="")

@@ -10,7 +10,7 @@ import pytest
 
 from failing_journal import Faults
 from privyseal.errors import ConfigError, LogIntegrityError, PrivysealError, UnavailableError
-from privyseal.ports.journal import Outcome, OutcomeState
+from privyseal.ports.journal import JournalPart, Outcome, OutcomeState
 from privyseal.storage.journal import SqliteJournal
 
 ROOT = b"r" * 32
@@ -20,7 +20,7 @@ BEGIN_STEPS = (
     "SELECT note",
     "INSERT OR REPLACE INTO held_checkpoint",
     "SELECT fence",
-    "INSERT OR REPLACE INTO profile_fence",
+    "INSERT OR REPLACE INTO token_fence",
     "SELECT number",
     "INSERT INTO operation ",
 )
@@ -32,10 +32,10 @@ async def begin(journal: SqliteJournal, number: int) -> None:
         checkpoint_note=f"note {number}",
         size=number,
         root=ROOT,
+        token="lab",
         profile="demo",
-        request_id=f"request {number}",
         fence=number,
-        items=((0, b"intent"),),
+        parts=(JournalPart(request_id=f"request {number}", items=((0, b"intent"),)),),
     )
 
 
@@ -54,7 +54,7 @@ async def stands_at(path: Path, number: int) -> None:
     """Opened again, the journal holds exactly the operations 1 to `number`."""
     journal = await SqliteJournal.open(path, origin="hub.example")
     assert (await journal.state()).size == number
-    assert await journal.max_fence("demo") == number
+    assert await journal.max_fence("lab") == number
     assert [entry.fence for entry in await journal.entries(0, 10)] == list(range(1, number + 1))
     await journal.close()
 
@@ -168,9 +168,9 @@ async def test_a_refusal_leaves_no_transaction_open(tmp_path: Path) -> None:
     journal, faults = await started(tmp_path / "journal.db")
     faults.seen.clear()
 
-    error = await refused(begin, journal, 1)
+    error = await refused(begin, journal, 0)
 
-    assert error.code == "journal.used"
+    assert error.code == "journal.rewound"
     assert faults.seen[-1] == "ROLLBACK"
     await journal.close()
 

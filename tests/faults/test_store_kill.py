@@ -48,6 +48,7 @@ asyncio.run(main(Path(sys.argv[1])))
 JOURNAL_WRITER = """
 import asyncio, os, sys
 from pathlib import Path
+from privyseal.ports.journal import JournalPart
 from privyseal.storage.journal import SqliteJournal
 
 async def main(folder):
@@ -56,8 +57,8 @@ async def main(folder):
     while True:
         number += 1
         await journal.begin(
-            checkpoint_note="note %d" % number, size=number, root=bytes(32), profile="demo",
-            request_id="%d" % number, fence=number, items=((0, b"entry"), (1, b"entry")))
+            checkpoint_note="note %d" % number, size=number, root=bytes(32), token="lab", profile="demo", fence=number,
+            parts=(JournalPart(request_id="%d" % number, items=((0, b"entry"), (1, b"entry"))),))
         os.write(1, b"%d begun\\n" % number)
         await journal.finish(
             "%d" % number, 0, number, signature=b"signature", branch="", code="", message="")
@@ -113,7 +114,7 @@ async def test_a_killed_agent_knows_what_it_began(tmp_path: Path, lines: int) ->
 
     journal = await SqliteJournal.open(tmp_path / "journal.db", origin="hub.example")
 
-    assert last <= await journal.max_fence("demo") <= last + 1
+    assert last <= await journal.max_fence("lab") <= last + 1
     assert last <= (await journal.state()).size <= last + 1
     for number, kind in ((int(number), kind) for number, kind in acknowledged):
         outcomes = [await journal.outcome(str(number), item, number) for item in (0, 1)]

@@ -15,6 +15,7 @@ from privyseal.agent.custody import Custodian, accept_counter, strangers, system
 from privyseal.agent.custody_spans import Moment
 from privyseal.agent.outbox import Outbox
 from privyseal.errors import ConflictError
+from privyseal.ports.journal import JournalPart
 from privyseal.ports.token import KeyCounter, PinState, ReaderUse, TokenInfo, TokenKey
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Custody, Entry, Freeze, Reconcile, encode_entry, parse_entry
@@ -79,10 +80,10 @@ class Site:
             checkpoint_note=f"note {self.requests}",
             size=self.requests,
             root=bytes(32),
+            token="lab",
             profile="release",
-            request_id=intent.request,
             fence=1,
-            items=((0, encode_entry(intent)),),
+            parts=(JournalPart(request_id=intent.request, items=((0, encode_entry(intent)),)),),
         )
         return self.requests
 

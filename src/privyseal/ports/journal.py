@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from privyseal.errors import ConflictError
+
 __all__ = [
     "AgentJournal",
     "JournalEntry",
     "JournalEvent",
+    "JournalPart",
     "JournalState",
     "JournalUse",
     "Outcome",
@@ -58,6 +61,19 @@ class JournalEntry:
     fence: int
     entry: bytes
     checkpoint_note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalPart:
+    """What a job wants of one request.
+
+    Attributes:
+        request_id: The request's name, as its entries have it.
+        items: (item, INTENT entry verbatim).
+    """
+
+    request_id: str
+    items: tuple[tuple[int, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +137,8 @@ class AgentJournal(Protocol):
         """The newest checkpoint that was accepted."""
         ...
 
-    async def max_fence(self, profile: str) -> int:
-        """The highest fence under which a job of the profile was begun; 0 if none was."""
+    async def max_fence(self, token: str) -> int:
+        """The highest fence under which something was begun with a token (its name in agent.toml); 0 if nothing was."""
         ...
 
     async def begin(
@@ -131,27 +147,32 @@ class AgentJournal(Protocol):
         checkpoint_note: str,
         size: int,
         root: bytes,
+        token: str,
         profile: str,
-        request_id: str,
         fence: int,
-        items: tuple[tuple[int, bytes], ...],
-    ) -> None:
-        """Write down that the items of one job are about to be signed; durable when this returns.
+        parts: tuple[JournalPart, ...],
+    ) -> tuple[ConflictError | None, ...]:
+        """Write down that the items of one job are about to be signed; durable when this returns, with one fsync.
+
+        A part of which an item must not be begun is left out whole, and takes no other part with it.
 
         Args:
             checkpoint_note: The signed checkpoint under which the entries were proven; the caller has checked
                 that it extends `state()`.
             size: Its tree size.
             root: Its root.
+            token: Name of the token in agent.toml; fences are its own, whatever the key profile.
             profile: Key profile.
-            request_id: The request's name, as its entries have it.
-            fence: Fence of the lease under which the hub sent the job.
-            items: (item, INTENT entry verbatim).
+            fence: Fence of the token's lease under which the hub sent the job.
+            parts: One for each request.
+
+        Returns:
+            For each part None, or why it was not begun: `journal.used` if one of (request, item, fence) was begun
+            before; `journal.signed` if one of (request, item) ended with a signature under another fence: there is one
+            for each. The checkpoint is held all the same.
 
         Raises:
-            ConflictError: `journal.used` if one of (request, item, fence) was begun before; `journal.signed` if
-                one of (request, item) ended with a signature under another fence: there is one for each.
-            DeniedError: `journal.stale_fence` if the profile has seen a higher fence.
+            DeniedError: `journal.stale_fence` if the token has seen a higher fence.
             LogIntegrityError: `journal.rewound` if the checkpoint is older than the one held, or another one
                 of the same size.
             MalformedInputError: `journal.range` for a number or an entry that cannot be stored.

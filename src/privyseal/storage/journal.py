@@ -9,8 +9,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from privyseal.errors import LogIntegrityError, MalformedInputError, UnavailableError
-from privyseal.ports.journal import JournalEntry, JournalEvent, JournalState, JournalUse, Outcome
+from privyseal.errors import ConflictError, LogIntegrityError, MalformedInputError, UnavailableError
+from privyseal.ports.journal import JournalEntry, JournalEvent, JournalPart, JournalState, JournalUse, Outcome
 from privyseal.storage.connection import Connect, configure, connect, prepare
 from privyseal.storage.journal_notes import JournalNotes
 from privyseal.storage.journal_tables import JOURNAL_SCHEMA, Checkpointed, JournalTables
@@ -66,9 +66,9 @@ class SqliteJournal:
         """The newest checkpoint that was accepted."""
         return await self._run(self._tables.state)
 
-    async def max_fence(self, profile: str) -> int:
-        """The highest fence under which a job of the profile was begun; 0 if none was."""
-        return await self._run(lambda: self._tables.max_fence(profile))
+    async def max_fence(self, token: str) -> int:
+        """The highest fence under which something was begun with a token; 0 if nothing was."""
+        return await self._run(lambda: self._tables.max_fence(token))
 
     async def begin(
         self,
@@ -76,33 +76,38 @@ class SqliteJournal:
         checkpoint_note: str,
         size: int,
         root: bytes,
+        token: str,
         profile: str,
-        request_id: str,
         fence: int,
-        items: tuple[tuple[int, bytes], ...],
-    ) -> None:
+        parts: tuple[JournalPart, ...],
+    ) -> tuple[ConflictError | None, ...]:
         """Write down that the items of one job are about to be signed; durable when this returns.
 
+        Returns:
+            For each part None, or why it was not begun: `journal.used`, `journal.signed`.
+
         Raises:
-            ConflictError: `journal.used`, `journal.signed`.
             DeniedError: `journal.stale_fence`.
             LogIntegrityError: `journal.rewound`, `journal.commit_unknown`.
             MalformedInputError: `journal.range`.
             UnavailableError: `journal.unavailable`, `journal.closed`.
         """
+        items = [one for part in parts for one in part.items]
         _check_range(size, fence, *(item for item, _ in items))
         _check_root(root)
         if any(len(entry) > MAX_ENTRY_BYTES for _, entry in items):
             raise MalformedInputError("journal.range", f"an entry is longer than {MAX_ENTRY_BYTES} bytes")
         checkpoint = Checkpointed(note=checkpoint_note, size=size, root=root)
 
-        def write() -> None:
+        def write() -> tuple[ConflictError | None, ...]:
             self._tables.hold(checkpoint)
-            self._tables.raise_fence(profile, fence)
-            for item, entry in items:
-                self._tables.begin(checkpoint, profile, (request_id, item, fence), entry)
+            is_new = self._tables.is_new_fence(token, fence)
+            refused = tuple(self._tables.begin(checkpoint, profile, fence, part) for part in parts)
+            if is_new and None in refused:
+                self._tables.raise_fence(token, fence)
+            return refused
 
-        await self._run(lambda: self._commit(write, durable=True))
+        return await self._run(lambda: self._commit(write, durable=True))
 
     async def finish(
         self,
@@ -245,7 +250,7 @@ class SqliteJournal:
                 hint="check free space and the medium, then try again",
             ) from error
 
-    def _commit(self, write: Callable[[], None], *, durable: bool) -> None:
+    def _commit(self, write: Callable[[], T], *, durable: bool) -> T:
         """Run `write` in a transaction, with an fsync behind it or without one.
 
         In WAL mode synchronous=NORMAL leaves out the fsync of the commit; the next commit under FULL syncs
@@ -255,7 +260,7 @@ class SqliteJournal:
         self._connection.execute("BEGIN IMMEDIATE")
         with ExitStack() as undo:
             undo.callback(self._roll_back)
-            write()
+            written = write()
             undo.pop_all()
         try:
             self._connection.execute("COMMIT")
@@ -263,6 +268,7 @@ class SqliteJournal:
             self._doubt = error
             self._roll_back()
             raise
+        return written
 
     def _reset(self) -> None:
         """End the transaction that a failed rollback left open."""

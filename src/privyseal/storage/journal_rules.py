@@ -43,8 +43,8 @@ def check_held(held: JournalState, size: int, root: bytes) -> bool:
     return held.checkpoint_note is None or size > held.size
 
 
-def check_fence(profile: str, fence: int, highest: int) -> bool:
-    """Whether a fence is the profile's new highest.
+def check_fence(token: str, fence: int, highest: int) -> bool:
+    """Whether a fence is the token's new highest.
 
     Raises:
         DeniedError: `journal.stale_fence` if a higher one was seen.
@@ -52,7 +52,7 @@ def check_fence(profile: str, fence: int, highest: int) -> bool:
     if fence < highest:
         raise DeniedError(
             "journal.stale_fence",
-            f"fence {fence} of key profile {profile} is stale: this agent has seen {highest}",
+            f"fence {fence} of token {token} is stale: this agent has seen {highest}",
         )
     return fence > highest
 

@@ -5,7 +5,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
-from privyseal.ports.journal import JournalEntry, JournalState, JournalUse, Outcome, OutcomeState
+from privyseal.errors import ConflictError
+from privyseal.ports.journal import JournalEntry, JournalPart, JournalState, JournalUse, Outcome, OutcomeState
 from privyseal.storage.connection import Schema
 from privyseal.storage.journal_notes import NOTES_STATEMENTS
 from privyseal.storage.journal_rules import (
@@ -25,7 +26,7 @@ __all__ = ["JOURNAL_SCHEMA", "Checkpointed", "JournalTables"]
 JOURNAL_SCHEMA: Final = Schema(
     name="agent journal",
     application_id=0x5053794A,
-    version=2,
+    version=3,
     statements=(
         """
         CREATE TABLE held_checkpoint (
@@ -36,11 +37,11 @@ JOURNAL_SCHEMA: Final = Schema(
         ) STRICT
         """,
         """
-        CREATE TABLE profile_fence (
+        CREATE TABLE token_fence (
             origin TEXT NOT NULL,
-            profile TEXT NOT NULL,
+            token TEXT NOT NULL,
             fence INTEGER NOT NULL,
-            PRIMARY KEY (origin, profile)
+            PRIMARY KEY (origin, token)
         ) STRICT, WITHOUT ROWID
         """,
         # Each keeps the checkpoint that it was signed under: the log's own signature is what proves a fork.
@@ -71,8 +72,8 @@ JOURNAL_SCHEMA: Final = Schema(
 
 _STATE: Final = "SELECT note, size, root FROM held_checkpoint WHERE origin = ?"
 _HOLD: Final = "INSERT OR REPLACE INTO held_checkpoint (origin, note, size, root) VALUES (?, ?, ?, ?)"
-_FENCE: Final = "SELECT fence FROM profile_fence WHERE origin = ? AND profile = ?"
-_RAISE_FENCE: Final = "INSERT OR REPLACE INTO profile_fence (origin, profile, fence) VALUES (?, ?, ?)"
+_FENCE: Final = "SELECT fence FROM token_fence WHERE origin = ? AND token = ?"
+_RAISE_FENCE: Final = "INSERT OR REPLACE INTO token_fence (origin, token, fence) VALUES (?, ?, ?)"
 _FIND: Final = "SELECT number FROM operation WHERE request_id = ? AND item = ? AND fence = ?"
 _SIGNED: Final = (
     "SELECT fence FROM operation JOIN operation_end USING (number)"
@@ -122,9 +123,9 @@ class JournalTables:
         note, size, root = row
         return JournalState(checkpoint_note=note, size=size, root=root)
 
-    def max_fence(self, profile: str) -> int:
-        """The highest fence of a profile, or 0."""
-        row = self._connection.execute(_FENCE, (self.origin, profile)).fetchone()
+    def max_fence(self, token: str) -> int:
+        """The highest fence of a token, or 0."""
+        row = self._connection.execute(_FENCE, (self.origin, token)).fetchone()
         return 0 if row is None else int(row[0])
 
     def hold(self, checkpoint: Checkpointed) -> None:
@@ -136,25 +137,36 @@ class JournalTables:
         if check_held(self.state(), checkpoint.size, checkpoint.root):
             self._connection.execute(_HOLD, (self.origin, checkpoint.note, checkpoint.size, checkpoint.root))
 
-    def raise_fence(self, profile: str, fence: int) -> None:
-        """Remember the fence as the profile's highest.
+    def is_new_fence(self, token: str, fence: int) -> bool:
+        """Whether a fence is the token's new highest.
 
         Raises:
             DeniedError: `journal.stale_fence`.
         """
-        if check_fence(profile, fence, self.max_fence(profile)):
-            self._connection.execute(_RAISE_FENCE, (self.origin, profile, fence))
+        return check_fence(token, fence, self.max_fence(token))
 
-    def begin(self, checkpoint: Checkpointed, profile: str, key: Key, entry: bytes) -> None:
-        """Mark a (request, item, fence) as used.
+    def raise_fence(self, token: str, fence: int) -> None:
+        """Remember the fence as the token's highest."""
+        self._connection.execute(_RAISE_FENCE, (self.origin, token, fence))
 
-        Raises:
-            ConflictError: `journal.used`, `journal.signed`.
-        """
-        same = self._connection.execute(_FIND, key).fetchone() is not None
+    def begin(self, checkpoint: Checkpointed, profile: str, fence: int, part: JournalPart) -> ConflictError | None:
+        """Mark each (request, item, fence) of a part as used, or none of them: then the answer is why."""
+        keys: set[Key] = set()
+        for item, _ in part.items:
+            key = (part.request_id, item, fence)
+            try:
+                check_begin(key, self._begun(key, same=key in keys))
+            except ConflictError as conflict:
+                return conflict
+            keys.add(key)
+        for item, entry in part.items:
+            self._connection.execute(_BEGIN, (part.request_id, item, fence, profile, entry, checkpoint.note))
+        return None
+
+    def _begun(self, key: Key, *, same: bool) -> Begun:
+        same = same or self._connection.execute(_FIND, key).fetchone() is not None
         signed = self._connection.execute(_SIGNED, key[:2]).fetchone()
-        check_begin(key, Begun(same=same, signed_fence=None if signed is None else signed[0]))
-        self._connection.execute(_BEGIN, (*key, profile, entry, checkpoint.note))
+        return Begun(same=same, signed_fence=None if signed is None else signed[0])
 
     def finish(self, key: Key, end: End) -> None:
         """Write down how an operation ended.
