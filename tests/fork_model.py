@@ -16,7 +16,7 @@ from privyseal.errors import PrivysealError
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
 from privyseal.tlog.note import NoteSigner
 from privyseal.tlog.tree import EMPTY_ROOT
-from privyseal.wire.jobs import Job, Membership
+from privyseal.wire.jobs import Job
 
 __all__ = ["Found", "explore"]
 
@@ -54,13 +54,13 @@ def _job(log: Log, old_size: int, proven: Log) -> Job:
     signer = NoteSigner(name=HUB, key=_trust().log_key)
     return Job(
         profile="release",
+        token="lab",
         fence=1,
-        envelope=b"",
-        membership=Membership(entry=b"", index=0, inclusion=(), request_key=b""),
+        lease_ms=60_000,
         checkpoint=sign_checkpoint(Checkpoint(origin=HUB, size=memory.size, root=memory.root()), signer),
         old_size=old_size,
         consistency=_memory(proven).consistency(old_size) if old_size <= len(proven) else (),
-        items=(),
+        parts=(),
     )
 
 

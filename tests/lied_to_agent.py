@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real executor with a real journal and a real software token, and what tests ask of it."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,23 +10,26 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lying_hub import NOW_MS, PROFILE, Ask, Key, LyingHub, Trust
+from lying_hub import NOW_MS, PROFILE, TOKEN, Ask, Key, LyingHub, Trust
 from privyseal.agent.check import KeyProfile
-from privyseal.agent.executor import Executor, ServedKey
+from privyseal.agent.executor import Executor
+from privyseal.agent.served import ServedKey
 from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named
 from privyseal.pki.mechanism import Mechanism, verify_digest
 from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
+from privyseal.storage.connection import Connect, connect
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
-from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, JobPart
 from privyseal.wire.link import AgentMessage
 
 __all__ = [
     "AGENT_KEY",
     "KEY_ID",
+    "OTHER_PROFILE",
     "Bench",
     "CountingToken",
     "Served",
@@ -34,6 +38,8 @@ __all__ = [
     "open_bench",
 ]
 
+#: A second key profile of the same token.
+OTHER_PROFILE = "nightly"
 #: Raw request key of the agent; only its hash is ever used.
 AGENT_KEY = hashlib.sha256(b"the agent's request key").digest()
 KEY_ID = b"\x01"
@@ -121,8 +127,9 @@ class Bench:
         """The agent signs every item, and each signature verifies."""
         said = await self.take(job)
         done = [message for message in said if isinstance(message, ItemDone)]
-        assert len(done) == len(said) == len(job.items), said
-        for message, item in zip(done, job.items, strict=True):
+        items = items_of(job)
+        assert len(done) == len(said) == len(items), said
+        for message, item in zip(done, items, strict=True):
             intent = parse_entry(item.entry)
             assert isinstance(intent, Intent)
             digest = bytes.fromhex(intent.digest)
@@ -134,8 +141,7 @@ class Bench:
         """The agent refuses every item with this code, uses no token and journals at most a checkpoint that it saw."""
         before = (len(self.token.signed), await self.journal.entries(0, 1000))
         said = await self.take(job)
-        assert len(said) == len(job.items)
-        for message, item in zip(said, job.items, strict=True):
+        for message, item in zip(said, items_of(job), strict=True):
             assert isinstance(message, ItemRefused), message
             assert (message.code, message.unknown) == (code, False), message
             assert words in message.message
@@ -149,14 +155,25 @@ class Bench:
         await self.signs(self.hub.job(ask, fence=fence))
 
 
+def items_of(job: Job) -> tuple[JobItem, ...]:
+    """The items of all its parts."""
+    return tuple(item for part in job.parts for item in part.items)
+
+
+def with_part(job: Job, **changes: Any) -> Job:
+    """The job with its first part changed."""
+    return replace(job, parts=(replace(job.parts[0], **changes), *job.parts[1:]))
+
+
 def with_item(job: Job, **changes: Any) -> Job:
-    """The job with its first item changed."""
-    return replace(job, items=(replace(job.items[0], **changes), *job.items[1:]))
+    """The job with the first item of its first part changed."""
+    first: JobPart = job.parts[0]
+    return with_part(job, items=(replace(first.items[0], **changes), *first.items[1:]))
 
 
 def with_member(job: Job, **changes: Any) -> Job:
-    """The job with the client's membership changed."""
-    return replace(job, membership=replace(job.membership, **changes))
+    """The job with the client's membership changed in its first part."""
+    return with_part(job, membership=replace(job.parts[0].membership, **changes))
 
 
 def resent(job: Job, bench: Bench) -> Job:
@@ -174,12 +191,13 @@ async def open_bench(
     formats: tuple[Format, ...] = FORMATS,
     hub: LyingHub | None = None,
     own_witness: bytes | None = None,
+    connect: Connect = connect,
 ) -> Bench:
     """An agent over the journal in `directory`: opened a second time it is the same agent after a restart.
 
     With a public key of its own as a witness it wants witnesses before use.
     """
-    journal = await SqliteJournal.open(directory / "journal.db", origin=trust.bundle.origin)
+    journal = await SqliteJournal.open(directory / "journal.db", origin=trust.bundle.origin, connect=connect)
     now_ms = [NOW_MS]
     executor = Executor(
         bundle=trust.bundle,
@@ -191,6 +209,7 @@ async def open_bench(
     )
     profile = KeyProfile(
         name=PROFILE,
+        token=TOKEN,
         spki=served.spki,
         level=level,
         opaque=opaque,
@@ -199,7 +218,8 @@ async def open_bench(
         witness="off" if own_witness is None else "before-use",
     )
     token = CountingToken(served.token)
-    executor.serve((ServedKey(profile=profile, token=token, key_id=KEY_ID),))
+    key = ServedKey(profile=profile, token=token, key_id=KEY_ID)
+    executor.serve((key, dataclasses.replace(key, profile=dataclasses.replace(profile, name=OTHER_PROFILE))))
     held = await executor.load()
     hub = hub or LyingHub(trust, served.key, formats=formats)
     hub.held_size = held.size

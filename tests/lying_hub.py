@@ -44,15 +44,17 @@ from privyseal.tlog.note import NoteSigner
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, inclusion_proof, inclusion_tiles
 from privyseal.tlog.tile import Tile
 from privyseal.tlog.tree import Frontier, leaf_hash
-from privyseal.wire.jobs import Job, JobItem, Membership
+from privyseal.wire.jobs import Job, JobItem, JobPart, Membership
 from privyseal.wire.statement import ClaimedFile, RequestItem, RequestStatement, seal_request, statement_id
 
 __all__ = [
     "HOUR_MS",
     "HUB",
+    "LEASE_MS",
     "NOW",
     "NOW_MS",
     "PROFILE",
+    "TOKEN",
     "Ask",
     "Key",
     "LyingHub",
@@ -67,6 +69,8 @@ __all__ = [
 
 HUB = "hub.example/log"
 PROFILE = "release"
+TOKEN = "lab"
+LEASE_MS = 60_000
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
 HOUR_MS = 3_600_000
@@ -270,7 +274,7 @@ class LyingHub:
             ts=self.now_ms,
             request=ask.request_id,
             item=item,
-            profile=PROFILE,
+            profile=statement.profile,
             key=sha256(self.key.spki),
             format=statement.format,
             binding=format_named(statement.format, self.formats).binding.value,
@@ -286,15 +290,31 @@ class LyingHub:
         )
 
     def job(
-        self, ask: Ask, *, fence: int = 1, grant: bytes = b"", change: Callable[[Intent], Entry | bytes] | None = None
+        self,
+        *asks: Ask,
+        fence: int = 1,
+        grant: bytes = b"",
+        change: Callable[[Intent], Entry | bytes] | None = None,
+        **changes: Any,
     ) -> Job:
         """Write the INTENT entries, changed where a test wants it, and make the job that shows them."""
-        items = range(len(ask.statement.items))
-        entries = [self.intent(ask, item, fence) for item in items]
-        indexes = [self.log.append(entry if change is None else change(entry)) for entry in entries]
+        entries = [[self.intent(ask, item, fence) for item in range(len(ask.statement.items))] for ask in asks]
+        indexes = [[self.log.append(entry if change is None else change(entry)) for entry in part] for part in entries]
         job = Job(
-            profile=PROFILE,
+            profile=asks[0].statement.profile if asks else PROFILE,
+            token=TOKEN,
             fence=fence,
+            lease_ms=LEASE_MS,
+            checkpoint=self.checkpoint(),
+            old_size=self.held_size,
+            consistency=self.log.consistency(self.held_size),
+            parts=tuple(self._part(ask, places, grant) for ask, places in zip(asks, indexes, strict=True)),
+        )
+        self.held_size = self.log.size
+        return replace(job, **changes)
+
+    def _part(self, ask: Ask, indexes: list[int], grant: bytes) -> JobPart:
+        return JobPart(
             envelope=ask.envelope,
             membership=Membership(
                 entry=ask.member.entry,
@@ -303,13 +323,8 @@ class LyingHub:
                 request_key=raw_key(ask.member.key),
                 grant=grant,
             ),
-            checkpoint=self.checkpoint(),
-            old_size=self.held_size,
-            consistency=self.log.consistency(self.held_size),
-            items=tuple(self._job_item(ask, item, index) for item, index in zip(items, indexes, strict=True)),
+            items=tuple(self._job_item(ask, item, index) for item, index in enumerate(indexes)),
         )
-        self.held_size = self.log.size
-        return job
 
     def _job_item(self, ask: Ask, item: int, index: int) -> JobItem:
         preimage = ask.preimages[item]
@@ -324,7 +339,7 @@ class LyingHub:
 
     def intent_of(self, job: Job) -> Intent:
         """The INTENT of a job's first item."""
-        entry = parse_entry(job.items[0].entry)
+        entry = parse_entry(job.parts[0].items[0].entry)
         assert isinstance(entry, Intent)
         return entry
 

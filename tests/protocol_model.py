@@ -255,7 +255,7 @@ class _Model:
         return replace(state, to_hub=(*state.to_hub, answer)) if state.linked else state
 
     def _take_job(self, state: State, request: str, fence: int) -> State:
-        running = {(name, 0, at) for name, at, _ in state.running}
+        running = {(name, 0): at for name, at, _ in state.running}
         here = [(at, end) for name, at, end in state.begun if name == request]
         same = any(at == fence for at, _ in here)
         signed = next((at for at, end in here if end > 0), None)

@@ -117,7 +117,7 @@ async def test_a_second_hello(site: Site, link: aiohttp.ClientWebSocketResponse)
 async def test_a_profile_of_another_agent_is_not_taken_over(site: Site, link: aiohttp.ClientWebSocketResponse) -> None:
     """Whoever controls one agent must not be able to draw the jobs of another one's key."""
     stolen = ProfileAnnouncement(
-        name="release", chain=(), level="traced", opaque=(), token_label="", token_serial="", hardware=True
+        name="release", token="lab", chain=(), level="traced", opaque=(), token_label="", token_serial="", hardware=True
     )
     await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
@@ -130,6 +130,7 @@ async def test_a_profile_of_another_agent_is_not_taken_over(site: Site, link: ai
 async def test_a_profile_whose_chain_is_no_certificate(site: Site, link: aiohttp.ClientWebSocketResponse) -> None:
     broken = ProfileAnnouncement(
         name="broken",
+        token="lab",
         chain=(b"no certificate",),
         level="traced",
         opaque=(),

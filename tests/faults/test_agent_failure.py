@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lying_hub import PROFILE
+from lying_hub import PROFILE, TOKEN
 from lying_link import LinkSite, Peer, open_link_site
 from privyseal.agent.check import KeyProfile
-from privyseal.agent.executor import ServedKey
+from privyseal.agent.served import ServedKey
 from privyseal.errors import UnavailableError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.clock import system_clock
@@ -82,7 +82,9 @@ async def site(tmp_path: Path) -> AsyncIterator[LinkSite]:
 
 
 async def test_a_job_that_ends_unforeseen_ends_the_agent(site: LinkSite) -> None:
-    profile = KeyProfile(name=PROFILE, spki=site.spki, level="traced", opaque=(), not_before_ms=0, not_after_ms=2**52)
+    profile = KeyProfile(
+        name=PROFILE, token=TOKEN, spki=site.spki, level="traced", opaque=(), not_before_ms=0, not_after_ms=2**52
+    )
     site.agent.executor.serve((ServedKey(profile=profile, token=BrokenToken(), key_id=b"\x01"),))
     await job_is_sent(site)
 

@@ -25,7 +25,7 @@ async def test_an_honest_job_is_signed_and_written_down(bench: Bench, ask: Ask) 
     await bench.signs(job)
 
     (entry,) = await bench.journal.entries(0, 10)
-    assert (entry.entry, entry.checkpoint_note) == (job.items[0].entry, job.checkpoint)
+    assert (entry.entry, entry.checkpoint_note) == (job.parts[0].items[0].entry, job.checkpoint)
     assert (entry.request_id, entry.item, entry.fence) == (ask.request_id, 0, 1)
     assert (await bench.journal.state()).size == bench.hub.log.size
 

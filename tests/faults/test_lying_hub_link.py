@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from lied_to_agent import with_member
+from lied_to_agent import with_member, with_part
 from lying_hub import Ask, raw_key, sha256
 from lying_link import LinkSite, Peer, open_link_site
 from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
@@ -129,8 +129,8 @@ async def test_a_request_key_that_is_no_key_does_not_end_the_agent(site: LinkSit
         await site.greet(peer)
         job = site.hub.job(ask)
         stump = raw_key(ask.member.key)[:31]
-        envelope = job.envelope.replace(sha256(raw_key(ask.member.key)).encode(), sha256(stump).encode())
-        await peer.send(with_member(replace(job, envelope=envelope), request_key=stump))
+        envelope = job.parts[0].envelope.replace(sha256(raw_key(ask.member.key)).encode(), sha256(stump).encode())
+        await peer.send(with_member(with_part(job, envelope=envelope), request_key=stump))
         said = await peer.answer()
         assert isinstance(said, ItemRefused)
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from lied_to_agent import Bench, resent, with_item, with_member
+from lied_to_agent import Bench, resent, with_item, with_member, with_part
 from lying_hub import HOUR_MS, HUB, NOW_MS, Ask, Trust, pe_preimage, raw_key, sha256
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Intent, parse_entry
@@ -32,16 +32,16 @@ async def test_a_preimage_of_another_program_is_refused(bench: Bench, ask: Ask) 
 async def test_preimages_of_two_items_cannot_change_places(bench: Bench) -> None:
     first, second = pe_preimage(1), pe_preimage(2)
     job = bench.hub.job(bench.hub.ask(bench.hub.enrol(), first, second))
-    one, two = job.items
+    one, two = job.parts[0].items
     swapped = (
         replace(one, signed=second.signed, detail=second.detail),
         replace(two, signed=first.signed, detail=first.detail),
     )
 
-    await bench.refuses(replace(job, items=swapped), "job.artifact")
+    await bench.refuses(with_part(job, items=swapped), "job.artifact")
     job = resent(job, bench)
-    await bench.refuses(replace(job, items=(replace(one, item=1), replace(two, item=0))), "job.artifact")
-    await bench.refuses(replace(job, items=(one, replace(one, item=1))), "job.artifact")
+    await bench.refuses(with_part(job, items=(replace(one, item=1), replace(two, item=0))), "job.artifact")
+    await bench.refuses(with_part(job, items=(one, replace(one, item=1))), "job.artifact")
     await bench.signs(job)
 
 
@@ -60,7 +60,7 @@ async def test_preimages_of_two_items_cannot_change_places(bench: Bench) -> None
 async def test_a_statement_that_is_not_for_this_is_refused(bench: Bench, changes: dict[str, Any], code: str) -> None:
     honest = bench.hub.ask(bench.hub.enrol())
     statement = replace(honest.statement, **changes)
-    job = replace(bench.hub.job(honest), envelope=seal_request(statement, honest.member.key))
+    job = with_part(bench.hub.job(honest), envelope=seal_request(statement, honest.member.key))
 
     await bench.refuses(job, code)
 
@@ -88,20 +88,20 @@ async def test_no_job_is_signed_outside_the_certificates_dates(bench: Bench, ask
 
 async def test_a_statement_that_the_client_did_not_sign_is_refused(bench: Bench, ask: Ask) -> None:
     job = bench.hub.job(ask)
-    forged = replace(job, envelope=seal_request(ask.statement, Ed25519PrivateKey.generate()))
+    forged = with_part(job, envelope=seal_request(ask.statement, Ed25519PrivateKey.generate()))
 
     await bench.refuses(forged, "envelope.signature")
     for envelope in (b"{}", b"", b"[" * 100_000, b"\xff"):
-        await bench.refuses(replace(resent(job, bench), envelope=envelope), "envelope.malformed")
+        await bench.refuses(with_part(resent(job, bench), envelope=envelope), "envelope.malformed")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])
 async def test_a_request_key_that_is_no_key_is_refused(bench: Bench, ask: Ask, length: int) -> None:
     job = bench.hub.job(ask)
     stump = (raw_key(ask.member.key) + b"\0")[:length]
-    envelope = job.envelope.replace(sha256(raw_key(ask.member.key)).encode(), sha256(stump).encode())
+    envelope = job.parts[0].envelope.replace(sha256(raw_key(ask.member.key)).encode(), sha256(stump).encode())
 
-    await bench.refuses(with_member(replace(job, envelope=envelope), request_key=stump), "envelope.signature")
+    await bench.refuses(with_member(with_part(job, envelope=envelope), request_key=stump), "envelope.signature")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ async def test_an_enrolment_that_stands_in_no_log_is_refused(bench: Bench, ask: 
     job = with_member(bench.hub.job(ask), entry=stranger.entry, request_key=raw_key(stranger.key))
 
     statement = seal_request(ask.statement, stranger.key)
-    await bench.refuses(replace(job, envelope=statement), "proof.inclusion")
+    await bench.refuses(with_part(job, envelope=statement), "proof.inclusion")
 
 
 @pytest.mark.parametrize("profiles", [("*",), ("demo", "release")], ids=["all", "listed"])
@@ -154,11 +154,11 @@ async def test_an_item_that_the_statement_does_not_have_is_refused(bench: Bench,
 async def test_an_item_cannot_stand_in_a_job_twice(bench: Bench, ask: Ask) -> None:
     job = bench.hub.job(ask)
 
-    await bench.refuses(replace(job, items=job.items * 2), "job.items")
+    await bench.refuses(with_part(job, items=job.parts[0].items * 2), "job.items")
 
 
 async def test_a_job_without_items_changes_nothing(bench: Bench, ask: Ask) -> None:
-    await bench.refuses(replace(bench.hub.job(ask), items=()), "job.items")
+    await bench.refuses(with_part(bench.hub.job(ask), items=()), "job.items")
 
 
 @pytest.mark.parametrize("field", ["signed", "detail"])

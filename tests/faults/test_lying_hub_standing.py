@@ -11,9 +11,9 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from lied_to_agent import Bench, Served, make_format, open_bench, resent
+from lied_to_agent import Bench, Served, make_format, open_bench, resent, with_part
 from lying_hub import HOUR_MS, NOW_MS, Ask, Trust, make_trust, pe_preimage, sha256
-from privyseal.agent.executor import ServedKey
+from privyseal.agent.served import ServedKey
 from privyseal.errors import MalformedInputError
 from privyseal.formats.model import Artifact, Binding, Preimage
 from privyseal.formats.opaque.digest import digest_preimage
@@ -110,10 +110,10 @@ async def test_a_checkpoint_seen_with_a_refused_job_outlives_a_restart(
 async def test_a_job_in_which_one_item_was_used_before_is_refused_whole(bench: Bench) -> None:
     ask = bench.hub.ask(bench.hub.enrol(), pe_preimage(1), pe_preimage(2))
     job = bench.hub.job(ask)
-    await bench.signs(replace(job, items=job.items[:1]))
+    await bench.signs(with_part(job, items=job.parts[0].items[:1]))
 
     await bench.refuses(resent(job, bench), "journal.used")
-    await bench.signs(replace(resent(job, bench), items=job.items[1:]))
+    await bench.signs(with_part(resent(job, bench), items=job.parts[0].items[1:]))
 
 
 async def test_a_checkpoint_seen_with_a_refused_job_stays_held(bench: Bench, ask: Ask) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lied_to_agent import Bench, Served, open_bench, with_member
+from lied_to_agent import Bench, Served, open_bench, with_item, with_member
 from lying_hub import HUB, LyingHub, Trust
 from privyseal.identity.bundle import seal_bundle
 from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -78,12 +78,13 @@ async def test_also_under_a_checkpoint_that_is_older_than_the_job_s(bench: Bench
     job = hub.job(ask)
     size = hub.log.size
     hub.enrol()  # the log goes on while the witnesses are asked
-    (item,) = job.items
+    (item,) = job.parts[0].items
     later = msgspec.structs.replace(
-        with_member(job, inclusion=hub.log.inclusion(ask.member.index)),
+        with_item(
+            with_member(job, inclusion=hub.log.inclusion(ask.member.index)), inclusion=hub.log.inclusion(item.index)
+        ),
         checkpoint=hub.checkpoint(),
         consistency=hub.log.consistency(job.old_size),
-        items=(msgspec.structs.replace(item, inclusion=hub.log.inclusion(item.index)),),
     )
 
     await bench.signs(shown(hub, later, cosigned(hub, size, ONE, TWO), size))

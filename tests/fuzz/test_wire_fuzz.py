@@ -81,9 +81,9 @@ MEMBER = JOB_HUB.enrol()
 JOB = JOB_HUB.job(JOB_HUB.ask(MEMBER, pe_preimage(1)))
 SAMPLES = {
     "job": encode(JOB),
-    "request": JOB.envelope,
-    "intent": JOB.items[0].entry,
-    "enrolment": JOB.membership.entry,
+    "request": JOB.parts[0].envelope,
+    "intent": JOB.parts[0].items[0].entry,
+    "enrolment": JOB.parts[0].membership.entry,
     "bundle": TRUST.bundle.envelope,
     "grant": TRUST.grant(MEMBER),
 }

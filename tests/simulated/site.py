@@ -137,6 +137,7 @@ def first_day() -> FirstDay:
         profiles=tuple(
             KeyProfile(
                 name=name,
+                token="lab",
                 spki=spki,
                 level="traced",
                 opaque=(),
@@ -148,6 +149,7 @@ def first_day() -> FirstDay:
         announcements=tuple(
             ProfileAnnouncement(
                 name=name,
+                token="lab",
                 chain=chain,
                 level="traced",
                 opaque=(),

@@ -15,9 +15,10 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lying_hub import HUB, NOW_MS
-from privyseal.agent.executor import Executor, ServedKey
+from privyseal.agent.executor import Executor
 from privyseal.agent.link import HubLink, LinkSocket
 from privyseal.agent.outbox import Outbox
+from privyseal.agent.served import ServedKey
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubConfig

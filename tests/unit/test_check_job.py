@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lying_hub import HOUR_MS, NOW_MS, PROFILE, Key, LyingHub, make_trust, pe_preimage
-from privyseal.agent.check import CheckedItem, Held, KeyProfile, check_checkpoint, check_job
+from lied_to_agent import with_item, with_member, with_part
+from lying_hub import HOUR_MS, NOW_MS, PROFILE, TOKEN, Key, LyingHub, make_trust, pe_preimage
+from privyseal.agent.check import CheckedItem, CheckedPart, Held, KeyProfile, check_checkpoint, check_job
 from privyseal.errors import LogIntegrityError, PrivysealError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tlog.tree import EMPTY_ROOT
@@ -25,7 +26,9 @@ SPKI = (
     ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 )
 TRUST = make_trust()
-PROFILE_HERE = KeyProfile(name=PROFILE, spki=SPKI, level="traced", opaque=(), not_before_ms=0, not_after_ms=NOW_MS * 2)
+PROFILE_HERE = KeyProfile(
+    name=PROFILE, token=TOKEN, spki=SPKI, level="traced", opaque=(), not_before_ms=0, not_after_ms=NOW_MS * 2
+)
 NOTHING = Held(size=0, root=EMPTY_ROOT)
 
 
@@ -35,12 +38,14 @@ def honest_job() -> Job:
 
 
 JOB = honest_job()
+(PART,) = JOB.parts
 
 
 def check(job: Job, held: Held = NOTHING) -> tuple[CheckedItem, ...]:
-    """Both halves of the check, as the executor does them."""
+    """Both halves of the check, as the executor does them: what may be signed."""
     checkpoint = check_checkpoint(job, held, TRUST.bundle)
-    return check_job(job, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=NOW_MS)
+    parts = check_job(job, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=NOW_MS)
+    return tuple(item for part in parts if isinstance(part, CheckedPart) for item in part.items)
 
 
 ORDERS = check(JOB)
@@ -48,7 +53,7 @@ ORDERS = check(JOB)
 
 def test_the_order_for_the_token_is_what_the_preimage_says() -> None:
     assert [order.item for order in ORDERS] == [0, 1]
-    for order, item in zip(ORDERS, JOB.items, strict=True):
+    for order, item in zip(ORDERS, PART.items, strict=True):
         assert order.digest == hashlib.sha256(item.signed).digest()
         assert order.mechanism is Mechanism.ECDSA_SHA256
         assert order.entry == item.entry
@@ -73,9 +78,10 @@ def test_any_changed_byte_of_the_message_gets_nothing_else_signed(data: st.DataO
 
 
 FIELDS: list[tuple[str, ...]] = [
-    *(("job", name) for name in Job.__struct_fields__ if name not in {"membership", "items"}),
-    *(("membership", name) for name in type(JOB.membership).__struct_fields__),
-    *(("item", name) for name in type(JOB.items[0]).__struct_fields__),
+    *(("job", name) for name in Job.__struct_fields__ if name != "parts"),
+    ("part", "envelope"),
+    *(("membership", name) for name in type(PART.membership).__struct_fields__),
+    *(("item", name) for name in type(PART.items[0]).__struct_fields__),
 ]
 values = {
     bytes: st.binary(max_size=100),
@@ -89,16 +95,18 @@ def changed(place: str, field: str, value: Any) -> Job:
     replace = msgspec.structs.replace
     if place == "job":
         return replace(JOB, **{field: value})
+    if place == "part":
+        return with_part(JOB, **{field: value})
     if place == "membership":
-        return replace(JOB, membership=replace(JOB.membership, **{field: value}))
-    return replace(JOB, items=(replace(JOB.items[0], **{field: value}), JOB.items[1]))
+        return with_member(JOB, **{field: value})
+    return with_item(JOB, **{field: value})
 
 
 @pytest.mark.parametrize(("place", "field"), FIELDS, ids="-".join)
 @settings(max_examples=30)
 @given(data=st.data())
 def test_any_other_value_of_any_field_gets_nothing_else_signed(place: str, field: str, data: st.DataObject) -> None:
-    owner = {"job": JOB, "membership": JOB.membership, "item": JOB.items[0]}[place]
+    owner = {"job": JOB, "part": PART, "membership": PART.membership, "item": PART.items[0]}[place]
     original = getattr(owner, field)
     fresh = values[type(original)]
     spoilt = mutated(original) if isinstance(original, bytes) and original else fresh
@@ -125,7 +133,14 @@ def test_the_check_of_a_checkpoint_depends_on_what_is_held(size: int) -> None:
 
 def test_time_is_an_argument() -> None:
     checkpoint = check_checkpoint(JOB, NOTHING, TRUST.bundle)
-    for now_ms, code in ((NOW_MS + HOUR_MS + 1, "job.expired"), (-1, "certificate.expired")):
-        with pytest.raises(PrivysealError) as caught:
-            check_job(JOB, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=now_ms)
-        assert caught.value.code == code
+    parts = check_job(
+        JOB,
+        checkpoint,
+        profile=PROFILE_HERE,
+        bundle=TRUST.bundle,
+        agent_key=AGENT_KEY,
+        now_ms=NOW_MS + HOUR_MS + 1,
+    )
+    assert [part.code for part in parts if isinstance(part, PrivysealError)] == ["job.expired"]
+    with pytest.raises(PrivysealError, match=r"certificate\.expired"):
+        check_job(JOB, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=-1)

@@ -7,10 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import MalformedInputError
-from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, Membership, OutcomeQuery, OutcomeReply
+from privyseal.wire.jobs import (
+    Answers,
+    ItemDone,
+    ItemRefused,
+    Job,
+    JobItem,
+    JobPart,
+    LeaseRenewed,
+    Membership,
+    OutcomeQuery,
+    OutcomeReply,
+    Recall,
+)
 from privyseal.wire.link import (
     AgentMessage,
     Announce,
+    Held,
     Hello,
     HubMessage,
     ProfileAnnouncement,
@@ -32,6 +45,7 @@ numbers = st.integers(-(2**63), 2**64 - 1)
 _profiles = st.builds(
     ProfileAnnouncement,
     name=texts,
+    token=texts,
     chain=st.lists(data, max_size=2).map(tuple),
     level=texts,
     opaque=st.lists(texts, max_size=2).map(tuple),
@@ -70,6 +84,7 @@ agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
         message=texts,
         hint=texts,
     ),
+    st.builds(Held, size=numbers),
     st.builds(Answers, items=st.lists(_answers, max_size=3).map(tuple)),
     st.builds(
         OutcomeReply,
@@ -83,6 +98,15 @@ agent_messages: st.SearchStrategy[AgentMessage] = st.one_of(
         message=texts,
     ),
 )
+_parts = st.builds(
+    JobPart,
+    envelope=data,
+    membership=st.builds(Membership, entry=data, index=numbers, inclusion=hashes, request_key=data, grant=data),
+    items=st.lists(
+        st.builds(JobItem, item=numbers, signed=data, detail=data, entry=data, index=numbers, inclusion=hashes),
+        max_size=2,
+    ).map(tuple),
+)
 hub_messages: st.SearchStrategy[HubMessage] = st.one_of(
     st.builds(UnlockQuery, ask=numbers, token=texts),
     st.builds(UnlockOrder, ask=numbers, envelope=data),
@@ -92,17 +116,16 @@ hub_messages: st.SearchStrategy[HubMessage] = st.one_of(
     st.builds(
         Job,
         profile=texts,
+        token=texts,
         fence=numbers,
-        envelope=data,
-        membership=st.builds(Membership, entry=data, index=numbers, inclusion=hashes, request_key=data, grant=data),
+        lease_ms=numbers,
         checkpoint=texts,
         old_size=numbers,
         consistency=hashes,
-        items=st.lists(
-            st.builds(JobItem, item=numbers, signed=data, detail=data, entry=data, index=numbers, inclusion=hashes),
-            max_size=2,
-        ).map(tuple),
+        parts=st.lists(_parts, max_size=2).map(tuple),
     ),
+    st.builds(Recall, token=texts, requests=st.lists(texts, max_size=2).map(tuple)),
+    st.builds(LeaseRenewed, token=texts, fence=numbers, lease_ms=numbers),
 )
 
 

@@ -42,7 +42,7 @@ def check_cosigned(job: Job, checkpoint: Checkpoint, bundle: TrustBundle, *, own
     if not job.cosigned:
         raise _missing(job, "no cosigned checkpoint")
     cosigned = open_checkpoint(job.cosigned, origin=bundle.origin, verifiers=(bundle.log_key,))
-    if cosigned.size > checkpoint.size or any(item.index >= cosigned.size for item in job.items):
+    if cosigned.size > checkpoint.size or any(item.index >= cosigned.size for part in job.parts for item in part.items):
         raise _missing(job, f"a cosigned checkpoint of {cosigned.size} entries, which does not cover the job")
     try:
         verify_consistency(

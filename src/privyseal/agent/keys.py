@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from privyseal.agent.check import KeyProfile
 from privyseal.agent.config import KeyConfig
 from privyseal.agent.counting import frozen_error
-from privyseal.agent.executor import ServedKey
+from privyseal.agent.served import ServedKey
 from privyseal.errors import ConfigError, PrivysealError, TokenError
 from privyseal.identity.system_roots import system_roots
 from privyseal.pki.code_signing import public_ca_sign
@@ -178,6 +178,7 @@ def _open(config: KeyConfig, info: TokenInfo, key: TokenKey, *, opener: ProfileO
     leaf = _leaf(config, chain, key.spki)
     profile = KeyProfile(
         name=config.profile,
+        token=config.token,
         spki=key.spki,
         level=config.level,
         opaque=config.opaque,
@@ -187,6 +188,7 @@ def _open(config: KeyConfig, info: TokenInfo, key: TokenKey, *, opener: ProfileO
     )
     announcement = ProfileAnnouncement(
         name=config.profile,
+        token=config.token,
         chain=chain,
         level=config.level,
         opaque=config.opaque,
@@ -207,6 +209,7 @@ def _unserved(config: KeyConfig, problem: PrivysealError, directory: Path) -> Op
         chain = ()
     announcement = ProfileAnnouncement(
         name=config.profile,
+        token=config.token,
         chain=chain,
         level=config.level,
         opaque=config.opaque,

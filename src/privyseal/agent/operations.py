@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent says of token operations. Pure: what runs, and what the journal holds, are arguments."""
 
-from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from privyseal.agent.ladder import is_unknown
@@ -10,8 +9,10 @@ from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError
 from privyseal.ports.journal import Outcome, OutcomeState
 from privyseal.wire.jobs import ItemRefused, OutcomeReply
 
-__all__ = ["Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal"]
+__all__ = ["Item", "Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal"]
 
+#: Request id, item.
+Item = tuple[str, int]
 #: Request id, item, fence.
 Operation = tuple[str, int, int]
 
@@ -30,15 +31,20 @@ def journal_is_lost(error: BaseException) -> bool:
     return isinstance(error, LogIntegrityError) and error.code == "journal.commit_unknown"
 
 
-def check_at_rest(running: AbstractSet[Operation], request_id: str, items: Iterable[int], fence: int) -> None:
+def check_at_rest(running: Mapping[Item, int], request_id: str, items: Iterable[int], fence: int) -> None:
     """None of these items is at work under another fence: it may yet end with a signature, and then that is the one.
+
+    Args:
+        running: What is at work, and under which fence.
+        request_id: Whose items they are.
+        items: That a job asks for.
+        fence: Of the job.
 
     Raises:
         ConflictError: `job.running`.
     """
-    fences = {(request, item): at for request, item, at in running}
     for item in items:
-        at = fences.get((request_id, item), fence)
+        at = running.get((request_id, item), fence)
         if at != fence:
             raise ConflictError(
                 "job.running",
