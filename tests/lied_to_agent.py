@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real executor with a real journal and a real software token, and what tests ask of it."""
 
+import asyncio
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from privyseal.agent.served import ServedKey
 from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named
 from privyseal.pki.mechanism import Mechanism, verify_digest
+from privyseal.ports.clock import Monotonic
 from privyseal.ports.token import KeyCounter, ReaderUse, Token, TokenInfo, TokenKey
 from privyseal.storage.connection import Connect, connect
 from privyseal.storage.journal import SqliteJournal
@@ -43,6 +45,8 @@ OTHER_PROFILE = "nightly"
 #: Raw request key of the agent; only its hash is ever used.
 AGENT_KEY = hashlib.sha256(b"the agent's request key").digest()
 KEY_ID = b"\x01"
+#: Nothing here takes this long unless it never comes.
+PATIENCE_SECONDS = 20.0
 _PIN = b"lab-pin-1"
 
 
@@ -97,6 +101,38 @@ class Served:
         return Key(spki=self.spki, agent=AGENT_KEY)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A job that the agent is at."""
+
+    said: asyncio.Queue[Answers]
+    rest: asyncio.Task[None] | None
+
+    async def hear(self) -> dict[tuple[str, int], str]:
+        """What the agent says next: for each item the code of its refusal, or nothing where it was signed."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return codes((await self.said.get()).items)
+
+    async def end(self) -> dict[tuple[str, int], str]:
+        """What the agent says until the job has ended."""
+        if self.rest is not None:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self.rest
+        heard: dict[tuple[str, int], str] = {}
+        while not self.said.empty():
+            heard |= codes(self.said.get_nowait().items)
+        return heard
+
+
+def codes(said: Iterable[ItemDone | ItemRefused]) -> dict[tuple[str, int], str]:
+    """What became of each item: the code of its refusal, or nothing where it was signed."""
+    told: dict[tuple[str, int], str] = {}
+    for one in said:
+        assert (one.request, one.item) not in told, "answered twice"
+        told[one.request, one.item] = "" if isinstance(one, ItemDone) else one.code
+    return told
+
+
 @dataclass(kw_only=True)
 class Bench:
     """An agent, the hub that lies to it, and an enrolled client's first request."""
@@ -109,6 +145,7 @@ class Bench:
     profile: KeyProfile
     formats: tuple[Format, ...]
     now_ms: list[int] = field(default_factory=lambda: [NOW_MS])
+    now_s: list[float] = field(default_factory=lambda: [0.0])
 
     async def take(self, job: Job) -> tuple[ItemDone | ItemRefused, ...]:
         """Give the agent a job, and answer with what it said of its items."""
@@ -122,6 +159,17 @@ class Bench:
         if rest is not None:
             await rest
         return tuple(said)
+
+    async def begin(self, job: Job) -> "Begun":
+        """Give the agent a job; the token is at work on it when this returns, or waits for its turn."""
+        said: asyncio.Queue[Answers] = asyncio.Queue()
+
+        async def answer(message: AgentMessage) -> None:
+            assert isinstance(message, Answers), message
+            said.put_nowait(message)
+
+        rest = await self.executor.accept(job, answer)
+        return Begun(said=said, rest=None if rest is None else asyncio.create_task(rest))
 
     async def signs(self, job: Job) -> tuple[bytes, ...]:
         """The agent signs every item, and each signature verifies."""
@@ -192,18 +240,21 @@ async def open_bench(
     hub: LyingHub | None = None,
     own_witness: bytes | None = None,
     connect: Connect = connect,
+    monotonic: Monotonic | None = None,
+    workers: int = 1,
 ) -> Bench:
     """An agent over the journal in `directory`: opened a second time it is the same agent after a restart.
 
     With a public key of its own as a witness it wants witnesses before use.
     """
     journal = await SqliteJournal.open(directory / "journal.db", origin=trust.bundle.origin, connect=connect)
-    now_ms = [NOW_MS]
+    now_ms, now_s = [NOW_MS], [0.0]
     executor = Executor(
         bundle=trust.bundle,
         request_key=AGENT_KEY,
         journal=journal,
         clock=lambda: now_ms[0],
+        monotonic=monotonic or (lambda: now_s[0]),
         own_witness=own_witness or b"",
         formats=formats,
     )
@@ -218,7 +269,8 @@ async def open_bench(
         witness="off" if own_witness is None else "before-use",
     )
     token = CountingToken(served.token)
-    key = ServedKey(profile=profile, token=token, key_id=KEY_ID)
+    turn = asyncio.Semaphore(workers)
+    key = ServedKey(profile=profile, token=token, key_id=KEY_ID, turn=turn, workers=workers)
     executor.serve((key, dataclasses.replace(key, profile=dataclasses.replace(profile, name=OTHER_PROFILE))))
     held = await executor.load()
     hub = hub or LyingHub(trust, served.key, formats=formats)
@@ -232,6 +284,7 @@ async def open_bench(
         profile=profile,
         formats=formats,
         now_ms=now_ms,
+        now_s=now_s,
     )
 
 

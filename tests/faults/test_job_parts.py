@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from failing_journal import Faults
-from lied_to_agent import OTHER_PROFILE, Bench, Served, items_of, open_bench, resent, with_part
+from lied_to_agent import OTHER_PROFILE, Bench, Served, codes, items_of, open_bench, resent, with_part
 from lying_hub import HOUR_MS, NOW_MS, PROFILE, Ask, LyingHub, Trust, pe_preimage
-from privyseal.wire.jobs import ItemDone, ItemRefused, Job
+from privyseal.wire.jobs import Job
 
 pytest_plugins = ["lying_hub_fixtures"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,11 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def asks_of(hub: LyingHub, count: int, **changes: object) -> list[Ask]:
     """As many clients, each with a request of its own."""
     return [hub.ask(hub.enrol(), idempotency_key=f"client {number}", **changes) for number in range(count)]
-
-
-def codes(said: tuple[ItemDone | ItemRefused, ...]) -> dict[tuple[str, int], str]:
-    """What became of each item: the code of its refusal, or nothing where it was signed."""
-    return {(one.request, one.item): "" if isinstance(one, ItemDone) else one.code for one in said}
 
 
 async def test_the_parts_of_a_job_are_signed_in_their_order(bench: Bench) -> None:

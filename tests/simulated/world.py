@@ -200,7 +200,11 @@ class World:
             failed(error)
             return
         executor = Executor(
-            bundle=day.trust.bundle, request_key=day.agent.request_key, journal=journal, clock=self.clock("agent")
+            bundle=day.trust.bundle,
+            request_key=day.agent.request_key,
+            journal=journal,
+            clock=self.clock("agent"),
+            monotonic=self.loop.time,
         )
         cosigner = agent_cosigner(HUB, day.agent.name, Ed25519PrivateKey.from_private_bytes(b"w" * 32))
         outbox = Outbox(journal=journal, clock=self.clock("agent"), request_key=day.agent.request_key)

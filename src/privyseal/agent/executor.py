@@ -14,19 +14,20 @@ from privyseal.agent.at_work import AtWork
 from privyseal.agent.check import CheckedPart, Held, check_checkpoint, check_job
 from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
 from privyseal.agent.job_run import Answer, JobRun
+from privyseal.agent.leases import TokenLeases
 from privyseal.agent.operations import journal_is_lost, refusal
 from privyseal.agent.served import ServedKey
 from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.bundle import TrustBundle
-from privyseal.ports.clock import Clock
+from privyseal.ports.clock import Clock, Monotonic
 from privyseal.ports.journal import AgentJournal, JournalPart
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.job_names import item_ranges, short_request
-from privyseal.wire.jobs import Answers, ItemRefused, Job, JobPart, OutcomeQuery, OutcomeReply
+from privyseal.wire.jobs import Answers, ItemRefused, Job, JobPart, LeaseRenewed, OutcomeQuery, OutcomeReply, Recall
 from privyseal.wire.statement import REQUEST_TYPE, statement_id
 
 __all__ = ["Executor"]
@@ -44,10 +45,21 @@ class Executor:
         request_key: bytes,
         journal: AgentJournal,
         clock: Clock,
+        monotonic: Monotonic,
         own_witness: bytes = b"",
         formats: tuple[Format, ...] = FORMATS,
     ) -> None:
-        """`own_witness` is the agent's public key as a witness: it does not count for the agent's own tokens."""
+        """Carry out jobs.
+
+        Args:
+            bundle: The trust bundle in force.
+            request_key: The agent's raw public key.
+            journal: What it must know after a crash.
+            clock: Judges the dates of requests and certificates.
+            monotonic: Judges the hub's leases.
+            own_witness: The agent's public key as a witness: it does not count for the agent's own tokens.
+            formats: What it reads.
+        """
         self._bundle = bundle
         self._own_witness = own_witness
         self._request_key = request_key
@@ -56,6 +68,8 @@ class Executor:
         self._formats = formats
         self._keys: dict[str, ServedKey] = {}
         self._held = Held(size=0, root=EMPTY_ROOT)
+        self._monotonic: Final = monotonic
+        self._leases: Final = TokenLeases(monotonic)
         self._at_work: Final = AtWork(journal)
 
     @property
@@ -85,6 +99,7 @@ class Executor:
                 log=bundle.origin,
             )
             await self._journal.follow(bundle.origin)
+            self._leases.forget()
             self._held = Held(size=0, root=EMPTY_ROOT)
         self._bundle = bundle
 
@@ -110,6 +125,7 @@ class Executor:
         Raises:
             LogIntegrityError: `journal.commit_unknown`; there is no answer before the agent is started again.
         """
+        since_s = self._monotonic()
         try:
             key = self._keys.get(job.profile)
             if key is None:
@@ -142,12 +158,27 @@ class Executor:
         run = JobRun(
             key,
             begun,
-            fence=job.fence,
+            lease=self._leases.accepted(job.token, job.fence, since_s=since_s, lease_ms=job.lease_ms),
             at_work=self._at_work,
             is_served=lambda key: self._keys.get(key.profile.name) == key,
             answer=answer,
         )
-        return run.run()
+        self._leases.add(run)
+        return self._carry_out(run)
+
+    async def _carry_out(self, run: JobRun) -> None:
+        try:
+            await run.run()
+        finally:
+            self._leases.remove(run)
+
+    def renew(self, renewed: LeaseRenewed) -> None:
+        """The hub holds a lease for longer."""
+        self._leases.renew(renewed)
+
+    def recall(self, recall: Recall) -> None:
+        """What a token has not begun is handed back, and answered over the link that it came over."""
+        self._leases.recall(recall)
 
     async def _begin(
         self, job: Job, checkpoint: Checkpoint, key: ServedKey

@@ -21,7 +21,7 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
 from privyseal.identity.trust import PinnedTrust
-from privyseal.wire.jobs import Job, OutcomeQuery
+from privyseal.wire.jobs import Job, LeaseRenewed, OutcomeQuery, Recall
 from privyseal.wire.link import (
     LINK_VERSION,
     MAX_MESSAGE_BYTES,
@@ -221,14 +221,23 @@ class HubLink:
                 await self._take_trust(message.bundle)
             case AddCheckpoint():
                 await self._send(await self._witness.add_checkpoint(message.body, self.trust.bundle))
-            case Job():
-                rest = await self._executor.accept(message, self._send)
-                if rest is not None:
-                    self._spawn(rest)
+            case Job() | LeaseRenewed() | Recall() | OutcomeQuery():
+                await self._take_work(message)
             case EventsRecorded():
                 await self._outbox.recorded(message.through)
             case UnlockQuery() | UnlockOrder():
                 self._spawn(self._unlock(message))
+
+    async def _take_work(self, message: Job | LeaseRenewed | Recall | OutcomeQuery) -> None:
+        match message:
+            case Job():
+                rest = await self._executor.accept(message, self._send)
+                if rest is not None:
+                    self._spawn(rest)
+            case LeaseRenewed():
+                self._executor.renew(message)
+            case Recall():
+                self._executor.recall(message)
             case OutcomeQuery():
                 await self._send(await self._executor.outcome(message))
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -73,6 +74,7 @@ class Agent:
             request_key=load_ed25519(files.request_key).public_key().public_bytes_raw(),
             journal=journal,
             clock=clock,
+            monotonic=time.monotonic,
             own_witness=witness_key.public_key().public_bytes_raw(),
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}

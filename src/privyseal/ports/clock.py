@@ -4,10 +4,12 @@
 import time
 from collections.abc import Callable
 
-__all__ = ["Clock", "system_clock"]
+__all__ = ["Clock", "Monotonic", "system_clock"]
 
 #: Milliseconds since the Unix epoch, UTC.
 Clock = Callable[[], int]
+#: Seconds since some moment; never set, never going back.
+Monotonic = Callable[[], float]
 
 
 def system_clock() -> int:
