@@ -78,12 +78,12 @@ class Api:
 def api_of(config: ClientConfig, identity: Path | None = None) -> Api:
     """The mtls listener, as a client sees it."""
     ca = config.load_bundle().statement.ca
-    return Api(config.hub_url, ca, config.identity.directory if identity is None else identity)
+    return Api(config.hub_urls[0], ca, config.identity.directory if identity is None else identity)
 
 
 def web_of(config: ClientConfig) -> Api:
     """The web listener."""
-    return Api(config.web_url, config.load_bundle().statement.ca)
+    return Api(config.web_urls[0], config.load_bundle().statement.ca)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

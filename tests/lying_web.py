@@ -5,7 +5,7 @@ import datetime as dt
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +34,7 @@ from privyseal.wire.api import ItemView, ProfileView, RequestView, SignatureRequ
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.statement import REQUEST_TYPE, accepted_statement, statement_id
 
-__all__ = ["Answer", "WebHub", "running_hub"]
+__all__ = ["HANG_UP", "Answer", "WebHub", "running_hub", "whole"]
 
 _DAY: Final = dt.timedelta(days=1)
 
@@ -48,9 +48,17 @@ class Answer:
     pieces: Callable[[], Iterator[bytes]]
 
 
+#: The connection ends without an answer.
+HANG_UP: Final = Answer(status=0, pieces=lambda: iter(()))
+
+
 @dataclass(kw_only=True)
 class WebHub:
-    """What a client meets. `lie` changes a view before it is sent; `answer` takes the place of a whole answer."""
+    """What a client meets. `lie` changes a view before it is sent; `answer` takes the place of a whole answer.
+
+    It can be met behind several `doors`, as the hubs of one cell. `doorkeeper` takes the place of an answer after the
+    hub has done what was asked: an answer without pieces of status 0 hangs up.
+    """
 
     trust: Trust
     config: ClientConfig
@@ -60,7 +68,11 @@ class WebHub:
     log: MemoryLog = field(default_factory=MemoryLog)
     lie: Callable[[RequestView], RequestView] = lambda view: view
     answer: Callable[[str], Answer | None] = lambda _: None
+    doors: tuple[str, ...] = ()
+    doorkeeper: Callable[[int, str], Answer | None] = lambda _door, _line: None
     asked: list[str] = field(default_factory=list)
+    asked_doors: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     accepted: dict[str, RequestView] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -68,11 +80,13 @@ class WebHub:
         """The key profile gets another key and certificate."""
         self.key, self.chain = _make_key()
 
-    def respond(self, line: str, body: bytes) -> Answer:
+    def respond(self, door: int, line: str, body: bytes) -> Answer:
         """The answer to a request line."""
         self.asked.append(line)
-        told = self.answer(line)
-        return told or _whole(msgspec.json.encode(self._view(line, body)))
+        self.asked_doors.append(door)
+        self.bodies.append(body)
+        answer = self.answer(line) or whole(msgspec.json.encode(self._view(line, body)))
+        return self.doorkeeper(door, line) or answer
 
     def _view(self, line: str, body: bytes) -> ProfileView | RequestView:
         if "/v1/profiles/" in line:
@@ -144,8 +158,9 @@ class WebHub:
         return self.log.size
 
 
-def _whole(body: bytes) -> Answer:
-    return Answer(headers=(("Content-Length", str(len(body))),), pieces=lambda: iter((body,)))
+def whole(body: bytes, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """An answer of known length."""
+    return Answer(status=status, headers=(*headers, ("Content-Length", str(len(body)))), pieces=lambda: iter((body,)))
 
 
 def _make_key() -> tuple[ec.EllipticCurvePrivateKey, tuple[bytes, ...]]:
@@ -166,7 +181,9 @@ def _context(trust: Trust, directory: Path, now: dt.datetime) -> ssl.SSLContext:
     return context
 
 
-def _make_client(directory: Path, trust: Trust, url: str, now: dt.datetime) -> tuple[ClientConfig, Ed25519PrivateKey]:
+def _make_client(
+    directory: Path, trust: Trust, urls: tuple[str, ...], now: dt.datetime
+) -> tuple[ClientConfig, Ed25519PrivateKey]:
     """A client's directory, as joining leaves it."""
     tls_key, request_key = new_tls_key(), Ed25519PrivateKey.generate()
     uri = member_uri(trust.bundle.hub, "client", "build")
@@ -178,23 +195,22 @@ def _make_client(directory: Path, trust: Trust, url: str, now: dt.datetime) -> t
     write_public(identity / "tls.pem", certificate.public_bytes(Encoding.PEM))
     write_public(identity / "bundle.json", trust.bundle.envelope)
     config = directory / "client.toml"
-    write_private(
-        config, f'name = "build"\nhub = "{url}"\nweb = "{url}"\nidentity = "identity"\nwait_seconds = 2.0\n'.encode()
-    )
+    places = ", ".join(f'"{url}"' for url in urls)
+    text = f'name = "build"\nhub = [{places}]\nweb = "{urls[0]}"\nidentity = "identity"\nwait_seconds = 2.0\n'
+    write_private(config, text.encode())
     return load_client_config(str(config)), request_key
 
 
-@contextmanager
-def running_hub(directory: Path, certified: dt.timedelta = dt.timedelta()) -> Iterator[WebHub]:
-    """The hub on loopback, its certificate made so much later than now, and a client that has joined it."""
-    hubs: list[WebHub] = []
-
+def _handler(hubs: list[WebHub], door: int) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer = hubs[0].respond(f"{self.command} {self.path}", body)
+            answer = hubs[0].respond(door, f"{self.command} {self.path}", body)
+            if answer is HANG_UP:
+                self.close_connection = True
+                return
             with suppress(OSError):  # the client may have heard enough
                 self.send_response(answer.status)
                 for name, value in answer.headers:
@@ -209,22 +225,36 @@ def running_hub(directory: Path, certified: dt.timedelta = dt.timedelta()) -> It
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             """Say nothing."""
 
-    now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
-    trust = make_trust(now=now)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    server.socket = _context(trust, directory, now + certified).wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    config, request_key = _make_client(directory, trust, f"https://127.0.0.1:{server.server_port}", now)
-    key, chain = _make_key()
-    hubs.append(WebHub(trust=trust, config=config, request_key=request_key, key=key, chain=chain))
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
     try:
-        yield hubs[0]
+        yield f"https://127.0.0.1:{server.server_port}"
     finally:
-        hubs[0].ended.set()
         server.shutdown()
         server.server_close()
         serving.join()
+
+
+@contextmanager
+def running_hub(directory: Path, certified: dt.timedelta = dt.timedelta(), *, doors: int = 1) -> Iterator[WebHub]:
+    """The hub on loopback, its certificate made so much later than now, and a client that has joined it."""
+    hubs: list[WebHub] = []
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    trust = make_trust(now=now)
+    context = _context(trust, directory, now + certified)
+    with ExitStack() as stack:
+        urls = tuple(stack.enter_context(_serving(_handler(hubs, door), context)) for door in range(doors))
+        config, request_key = _make_client(directory, trust, urls, now)
+        key, chain = _make_key()
+        hub = WebHub(trust=trust, config=config, request_key=request_key, key=key, chain=chain, doors=urls)
+        hubs.append(hub)
+        stack.callback(hub.ended.set)
+        yield hub

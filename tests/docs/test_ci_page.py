@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "ci.md"
 SCHEMAS = {"GitHub Actions": "github-workflows", "GitLab CI": "gitlab-ci", "Azure DevOps": "azure-pipelines"}
 
 #: What a reader replaces; and nobody waits in a test.
-REPLACED = {"--key acme": "--key demo", "sleep 60": "sleep 0"}
+REPLACED = {"--key acme": "--key demo"}
 
 
 @pytest.fixture(scope="module")
@@ -179,19 +179,20 @@ def test_the_script_of_gitlab_unpacks_the_secret(up: Up, host: TsaHost, checkout
     check_signed(checkout, run_job(checkout, lines, **variables))
 
 
-def test_it_is_tried_three_times_if_the_hub_is_not_there(up: Up, host: TsaHost, checkout: Path) -> None:
+def test_it_is_tried_again_if_the_hub_is_not_there(up: Up, host: TsaHost, checkout: Path) -> None:
     secret = secret_file(up, host, checkout / "home")
     with tarfile.open(secret) as archive:
         archive.extractall(checkout / "home", filter="data")
     config = checkout / "home" / "client" / "client.toml"
-    config.write_text(re.sub(r'"https://[^"]*"', '"https://127.0.0.1:9"', config.read_text()))
+    text = re.sub(r'"https://[^"]*"', '"https://127.0.0.1:9"', config.read_text())
+    config.write_text(text.replace("wait_seconds = 300.0", "wait_seconds = 3.0"))
     with tarfile.open(secret, "w:gz") as archive:
         archive.add(checkout / "home" / "client", "client")
 
     done = run_job(checkout, "sh ci/sign.sh", PRIVYSEAL_CLIENT=str(secret))
 
     assert done.returncode == 7, done.stderr
-    assert done.stderr.count(b"trying again") == 3
+    assert done.stderr.count(b"trying again") >= 2
     assert list((checkout / "temporary").iterdir()) == []
 
 

@@ -53,7 +53,7 @@ def tls(site: Site, identity: Path) -> ssl.SSLContext:
 async def link(site: Site, rogue: Path) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"{site.client().hub_url}/v1/agents/link", ssl=tls(site, rogue)) as socket,
+        session.ws_connect(f"{site.client().hub_urls[0]}/v1/agents/link", ssl=tls(site, rogue)) as socket,
     ):
         yield socket
 
@@ -153,7 +153,7 @@ async def test_a_link_that_another_one_replaces_is_hung_up(
     """What a dead process sent may be read after its successor has linked, which must hear that it is not linked."""
     await link.send_bytes(hello(site))
     assert isinstance(await answer(link), Welcome)
-    url = f"{site.client().hub_url}/v1/agents/link"
+    url = f"{site.client().hub_urls[0]}/v1/agents/link"
     async with aiohttp.ClientSession() as session, session.ws_connect(url, ssl=tls(site, rogue)) as other:
         await other.send_bytes(hello(site))
         assert isinstance(await answer(other), Welcome)
@@ -183,7 +183,7 @@ async def test_a_client_certificate_opens_no_link(site: Site) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await session.ws_connect(
-                f"{site.client().hub_url}/v1/agents/link", ssl=tls(site, site.client().identity.directory)
+                f"{site.client().hub_urls[0]}/v1/agents/link", ssl=tls(site, site.client().identity.directory)
             )
 
     assert caught.value.status == 401

@@ -51,17 +51,17 @@ def log_size(up: Up) -> int:
 
 def test_the_mtls_listener_ends_a_handshake_without_certificate(up: Up) -> None:
     config = up.client()
-    stranger = Api(config.hub_url, config.load_bundle().statement.ca)
+    stranger = Api(config.hub_urls[0], config.load_bundle().statement.ca)
 
     with pytest.raises(urllib3.exceptions.HTTPError):
         stranger("GET", "/v1/status")
 
 
-@pytest.mark.parametrize("listener", ["hub_url", "web_url"])
+@pytest.mark.parametrize("listener", ["hub_urls", "web_urls"])
 def test_neither_listener_speaks_tls_1_2(up: Up, listener: str) -> None:
     config = up.client()
     old = api_of(config)
-    old.url = getattr(config, listener)
+    (old.url,) = getattr(config, listener)
     old.context.minimum_version = ssl.TLSVersion.TLSv1_2
     old.context.maximum_version = ssl.TLSVersion.TLSv1_2
 

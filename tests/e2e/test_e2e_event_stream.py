@@ -35,7 +35,7 @@ async def stream(
     site: WitnessedSite, *headers: str
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection on which the events have been asked for."""
-    place = urlsplit(site.client.hub_url)
+    place = urlsplit(site.client.hub_urls[0])
     reader, writer = await asyncio.open_connection(place.hostname, place.port, ssl=tls(site), limit=2**16)
     lines = ("GET /v1/events HTTP/1.1", f"Host: {place.netloc}", *headers, "", "")
     writer.write("\r\n".join(lines).encode())

@@ -45,7 +45,7 @@ def test_agent_down_then_back(lab: Site, app: Path) -> None:
     lab.running["agent"].stop()
     lab.until_status(lambda status: not status.agents[0].linked)
     with unchanged(app):
-        refused(lab.run(*sign(app)), 7, "agent.offline")
+        refused(lab.run(*sign(app), "--timeout", "1"), 7, "agent.offline")
 
     lab.start_agent()
     lab.until_online("demo")
@@ -56,7 +56,7 @@ def test_agent_down_then_back(lab: Site, app: Path) -> None:
 def test_hub_down_then_back(lab: Site, app: Path) -> None:
     lab.running["hub"].stop()
     with unchanged(app):
-        refused(lab.run(*sign(app)), 7, "hub.unreachable")
+        refused(lab.run(*sign(app), "--timeout", "1"), 7, "hub.unreachable")
 
     lab.start_hub()
     lab.until_online("demo")  # the agent comes back by itself

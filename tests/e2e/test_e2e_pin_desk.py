@@ -124,7 +124,7 @@ def test_others_cannot(lab: Site, token: FaultyToken, tmp_path: Path) -> None:
     refused(privyseal("token", "unlock", "lab"), 2, "usage.arguments")
 
     administration = Administration(
-        bundle=lab.client().load_bundle(), web_url=lab.client().web_url, authority_paths=(lab.authority,)
+        bundle=lab.client().load_bundle(), web_url=lab.client().web_urls[0], authority_paths=(lab.authority,)
     )
     question = UnlockQuestion(hub="hub.example/lab", issued=0, not_after=2**50, agent="lab", token="lab")
     with pytest.raises(MalformedInputError) as caught:  # at the wrong door

@@ -56,7 +56,7 @@ def test_a_crashed_server_is_waited_for(site: Site, app: Path, postgres: Postgre
     before = entries(site)
     postgres.stop("immediate")
     try:
-        refused(site.run("sign", "--key", "demo", app, "--json"), 7, "store.unavailable")
+        refused(site.run("sign", "--key", "demo", app, "--json", "--timeout", "1"), 7, "store.unavailable")
     finally:
         postgres.start()
 

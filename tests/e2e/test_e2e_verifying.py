@@ -176,7 +176,7 @@ def test_a_receipt_of_another_hub(up: Up, site: Site, signed: Path) -> None:
 
 def test_a_hub_that_does_not_answer_is_not_needed(up: Up, signed: Path, tmp_path: Path) -> None:
     config = tmp_path / "client.toml"
-    text = up.config.read_text().replace(up.client().web_url, f"https://localhost:{free_port()}")
+    text = up.config.read_text().replace(up.client().web_urls[0], f"https://localhost:{free_port()}")
     text = text.replace('"client"', f'"{up.directory / "client"}"')
     config.write_text(text.replace("test-root", str(up.directory / "test-root")))
 
@@ -187,8 +187,8 @@ def test_a_hub_that_does_not_answer_is_not_needed(up: Up, signed: Path, tmp_path
 def test_a_hub_that_is_not_the_pinned_one(up: Up, site: Site, signed: Path, tmp_path: Path) -> None:
     """A client of one hub is sent to another: its certificate is not the pinned hub's."""
     config = tmp_path / "client.toml"
-    web = site.client().web_url
-    text = up.config.read_text().replace(up.client().web_url, web)
+    web = site.client().web_urls[0]
+    text = up.config.read_text().replace(up.client().web_urls[0], web)
     text = text.replace('"client"', f'"{up.directory / "client"}"')
     config.write_text(text.replace("test-root", str(up.directory / "test-root")))
 

@@ -113,7 +113,7 @@ def test_what_a_client_was_doing_can_be_done_again(lab: Lab, tmp_path: Path) -> 
     begun = lab.begun
     lab.freeze_token()
     client = subprocess.Popen(
-        command("sign", "--key", "demo", app),
+        command("sign", "--key", "demo", "--timeout", "10", app),
         env=environment(tmp_path, lab.site.config),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -132,3 +132,26 @@ def test_what_a_client_was_doing_can_be_done_again(lab: Lab, tmp_path: Path) -> 
     succeeded(lab.site.run("sign", "--key", "demo", app))
     succeeded(lab.site.run("verify", "--trust", lab.site.roots, app))
     assert lab.story() == ["intent", "ok"], "the client took up the request that it had kept"
+
+
+def test_a_client_that_waits_outlives_its_hub(lab: Lab, tmp_path: Path) -> None:
+    """At the command line: the hub is killed while the token signs, and comes back; nobody has to do anything again."""
+    app = copy_of_program(tmp_path)
+    begun = lab.begun
+    lab.freeze_token()
+    client = subprocess.Popen(
+        command("sign", "--key", "demo", app),
+        env=environment(tmp_path, lab.site.config),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until(lambda: lab.begun > begun, "the job in the agent's journal")
+    lab.kill("hub")
+    lab.thaw_token()
+    lab.site.start_hub()
+    _, said = client.communicate(timeout=60)
+
+    assert client.returncode == 0, said
+    lab.site.save_roots("demo")
+    succeeded(lab.site.run("verify", "--trust", lab.site.roots, app))
+    assert lab.story() == ["intent", "ok"]

@@ -194,7 +194,7 @@ def test_dates_that_do_not_hold_are_blamed_on_a_clock_first(tmp_path: Path, days
 
 def test_an_answer_that_drips(hub: WebHub) -> None:
     hub.answer = lambda _: Answer(headers=CLOSE, pieces=hub.drip)
-    web = WebTransport(hub.config.web_url, web_context(hub.trust.bundle.statement.ca), answer_seconds=1.0)
+    web = WebTransport(hub.config.web_urls[0], web_context(hub.trust.bundle.statement.ca), answer_seconds=1.0)
 
     with pytest.raises(UnavailableError, match=r"hub\.answer"):
         web.request("GET", "/log/checkpoint")

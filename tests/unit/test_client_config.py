@@ -38,7 +38,7 @@ def test_what_join_writes_is_read_with_absolute_paths(nowhere: Path) -> None:
 
     config = load_client_config(str(path))
 
-    assert (config.name, config.hub_url, config.web_url) == ("desk", "https://h:1", "https://h:2")
+    assert (config.name, config.hub_urls, config.web_urls) == ("desk", ("https://h:1",), ("https://h:2",))
     assert config.identity.directory == nowhere / "home" / "client"
     assert config.trust == (nowhere / "home" / "root.pem",)
 
@@ -78,9 +78,15 @@ def test_a_named_one_that_is_not_there_is_not_replaced_by_another(
         TEXT.replace("300.0", "-1"),
         TEXT.replace("https://h:1", "http://h:1"),
         TEXT.replace("https://h:1", "nonsense"),
+        TEXT.replace('"https://h:1"', "[]"),
+        TEXT.replace('"https://h:1"', '["https://h:1", "http://h:2"]'),
+        TEXT.replace('"https://h:1"', str([f"https://h:{port}" for port in range(1, 18)])),
         "\x00",
     ],
-    ids=["empty", "types", "words", "unknown", "nameless", "text", "nan", "negative", "http", "no-url", "nul"],
+    ids=[
+        *("empty", "types", "words", "unknown", "nameless", "text", "nan", "negative", "http", "no-url"),
+        *("no-urls", "one-http", "too-many", "nul"),
+    ],
 )
 def test_what_makes_no_sense(nowhere: Path, text: str) -> None:
     assert code_of(str(put(nowhere / "client.toml", text))) == "config.malformed"
@@ -91,3 +97,9 @@ def test_bytes_that_are_no_text(nowhere: Path) -> None:
     path.write_bytes(b"\xff\xfe")
 
     assert code_of(str(path)) == "config.malformed"
+
+
+def test_several_hubs_are_a_list(nowhere: Path) -> None:
+    text = TEXT.replace('"https://h:1"', '["https://a:1/", "https://b:1", "https://a:1"]')
+
+    assert load_client_config(str(put(nowhere / "client.toml", text))).hub_urls == ("https://a:1", "https://b:1")

@@ -38,4 +38,4 @@ def administration(authority: tuple[Path, ...], config: str, bundle: Path | None
             hint="name its file with --authority",
         )
     pinned = loaded.load_bundle() if bundle is None else load_bundle(bundle)
-    return Administration(bundle=pinned, web_url=loaded.web_url, authority_paths=paths)
+    return Administration(bundle=pinned, web_url=loaded.web_urls[0], authority_paths=paths)

@@ -27,15 +27,19 @@ def show(*, as_json: AsJson = False, config: str = "") -> None:
     data = {
         "file": str(loaded.path),
         "name": loaded.name,
-        "hub": loaded.hub_url,
-        "web": loaded.web_url,
+        "hub": list(loaded.hub_urls),
+        "web": list(loaded.web_urls),
         "identity": str(loaded.identity.directory),
         "trust": [str(path) for path in loaded.trust],
         "wait_seconds": loaded.wait_seconds,
         "timestamp": list(loaded.timestamp),
         "timestamp_via": loaded.timestamp_via,
     }
-    emit(data, (f"{name:<13} {value}" for name, value in data.items()), as_json=as_json)
+    emit(
+        data,
+        (f"{name:<13} {', '.join(value) if isinstance(value, list) else value}" for name, value in data.items()),
+        as_json=as_json,
+    )
 
 
 def check(

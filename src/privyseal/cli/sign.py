@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from privyseal.cli.outcomes import outcome_data, outcome_lines, sum_up, tell
 from privyseal.cli.progress import watching
@@ -69,11 +70,30 @@ class How:
     no_timestamp: Annotated[bool, _FLAG] = False
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """How long it may take.
+
+    Attributes:
+        wait: Wait for the signatures. With --no-wait the request is only handed in (exit 7, unless it is signed
+            already), and the same command fetches the signatures later.
+        timeout: Seconds, for all of it together; then exit 7. Without it, it goes on for as long as signatures come,
+            and ends when none came for `wait_seconds` of client.toml.
+        priority: Which of this client's waiting requests comes first.
+    """
+
+    wait: bool = True
+    timeout: Annotated[float | None, Parameter(validator=Number(gte=0))] = None
+    priority: Literal["release", "normal", "nightly"] = "normal"
+
+
 def sign(
     *files: str,
     key: str,
     which: Which | None = None,
     how: How | None = None,
+    when: When | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     config: str = "",
 ) -> int:
@@ -93,13 +113,13 @@ def sign(
     config
         Client configuration (default: PRIVYSEAL_CONFIG, then the usual places).
     """
-    which, how = which or Which(), how or How()
+    which, how, when = which or Which(), how or How(), when or When()
     selection = Selection(names=files, lists=which.files_from, excludes=which.exclude, output=which.output)
     works = select(selection)
     if not which.dry_run and not selection.is_one_file:
         make_folders(works)
     with Reading(works, _plan(which, how)) as reading:
-        signer = _signer(key, how, config)
+        signer = _signer(key, how, when, config)
         if selection.is_one_file:
             (outcome,) = signer.sign_read(reading)
             if outcome.error is not None:
@@ -112,15 +132,21 @@ def sign(
     return sum_up(outcomes, seconds, signer.sent_bytes, as_json=as_json)
 
 
-def _signer(key: str, how: How, config: str) -> "Signer":
+def _signer(key: str, how: How, when: When, config: str) -> "Signer":
     """Imported while the files are hashed, which needs no interpreter."""
     from privyseal.client.config import load_client_config  # noqa: PLC0415 - see above
     from privyseal.client.signing import Signer  # noqa: PLC0415
+    from privyseal.client.time_limit import TimeLimit  # noqa: PLC0415
     from privyseal.client.timestamping import open_timestamper  # noqa: PLC0415
 
     loaded = load_client_config(config)
     timestamper = None if how.no_timestamp else open_timestamper(loaded, how.timestamp, notice=say)
-    return Signer(loaded, profile=key, timestamper=timestamper)
+    if when.wait:
+        seconds = loaded.wait_seconds if when.timeout is None else when.timeout
+        limit = TimeLimit(seconds=seconds, in_all=when.timeout is not None, notice=say)
+    else:
+        limit = TimeLimit(seconds=0, notice=say)
+    return Signer(loaded, profile=key, timestamper=timestamper, limit=limit, priority=when.priority)
 
 
 def _plan(which: Which, how: How) -> Plan:

@@ -15,7 +15,7 @@ from privyseal.cli.status_tokens import certificate_lines, token_lines
 from privyseal.client.config import load_client_config
 from privyseal.client.events import follow_events
 from privyseal.client.hub import HubClient
-from privyseal.client.transport import MtlsTransport
+from privyseal.client.mtls import hub_cell
 from privyseal.wire.api import AgentStatus, HubStatus, ProfileStatus
 
 __all__ = ["status"]
@@ -44,8 +44,9 @@ def status(
     """
     client = load_client_config(config)
     if events:
-        transport = MtlsTransport(client)
-        for event in follow_events(transport, wait=time.sleep, trouble=lambda error: say(f"{error.message}; again")):
+        for event in follow_events(
+            hub_cell(client), wait=time.sleep, trouble=lambda error: say(f"{error.message}; again")
+        ):
             emit(msgspec.to_builtins(event), (event_line(event),), as_json=as_json)
             sys.stdout.flush()
         return

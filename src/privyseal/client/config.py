@@ -2,10 +2,11 @@
 """client.toml, and where it is looked for: flag, PRIVYSEAL_CONFIG, ./privyseal.toml, XDG, /etc/privyseal."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -23,13 +24,16 @@ __all__ = [
 ]
 
 
-_Url = Annotated[str, msgspec.Meta(pattern=r"^https://[^/\s]+/?$")]
+_URL: Final = re.compile(r"https://[^/\s]+/?")
+_MAX_URLS: Final = 16
+#: Checked by `_listed`: a pattern in a union makes msgspec crash at exit now and then.
+_Urls = str | tuple[str, ...]
 
 
 class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
-    hub: _Url
-    web: _Url
+    hub: _Urls
+    web: _Urls
     identity: str
     trust: tuple[str, ...] = ()
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 300.0
@@ -75,17 +79,17 @@ class ClientConfig:
 
     Attributes:
         path: The file itself.
-        hub_url, web_url: The hub's two listeners.
+        hub_urls, web_urls: The two listeners of the hub, or of each hub of one cell: any of them does.
         trust: PEM files with roots that signatures and timestamps may end at, beside those of the system.
-        wait_seconds: How long `sign` waits for a signature before it gives up (exit 7).
+        wait_seconds: How long `sign` goes on while nothing comes, no signature and no hub, before it gives up (exit 7).
         timestamp: URLs of TSAs, in the order in which they are asked; none asks for no timestamps.
         timestamp_via: `direct`, or `hub` to have the hub ask the TSAs of its own configuration.
     """
 
     path: Path
     name: str
-    hub_url: str
-    web_url: str
+    hub_urls: tuple[str, ...]
+    web_urls: tuple[str, ...]
     identity: ClientIdentity
     trust: tuple[Path, ...]
     wait_seconds: float
@@ -105,7 +109,8 @@ _TEXT = """\
 # A Privyseal client. Paths are relative to this file.
 name = "{name}"
 
-# The hub: signing with a client certificate, and joining, log and health without one.
+# The hub: signing with a client certificate, and joining, log and health without one. Several hubs over one database
+# are a list: hub = ["https://hub-1:8443", "https://hub-2:8443"].
 hub = "{hub}"
 web = "{web}"
 
@@ -115,13 +120,23 @@ identity = "{identity}"
 # Roots (PEM) that signatures and timestamps may end at, beside those of the system.
 trust = [{trust}]
 
-# How long `privyseal sign` waits for a signature.
+# How long `privyseal sign` goes on while nothing comes: no signature, or no hub that answers.
 wait_seconds = 300.0
 
 # TSAs (RFC 3161) that are asked for timestamps, in this order; or let the hub ask those that it knows.
 # timestamp = ["http://tsa.example.com", "http://other.example.net/rfc3161"]
 # timestamp_via = "hub"
 """
+
+
+def _listed(path: Path, name: str, urls: _Urls) -> tuple[str, ...]:
+    """One URL or several, each once."""
+    several = (urls,) if isinstance(urls, str) else urls
+    if not 1 <= len(several) <= _MAX_URLS or not all(_URL.fullmatch(url) for url in several):
+        raise ConfigError(
+            "config.malformed", f"{path}: `{name}` is neither a URL https://HOST:PORT nor a list of 1 to {_MAX_URLS}"
+        )
+    return tuple(dict.fromkeys(url.rstrip("/") for url in several))
 
 
 def client_config_text(*, name: str, hub: str, web: str, identity: str, trust: tuple[str, ...] = ()) -> str:
@@ -171,8 +186,8 @@ def load_client_config(explicit: str = "") -> ClientConfig:
     return ClientConfig(
         path=path,
         name=table.name,
-        hub_url=table.hub.rstrip("/"),
-        web_url=table.web.rstrip("/"),
+        hub_urls=_listed(path, "hub", table.hub),
+        web_urls=_listed(path, "web", table.web),
         identity=ClientIdentity(directory=base / table.identity),
         trust=tuple(base / trusted for trusted in table.trust),
         wait_seconds=table.wait_seconds,

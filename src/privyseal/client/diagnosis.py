@@ -5,13 +5,16 @@ import datetime as dt
 import os
 import tempfile
 from functools import partial
+from itertools import chain
 from typing import Final
 
+from privyseal.client.cell import Cell
 from privyseal.client.config import ClientConfig, load_client_config
 from privyseal.client.diagnosis_hub import HubProbe, hub_rows
 from privyseal.client.diagnosis_tsa import check_tsa
 from privyseal.client.hub import HubClient
 from privyseal.client.log import LogReader
+from privyseal.client.mtls import hub_transports
 from privyseal.errors import ConfigError, DeniedError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.identity.diagnosis import check_account, check_files, check_tls_certificate, days_left, moment
 from privyseal.pki.x509 import parse_certificate
@@ -49,8 +52,8 @@ def client_rows(config_path: str, clock: Clock) -> tuple[Row, ...]:
         look("request journal", lambda: _check_journal(config)),
         look("leftover requests", lambda: _check_leftovers(config)),
     )
-    web = hub_rows(HubProbe(config.web_url, bundle, clock), identity.tls_certificate, _REJOIN)
-    return (*local, *web, *_mtls_rows(config, clock), *_tsa_rows(config))
+    web = (hub_rows(HubProbe(url, bundle, clock), identity.tls_certificate, _REJOIN) for url in config.web_urls)
+    return (*local, *chain.from_iterable(web), *_mtls_rows(config, clock), *_tsa_rows(config))
 
 
 def _tsa_rows(config: ClientConfig) -> tuple[Row, ...]:
@@ -95,13 +98,29 @@ def _check_leftovers(config: ClientConfig) -> Row:
 
 
 def _mtls_rows(config: ClientConfig, clock: Clock) -> tuple[Row, ...]:
+    rows = []
+    answered: list[tuple[HubClient, HubStatus]] = []
     try:
-        hub = HubClient(config)
-        status = hub.status()
+        transports = hub_transports(config)
     except PrivysealError as error:
+        rows, transports = [failed(_MTLS, error)], ()
+    for transport in transports:
+        hub = HubClient(config, Cell((transport,)))
+        try:
+            status = hub.status()
+        except PrivysealError as error:
+            rows.append(failed(_MTLS, error))
+            continue
+        version = f"version {status.version}, as client {status.client}"
+        rows.append(passed(_MTLS, f"{transport.url} answers this client ({version})"))
+        answered.append((hub, status))
+    if not answered:
         reason = skipped("key profiles, log", "the hub's mtls listener gave no status", "mend the above first")
-        return (failed(_MTLS, error), reason)
-    version = f"version {status.version}, as client {status.client}"
+        return (*rows, reason)
+    return (*rows, *_signing_rows(config, *answered[0], clock))
+
+
+def _signing_rows(config: ClientConfig, hub: HubClient, status: HubStatus, clock: Clock) -> tuple[Row, ...]:
     profiles = tuple(
         look(f"key profile {one.name}", partial(_check_profile, hub, one.name, clock)) for one in status.profiles
     )
@@ -114,7 +133,6 @@ def _mtls_rows(config: ClientConfig, clock: Clock) -> tuple[Row, ...]:
             ),
         )
     return (
-        passed(_MTLS, f"{config.hub_url} answers this client ({version})"),
         *profiles,
         look("log", lambda: _check_log(config, status)),
     )

@@ -66,7 +66,7 @@ class HubProbe(WebTransport):
         """
         sent_ms = self._clock()
         try:
-            response = self._pool.request("GET", self._url + "/readyz", preload_content=False, timeout=_TIMEOUT)
+            response = self._pool.request("GET", self.url + "/readyz", preload_content=False, timeout=_TIMEOUT)
             text = response.read(_MAX_HEALTH_BYTES).decode("utf-8", "replace")
             response.release_conn()
         except HTTPError as error:
@@ -88,11 +88,11 @@ class HubProbe(WebTransport):
                 _CONNECTED,
                 UnavailableError(
                     "hub.unready",
-                    f"{self._url} answers, but cannot sign now: {why}",
+                    f"{self.url} answers, but cannot sign now: {why}",
                     hint=told.next or "on the hub's machine: privyseal doctor --dir DIR, and its log",
                 ),
             )
-        return passed(_CONNECTED, f"{self._url} answers with the pinned CA's certificate, and is ready")
+        return passed(_CONNECTED, f"{self.url} answers with the pinned CA's certificate, and is ready")
 
     def check_clock(self, health: _Health) -> Row:
         """This clock against the hub's `Date` (RFC 9110 §6.6.1), which tells whole seconds."""
@@ -100,7 +100,7 @@ class HubProbe(WebTransport):
         try:
             told = email.utils.parsedate_to_datetime(health.date).astimezone(dt.UTC)
         except (ValueError, OverflowError):
-            return skipped(subject, f"{self._url} tells no time", "compare both clocks yourself: date -u")
+            return skipped(subject, f"{self.url} tells no time", "compare both clocks yourself: date -u")
         # The hub's clock stood in [told, told + 1 s) at some moment between question and answer.
         hub_ms = told.timestamp() * 1000
         least, most = (health.sent_ms - hub_ms) / 1000 - 1.0, (health.received_ms - hub_ms) / 1000

@@ -12,6 +12,7 @@ from privyseal.client.hub import HubClient
 from privyseal.client.journal import RequestJournal
 from privyseal.client.receipts import CheckedReceipt
 from privyseal.client.requests import Requester
+from privyseal.client.time_limit import TimeLimit
 from privyseal.formats.model import Artifact, Preimage
 from privyseal.formats.opaque import DIGEST
 from privyseal.formats.opaque.digest import digest_preimage
@@ -54,6 +55,7 @@ class PreimageSigner:
 
     def __init__(self, config: ClientConfig, *, profile: str, clock: Clock = system_clock) -> None:
         self._profile = profile
+        self._limit = TimeLimit(seconds=config.wait_seconds)
         self._hub = HubClient(config)
         self._requester = Requester(
             hub=self._hub,
@@ -66,7 +68,7 @@ class PreimageSigner:
 
     def chain(self) -> tuple[bytes, ...]:
         """Certificates (DER) of the key profile, leaf first."""
-        return self._hub.profile(self._profile).chain
+        return self._hub.profile(self._profile, self._limit.begin()).chain
 
     @contextmanager
     def sign(self, wanted: WantedPreimage) -> Iterator[tuple[SignedDigest, CheckedReceipt]]:
@@ -76,7 +78,7 @@ class PreimageSigner:
             DeniedError: `policy.opaque` if the key profile does not sign the format.
             PrivysealError: whatever else stands in the way.
         """
-        (answered,) = self._requester.ask((wanted,), lambda _: None)
+        (answered,) = self._requester.ask((wanted,), self._limit.begin())
         if answered.item.state != "signed":
             self._requester.settled(answered)
         receipt = check_answer(answered, self._hub.bundle)

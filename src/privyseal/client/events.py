@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub's events as they come: GET /v1/events, read again after each loss from where it stopped."""
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from privyseal.client.transport import WebTransport
+from privyseal.client.cell import Cell
+from privyseal.client.time_limit import pause_seconds
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError
 from privyseal.wire.events import HubEvent, decode_event
 
@@ -15,7 +17,8 @@ __all__ = ["follow_events", "read_events"]
 _PATH: Final = "/v1/events"
 #: The hub says something at least every ten seconds.
 _SILENCE_SECONDS: Final = 40.0
-_PAUSE_SECONDS: Final = 2.0
+#: A stream ends mostly because its hub is started anew, which takes a moment.
+_FIRST_PAUSE: Final = 2
 _MAX_EVENT_BYTES: Final = 256 * 1024
 #: An id goes back to the hub in a header.
 _MAX_ID_CHARACTERS: Final = 64
@@ -67,25 +70,25 @@ def read_events(pieces: Iterable[bytes]) -> Iterator[tuple[str, HubEvent]]:
 
 
 def follow_events(
-    transport: WebTransport, *, wait: Callable[[float], object], trouble: Callable[[PrivysealError], None]
+    cell: Cell, *, wait: Callable[[float], object], trouble: Callable[[PrivysealError], None]
 ) -> Iterator[HubEvent]:
     """Events from now on, without end.
 
     Args:
-        transport: The mtls listener.
+        cell: Whom to ask.
         wait: Lets so many seconds pass.
         trouble: Called when the stream is lost; it is asked for again.
 
     Raises:
         PrivysealError: what another try would not change, and what the first one meets.
     """
-    last_id, heard = "", False
+    last_id, heard, losses = "", False, 0
     while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
         try:
-            pieces = transport.stream(_PATH, headers, silence_seconds=_SILENCE_SECONDS)
+            pieces = cell.stream(_PATH, headers, silence_seconds=_SILENCE_SECONDS)
             first = next(pieces, b"")  # the hub says something at once
-            heard = True
+            heard, losses = True, 0
             for event_id, event in read_events(chain((first,), pieces)):
                 last_id = event_id or last_id
                 yield event
@@ -95,4 +98,5 @@ def follow_events(
                 raise
             failure = error
         trouble(failure)
-        wait(_PAUSE_SECONDS)
+        wait(pause_seconds(_FIRST_PAUSE + losses, secrets.SystemRandom().random()))
+        losses += 1

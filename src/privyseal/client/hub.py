@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hub's API as calls: profiles, requests, status."""
 
-import time
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
 import msgspec
 
+from privyseal.client.cell import Cell, web_cell
 from privyseal.client.config import ClientConfig
-from privyseal.client.transport import MtlsTransport, WebTransport, web_context
+from privyseal.client.mtls import hub_cell
+from privyseal.client.time_limit import Deadline
 from privyseal.errors import ConfigError, MalformedInputError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
 from privyseal.identity.trust import PinnedTrust
@@ -29,16 +30,16 @@ _POLL_SECONDS: Final = 30
 #: Of a large request: items that are worth an answer, and how long they are waited for.
 _ENOUGH_ITEMS: Final = 32
 _PART_SECONDS: Final = 2
-_RETRIES: Final = 3
 _ENDED: Final = frozenset({"signed", "failed"})
 
 
 class HubClient:
-    """One client's connection to its hub; not safe to share between threads."""
+    """One client's connection to its hub, or to one of the hubs of a cell; not safe to share between threads."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, cell: Cell | None = None) -> None:
+        """`cell` is whom to ask, if not all that the configuration names."""
         self._config = config
-        self._transport = MtlsTransport(config)
+        self._cell = hub_cell(config) if cell is None else cell
         self._trust = PinnedTrust.load(config.identity.bundle)
 
     @property
@@ -49,15 +50,19 @@ class HubClient:
     @property
     def sent_bytes(self) -> int:
         """Bodies sent so far."""
-        return self._transport.sent_bytes
+        return self._cell.sent_bytes
 
     @property
     def received_bytes(self) -> int:
         """Bodies received so far."""
-        return self._transport.received_bytes
+        return self._cell.received_bytes
 
-    def profile(self, name: str) -> ProfileView:
+    def profile(self, name: str, deadline: Deadline | None = None) -> ProfileView:
         """A key profile.
+
+        Args:
+            name: Its name.
+            deadline: Until when to try again what says "not now".
 
         Raises:
             ConfigError: `profile.unknown`. TokenError: what stands in the way at the agent. VerificationError:
@@ -67,16 +72,15 @@ class HubClient:
             raise ConfigError(
                 "profile.unknown", f"{name!r} cannot be a key profile: {NAME_RULE}", hint="privyseal status lists them"
             )
-        view = _decode(self._transport.request("GET", f"/v1/profiles/{name}"), ProfileView)
+        view = _decode(self._cell.request("GET", f"/v1/profiles/{name}", deadline=deadline), ProfileView)
         if view.bundle != self._trust.bundle.sha256:
             self._follow()
         return view
 
     def _follow(self) -> None:
         """Pin the hub's trust bundle, if it is a successor of the one that is pinned here."""
-        web = WebTransport(self._config.web_url, web_context(self.bundle.statement.ca))
         try:
-            self._trust.succeed(web.request("GET", "/v1/bundle"))
+            self._trust.succeed(web_cell(self._config).request("GET", "/v1/bundle"))
         except OSError as error:
             raise ConfigError(
                 "join.unwritable",
@@ -86,55 +90,46 @@ class HubClient:
 
     def status(self) -> HubStatus:
         """What the hub says of itself."""
-        return _decode(self._transport.request("GET", "/v1/status"), HubStatus)
+        return _decode(self._cell.request("GET", "/v1/status"), HubStatus)
 
-    def sign(self, request_id: str, body: SignatureRequest) -> Iterator[RequestView]:
+    def sign(self, request_id: str, body: SignatureRequest, deadline: Deadline) -> Iterator[RequestView]:
         """Submit a request; answers with its items as they end, part by part, until each has been answered for once.
 
-        The request carries its own idempotency key: after a lost connection the same bytes are sent again. An answer
-        without new items tells how many jobs stand before it.
+        The request carries its own idempotency key: what is sent again, to this hub or to another one of the cell, is
+        the same request. An answer without new items tells how many jobs stand before it.
 
         Raises:
-            UnavailableError: `request.waiting` if nothing of it ends for `wait_seconds`; `hub.answer`.
+            UnavailableError: `request.waiting` if the deadline comes first; what else was in the way until then.
             DeniedError, ConflictError, TokenError: what the hub said.
         """
         wanted = len(body.preimages)
-        deadline = time.monotonic() + self._config.wait_seconds
         known = 0
-        view = self._retry("POST", f"/v1/signatures?{self._patience(wanted)}", msgspec.json.encode(body))
+        query = _query(wanted, deadline)
+        view = self._view("POST", f"/v1/signatures?{query}", msgspec.json.encode(body), deadline)
         while True:
             _check_view(view, request_id, known, wanted)
             yield view
             known += len(view.items)
             if known >= wanted:
                 return
-            if view.items:
-                deadline = time.monotonic() + self._config.wait_seconds
-            elif time.monotonic() > deadline:
+            if deadline.is_over(came=bool(view.items)):
                 raise UnavailableError(
                     "request.waiting",
-                    f"nothing of request {request_id[:16]}… ended for {self._config.wait_seconds:.0f} s; "
+                    f"{wanted - known} of {wanted} signatures of request {request_id} are still to come: "
                     f"{view.position} jobs are before it",
                     hint="it stays in the queue until it expires; the same command goes on where this one stopped",
                 )
-            path = f"/v1/signatures/{request_id}?from={known}&{self._patience(wanted - known)}"
-            view = self._retry("GET", path, None)
+            query = _query(wanted - known, deadline)
+            view = self._view("GET", f"/v1/signatures/{request_id}?from={known}&{query}", None, deadline)
 
-    def _retry(self, method: str, path: str, body: bytes | None) -> RequestView:
-        """Once more on a lost connection, and only then: what the hub answers is an answer."""
-        for attempt in range(_RETRIES):
-            try:
-                return _decode(self._transport.request(method, path, body), RequestView)
-            except UnavailableError as error:
-                if error.code != "hub.unreachable" or attempt == _RETRIES - 1:
-                    raise
-                time.sleep(0.2 * 2**attempt)
-        raise AssertionError  # the loop returns or raises
+    def _view(self, method: str, path: str, body: bytes | None, deadline: Deadline) -> RequestView:
+        return _decode(self._cell.request(method, path, body, deadline=deadline), RequestView)
 
-    def _patience(self, wanted: int) -> str:
-        """A few items are waited for together; of many the first are worth having early."""
-        enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
-        return f"wait={min(seconds, self._config.wait_seconds):.3f}&enough={enough}"
+
+def _query(wanted: int, deadline: Deadline) -> str:
+    """A few items are waited for together; of many the first are worth having early."""
+    enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
+    return f"wait={min(seconds, deadline.left_seconds):.3f}&enough={enough}"
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from privyseal.client.cell import web_cell
 from privyseal.client.config import ClientConfig
 from privyseal.client.log_source import HubSource, LogSource
-from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
@@ -254,5 +254,6 @@ class LogReader(PublicLog):
 
     def __init__(self, config: ClientConfig) -> None:
         bundle = config.load_bundle()
-        web = WebTransport(config.web_url, web_context(bundle.statement.ca))
-        super().__init__(HubSource(web), key=bundle.log_key, origin=bundle.origin, also=(bundle.log_mldsa_key,))
+        super().__init__(
+            HubSource(web_cell(config)), key=bundle.log_key, origin=bundle.origin, also=(bundle.log_mldsa_key,)
+        )

@@ -10,7 +10,7 @@ from typing import Final
 
 from privyseal.client.config import ClientConfig
 from privyseal.client.log import PublicLog
-from privyseal.client.transport import MtlsTransport
+from privyseal.client.mtls import hub_cell
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.pki import oids, tsp, x509
 from privyseal.tlog.audit import LogCheck
@@ -27,7 +27,7 @@ def request_anchor(config: ClientConfig) -> AnchorView:
     Raises:
         PrivysealError: what the hub said, or why it could not be asked.
     """
-    return decode_body(MtlsTransport(config).request("POST", "/v1/anchors", b""), AnchorView)
+    return decode_body(hub_cell(config).request("POST", "/v1/anchors", b""), AnchorView)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

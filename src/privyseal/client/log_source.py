@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from privyseal.client.transport import WebTransport
+from privyseal.client.cell import Cell
 from privyseal.errors import ConfigError, LogIntegrityError, UnavailableError, UnsupportedInputError
 from privyseal.tlog.tile import EntryBundle
 
@@ -91,7 +91,7 @@ class LogSource(Protocol):
 class HubSource:
     """The log of a hub, at its web listener."""
 
-    def __init__(self, web: WebTransport) -> None:
+    def __init__(self, web: Cell) -> None:
         self._web = web
         self.place: Final = "the hub"
 

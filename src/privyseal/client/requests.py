@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.client.answers import Answered, Wanted, WantedT, is_by_wanted_key
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import KeptRequest, RequestJournal
+from privyseal.client.time_limit import Deadline
 from privyseal.errors import (
     ConfigError,
     ConflictError,
     DeniedError,
     MalformedInputError,
+    UnavailableError,
     UnsupportedInputError,
     VerificationError,
 )
@@ -49,6 +51,8 @@ _REFUSED: Final = (
     VerificationError,
 )
 
+_WAITS: Final = "request.waiting"
+
 #: Told how many jobs stand before those that are waited for.
 Waiting = Callable[[int], None]
 
@@ -65,27 +69,36 @@ class Requester:
         key: Ed25519PrivateKey,
         journal: RequestJournal,
         clock: Clock,
+        priority: str = "normal",
     ) -> None:
+        """`priority` is that of new requests: `release`, `normal` or `nightly`."""
         self._hub = hub
         self._hub_name = hub_name
         self._profile = profile
         self._key = key
         self._journal = journal
         self._clock = clock
+        self._priority = priority
         self._open: dict[str, set[int]] = {}
 
-    def ask(self, wanted: Sequence[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
+    def ask(
+        self, wanted: Sequence[WantedT], deadline: Deadline, waiting: Waiting = lambda _: None
+    ) -> Iterator[Answered[WantedT]]:
         """Answers in the order in which they come; each file that was asked for is answered for once.
 
         Raises:
+            UnavailableError: `request.waiting` if the deadline came first; then all has been handed in.
             PrivysealError: what the hub says of a request as a whole, or that it cannot be reached.
         """
         missing = list(wanted)
+        late: list[UnavailableError] = []
         for kept in self._journal.open_requests():
             if self._is_own(kept):
-                yield from self._take_up(kept, missing, waiting)
+                yield from _until_late(self._take_up(kept, missing, deadline, waiting), late)
         for part in _parts(missing):
-            yield from self._ask_anew(part, waiting)
+            yield from _until_late(self._ask_anew(part, deadline, waiting), late)
+        if late:
+            raise UnavailableError(_WAITS, "; ".join(error.message for error in late), hint=late[0].hint)
 
     def settled(self, answered: Answered[WantedT]) -> None:
         """The file is in place, or its item will never be signed; a request of which no other is left is forgotten."""
@@ -103,7 +116,9 @@ class Requester:
         request_key = self._key.public_key().public_bytes_raw()
         return statement_id(request_key, parse_envelope(envelope, REQUEST_TYPE).payload)
 
-    def _take_up(self, kept: KeptRequest, missing: list[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
+    def _take_up(
+        self, kept: KeptRequest, missing: list[WantedT], deadline: Deadline, waiting: Waiting
+    ) -> Iterator[Answered[WantedT]]:
         """Ask again with an earlier run's bytes for those files that they speak of; others stay in `missing`."""
         found = _match(kept, missing)
         if not found:
@@ -112,7 +127,7 @@ class Requester:
         missing[:] = [one for one in missing if id(one) not in taken]
         left = dict(found)
         try:
-            for answered in self._answers(kept.id, kept.body, found, waiting):
+            for answered in self._answers(kept.id, kept.body, found, deadline, waiting):
                 del left[answered.position]
                 if answered.item.state == "signed" and is_by_wanted_key(answered):
                     yield answered
@@ -123,7 +138,7 @@ class Requester:
             missing.extend(left.values())
             self._journal.forget(kept.id)
 
-    def _ask_anew(self, part: Sequence[WantedT], waiting: Waiting) -> Iterator[Answered[WantedT]]:
+    def _ask_anew(self, part: Sequence[WantedT], deadline: Deadline, waiting: Waiting) -> Iterator[Answered[WantedT]]:
         now_ms = self._clock()
         statement = RequestStatement(
             hub=self._hub_name,
@@ -137,20 +152,25 @@ class Requester:
         envelope = seal_request(statement, self._key)
         request_id = self._id(envelope)
         preimages = tuple(SignatureItem(signed=one.preimage.signed, detail=one.preimage.detail) for one in part)
-        body = SignatureRequest(envelope=envelope, preimages=preimages)
+        body = SignatureRequest(envelope=envelope, preimages=preimages, priority=self._priority)
         self._journal.keep(request_id, body)
         try:
-            yield from self._answers(request_id, body, dict(enumerate(part)), waiting)
+            yield from self._answers(request_id, body, dict(enumerate(part)), deadline, waiting)
         except _REFUSED:
             self._journal.forget(request_id)
             raise
 
     def _answers(
-        self, request_id: str, body: SignatureRequest, asked: dict[int, WantedT], waiting: Waiting
+        self,
+        request_id: str,
+        body: SignatureRequest,
+        asked: dict[int, WantedT],
+        deadline: Deadline,
+        waiting: Waiting,
     ) -> Iterator[Answered[WantedT]]:
         # Also what nobody asks for now: another run may have left it for files that come again later.
         self._open[request_id] = set(range(len(body.preimages)))
-        for view in self._hub.sign(request_id, body):
+        for view in self._hub.sign(request_id, body, deadline):
             waiting(view.position)
             for position, item in enumerate(view.items, start=view.first):
                 if position in asked:
@@ -161,6 +181,16 @@ class Requester:
                         item=item,
                         chain=view.chain,
                     )
+
+
+def _until_late(answers: Iterator[Answered[WantedT]], late: list[UnavailableError]) -> Iterator[Answered[WantedT]]:
+    """A request that waits does not keep the next one from being handed in."""
+    try:
+        yield from answers
+    except UnavailableError as error:
+        if error.code != _WAITS:
+            raise
+        late.append(error)
 
 
 def _match(kept: KeptRequest, missing: Sequence[WantedT]) -> dict[int, WantedT]:

@@ -3,6 +3,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from privyseal.client.hub import HubClient
 from privyseal.client.placing import SignedFile
 from privyseal.client.selection import Selection, make_folders, select
 from privyseal.client.signing import Observer, Outcome, Plan, Signer, Work
+from privyseal.client.time_limit import TimeLimit
 from privyseal.client.timestamp_file import FileTimestamper, TimestampedFile
 from privyseal.client.timestamping import Timestamper, open_timestamper
 from privyseal.client.verifying import VerifyOptions, VerifyReport, verify_file
@@ -22,10 +24,24 @@ from privyseal.formats.model import SignOptions
 from privyseal.pki.remote_key import RemoteKey
 from privyseal.wire.api import HubStatus
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Wait"]
 
 T = TypeVar("T")
 Name = str | Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """How long signing may take, and what it comes before.
+
+    Attributes:
+        seconds: For all of it together, then `UnavailableError`; None goes on for as long as signatures come, and ends
+            when none came for `wait_seconds` of client.toml. Signing the same files again resumes.
+        priority: `release`, `normal` or `nightly`: which of this client's waiting requests comes first.
+    """
+
+    seconds: float | None = None
+    priority: str = "normal"
 
 
 class Client:
@@ -51,6 +67,7 @@ class Client:
         output: Name | None = None,
         options: SignOptions | None = None,
         timestamp: bool = True,
+        wait: Wait | None = None,
     ) -> SignedFile:
         """Sign a file; its receipt lies beside it. On any error it is as it was.
 
@@ -60,9 +77,10 @@ class Client:
             output: Where the signed file goes instead.
             options: Digest algorithm, page hashes, placement, and what Windows shows.
             timestamp: With a timestamp, if client.toml names TSAs; False does without.
+            wait: How long, and before which other requests of this client.
         """
         target = Path(file) if output is None else Path(output)
-        return self._signer(key, timestamp=timestamp).sign(Path(file), target, options or SignOptions())
+        return self._signer(key, timestamp=timestamp, wait=wait).sign(Path(file), target, options or SignOptions())
 
     def sign_all(
         self,
@@ -73,6 +91,7 @@ class Client:
         output: Name | None = None,
         timestamp: bool = True,
         observe: Observer = lambda _: None,
+        wait: Wait | None = None,
     ) -> tuple[Outcome, ...]:
         """Sign a release in one request: files, directories, patterns.
 
@@ -83,6 +102,7 @@ class Client:
             output: A directory for the signed files, instead of in place.
             timestamp: As for `sign`.
             observe: Told whenever something has happened.
+            wait: As for `sign`.
 
         Returns:
             What became of each file, in their order.
@@ -92,7 +112,7 @@ class Client:
         plan = plan or Plan()
         if not plan.dry_run:
             make_folders(works)
-        return self._signer(key, timestamp=timestamp).sign_all(works, plan, observe)
+        return self._signer(key, timestamp=timestamp, wait=wait).sign_all(works, plan, observe)
 
     def verify(self, file: Name, options: VerifyOptions | None = None) -> VerifyReport:
         """Verify every signature of a file, and the receipt beside it."""
@@ -138,9 +158,12 @@ class Client:
         """
         return DigestSigner(self._config, profile=key).key()
 
-    def _signer(self, key: str, *, timestamp: bool) -> Signer:
+    def _signer(self, key: str, *, timestamp: bool, wait: Wait | None) -> Signer:
         timestamper: Timestamper | None = open_timestamper(self._config) if timestamp else None
-        return Signer(self._config, profile=key, timestamper=timestamper)
+        if wait is None:
+            return Signer(self._config, profile=key, timestamper=timestamper)
+        limit = None if wait.seconds is None else TimeLimit(seconds=wait.seconds, in_all=True)
+        return Signer(self._config, profile=key, timestamper=timestamper, limit=limit, priority=wait.priority)
 
 
 class AsyncClient:
@@ -158,10 +181,11 @@ class AsyncClient:
         output: Name | None = None,
         options: SignOptions | None = None,
         timestamp: bool = True,
+        wait: Wait | None = None,
     ) -> SignedFile:
         """See `Client.sign`."""
         return await _beside(
-            lambda: self._client.sign(file, key=key, output=output, options=options, timestamp=timestamp)
+            lambda: self._client.sign(file, key=key, output=output, options=options, timestamp=timestamp, wait=wait)
         )
 
     async def sign_all(
@@ -173,12 +197,13 @@ class AsyncClient:
         output: Name | None = None,
         timestamp: bool = True,
         observe: Observer = lambda _: None,
+        wait: Wait | None = None,
     ) -> tuple[Outcome, ...]:
         """See `Client.sign_all`; `observe` is called on the thread."""
         names = tuple(files)
         return await _beside(
             lambda: self._client.sign_all(
-                names, key=key, plan=plan, output=output, timestamp=timestamp, observe=observe
+                names, key=key, plan=plan, output=output, timestamp=timestamp, observe=observe, wait=wait
             )
         )
 

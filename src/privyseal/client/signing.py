@@ -2,7 +2,7 @@
 """Signing files, one or thousands (DESIGN §4): read all, ask once, put each signature into place as it comes."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from privyseal.client.placing import Placer, SignedFile
 from privyseal.client.preparing import Prepared, Scanned, Scanning, Work
 from privyseal.client.reading import WORKERS, Plan, Reading
 from privyseal.client.requests import Requester
+from privyseal.client.time_limit import Deadline, TimeLimit
 from privyseal.client.timestamping import Timestamper
 from privyseal.errors import PrivysealError
 from privyseal.formats.model import SignOptions
@@ -72,9 +73,13 @@ class Signer:
         *,
         profile: str,
         timestamper: Timestamper | None = None,
+        limit: TimeLimit | None = None,
+        priority: str = "normal",
         clock: Clock = system_clock,
     ) -> None:
+        """Without `limit`, what client.toml says; `priority` is `release`, `normal` or `nightly`."""
         self._profile = profile
+        self._limit = limit or TimeLimit(seconds=config.wait_seconds)
         self._timestamper = timestamper
         self._clock = clock
         self._hub = HubClient(config)
@@ -85,6 +90,7 @@ class Signer:
             key=load_ed25519(config.identity.request_key),
             journal=RequestJournal(config.identity.journal),
             clock=clock,
+            priority=priority,
         )
 
     @property
@@ -129,7 +135,8 @@ class Signer:
         scanned = batch.read(reading.scannings)
         if batch.stops() or not scanned:
             return batch.outcomes
-        profile = self._hub.profile(self._profile)
+        deadline = self._limit.begin()
+        profile = self._hub.profile(self._profile, deadline)
         prepared = batch.prepare(scanned, profile)
         if batch.stops():
             return batch.outcomes
@@ -145,7 +152,12 @@ class Signer:
             certificates=plan.certificates,
         )
         try:
-            batch.place(self._requester, prepared, lambda one: placer.place(one, reading.draft()), reading.threads)
+            batch.place(
+                self._requester,
+                prepared,
+                deadline,
+                lambda one: reading.threads.submit(lambda: placer.place(one, reading.draft())),
+            )
         except BaseException:
             # Interrupted, or refused as a whole: the threads are waited for, and shall not wait for anybody else.
             if self._timestamper is not None:
@@ -212,15 +224,15 @@ class _Batch:
         self,
         requester: Requester,
         prepared: Sequence[Prepared],
-        place: Callable[[Answered[Prepared]], SignedFile],
-        threads: ThreadPoolExecutor,
+        deadline: Deadline,
+        place: Callable[[Answered[Prepared]], Future[SignedFile]],
     ) -> None:
         """Put signatures into place as they come; what concerns all of the rest ends the rest."""
         pending: _Pending = {}
         failure: PrivysealError | None = None
         try:
-            for answered in requester.ask(prepared, self._waiting):
-                pending[threads.submit(place, answered)] = answered
+            for answered in requester.ask(prepared, deadline, self._waiting):
+                pending[place(answered)] = answered
                 self._collect(pending, requester, at_most=_MAX_PENDING)
         except PrivysealError as error:
             failure = error

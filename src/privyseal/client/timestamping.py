@@ -19,8 +19,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from privyseal.client.cell import Cell
 from privyseal.client.config import ClientConfig
-from privyseal.client.transport import MtlsTransport
+from privyseal.client.mtls import hub_cell
 from privyseal.client.tsa_http import HttpTsa
 from privyseal.client.verifying import trust_anchors
 from privyseal.errors import (
@@ -253,12 +254,12 @@ class HubTsa:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._idle: SimpleQueue[MtlsTransport] = SimpleQueue()
+        self._idle: SimpleQueue[Cell] = SimpleQueue()
 
     @property
     def name(self) -> str:
         """How messages name it."""
-        return f"hub {self._config.hub_url}"
+        return f"hub {' or '.join(self._config.hub_urls)}"
 
     def ask(self, request: bytes, seconds: float) -> bytes:  # noqa: ARG002 - the transport has bounds of its own
         """Have the hub ask.
@@ -268,13 +269,13 @@ class HubTsa:
         """
         body = msgspec.json.encode(TimestampRequest(request=request))
         try:
-            transport = self._idle.get_nowait()
+            cell = self._idle.get_nowait()
         except Empty:
-            transport = MtlsTransport(self._config)
+            cell = hub_cell(self._config)
         try:
-            answer = transport.request("POST", "/v1/timestamps", body)
+            answer = cell.request("POST", "/v1/timestamps", body)
         finally:
-            self._idle.put(transport)
+            self._idle.put(cell)
         return decode_body(answer, TimestampView).response
 
 

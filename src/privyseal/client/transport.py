@@ -1,39 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP to the hub: urllib3 over TLS 1.3, only the pinned CA, problem documents back into errors.
-
-A handshake that ends without an answer can mean "not you" or "not now". The client looks at its own dates first, then
-asks the web listener for the state of its certificate, and only then calls the hub unavailable.
-"""
+"""HTTP to one address: urllib3 over TLS 1.3, only the CA that is given, problem documents back into errors."""
 
 import datetime as dt
-import hashlib
 import http.client
 import ssl
 import time
 import urllib.parse
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from http import HTTPStatus
+from typing import Final
 
 import msgspec
 import urllib3
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
-from privyseal.client.config import ClientConfig
-from privyseal.errors import ConfigError, IdentityError, PrivysealError, UnavailableError
-from privyseal.identity.keyfile import read_private
-from privyseal.wire.api import CertificateState, Problem, error_from_problem
+from privyseal.errors import IdentityError, PrivysealError, UnavailableError
+from privyseal.wire.api import Problem, error_from_problem
+from privyseal.wire.retry_after import parse_retry_after
 
-__all__ = ["MtlsTransport", "WebTransport", "fetch_unpinned", "web_context"]
+__all__ = ["WebTransport", "fetch_unpinned", "web_context"]
 
-T = TypeVar("T")
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 90.0
 _MAX_BUNDLE_BYTES: Final = 1024 * 1024
 _ANSWER_SECONDS: Final = 300.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
+#: What an answer may take longer than the question was ready to wait.
+_GRACE_SECONDS: Final = 15.0
+#: Said by whatever stands in front of a hub that it cannot reach.
+_GATEWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 def web_context(ca_pem: str) -> ssl.SSLContext:
@@ -68,7 +64,7 @@ def fetch_unpinned(url: str, path: str) -> bytes:
         ) from error
     finally:
         connection.close()
-    if response.status != http.HTTPStatus.OK:
+    if response.status != HTTPStatus.OK:
         raise UnavailableError("hub.answer", f"{url}{path} answered with HTTP {response.status}")
     return data
 
@@ -91,39 +87,62 @@ def _answer(response: urllib3.BaseHTTPResponse, url: str, data: bytes) -> bytes:
     try:
         problem = msgspec.json.decode(data, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if response.status in _GATEWAY:
+            raise UnavailableError(
+                "hub.gateway",
+                f"what stands in front of the hub at {url} answered with HTTP {response.status}",
+                hint="it does not reach the hub: is the hub running?",
+                retry_after_seconds=parse_retry_after(response.headers.get("Retry-After", ""), dt.datetime.now(dt.UTC)),
+            ) from error
         raise UnavailableError("hub.answer", f"{url} answered with HTTP {response.status}") from error
     raise error_from_problem(problem)
 
 
+def _timeout(seconds: float | None) -> urllib3.Timeout:
+    """For an answer that is worth waiting for so long."""
+    if seconds is None:
+        return urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    return urllib3.Timeout(
+        connect=min(_CONNECT_SECONDS, max(1.0, seconds)), read=min(_READ_SECONDS, seconds + _GRACE_SECONDS)
+    )
+
+
 class WebTransport:
-    """The web listener: server certificate only."""
+    """A listener that asks for no client certificate."""
 
     def __init__(self, url: str, context: ssl.SSLContext, *, answer_seconds: float = _ANSWER_SECONDS) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._answer_seconds = answer_seconds
         self._pool = urllib3.PoolManager(
             ssl_context=context,
             retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
         )
         #: Bodies sent and received so far.
         self.sent_bytes = 0
         self.received_bytes = 0
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def request(self, method: str, path: str, body: bytes | None = None, *, seconds: float | None = None) -> bytes:
         """One request; answers with the body.
 
+        Args:
+            method: GET or POST.
+            path: With its query.
+            body: What is sent, if anything.
+            seconds: How long the answer is worth waiting for; without it, as long as any answer takes.
+
         Raises:
-            UnavailableError: `hub.unreachable`, `hub.answer`.
+            UnavailableError: `hub.unreachable`, `hub.gateway`, `hub.answer`.
             IdentityError: `hub.certificate` if the server is not the pinned hub.
             PrivysealError: what the hub said.
         """
-        url = self._url + path
+        url = self.url + path
         self.sent_bytes += len(body or b"")
         deadline = time.monotonic() + self._answer_seconds
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"} | self._proof(method, path, body)
         try:
-            response = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
+            response = self._pool.request(
+                method, url, body=body, headers=headers, timeout=_timeout(seconds), preload_content=False
+            )
             try:
                 data = _read(response, url, deadline)
                 self.received_bytes += len(data)
@@ -146,7 +165,8 @@ class WebTransport:
         Raises:
             UnavailableError, IdentityError, PrivysealError: as `request`.
         """
-        url = self._url + path
+        url = self.url + path
+        headers = headers | self._proof("GET", path, None)
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=silence_seconds)
         try:
             response = self._pool.request("GET", url, headers=headers, timeout=timeout, preload_content=False)
@@ -160,22 +180,26 @@ class WebTransport:
         except HTTPError as error:
             raise self._failure(error) from error
 
+    def _proof(self, method: str, path: str, body: bytes | None) -> dict[str, str]:  # noqa: ARG002 - see below
+        """Headers that say who asks; none where TLS says it, or nobody asks for it."""
+        return {}
+
     def _failure(self, error: HTTPError) -> PrivysealError:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
             if dates := _wrong_dates(error):
                 return IdentityError(
                     "hub.certificate",
-                    f"the certificate of the hub at {self._url} {dates} by this machine's clock",
+                    f"the certificate of the hub at {self.url} {dates} by this machine's clock",
                     hint="set this machine's clock (NTP); if it is right, tell an administrator of the hub",
                 )
             return IdentityError(
                 "hub.certificate",
-                f"the server at {self._url} does not show a certificate of the pinned hub",
+                f"the server at {self.url} does not show a certificate of the pinned hub",
                 hint="somebody stands in between, or the hub was made anew: ask an administrator for a join code",
             )
         return UnavailableError(
             "hub.unreachable",
-            f"the hub at {self._url} does not answer: {_reason(error)}",
+            f"the hub at {self.url} does not answer: {_reason(error)}",
             hint="is it running, and can this machine reach it?",
         )
 
@@ -191,52 +215,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, NewConnectionError):
         return str(error).rsplit(": ", 1)[-1]
     return str(error) or type(error).__name__
-
-
-class MtlsTransport(WebTransport):
-    """The mtls listener, with the client's certificate."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        bundle = config.load_bundle()
-        context = web_context(bundle.statement.ca)
-        read_private(config.identity.tls_key)
-        try:
-            context.load_cert_chain(config.identity.tls_certificate, config.identity.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                "file.not_a_key",
-                f"cannot use {config.identity.tls_certificate} and {config.identity.tls_key}: {error}",
-            ) from error
-        super().__init__(config.hub_url, context)
-        self._config = config
-        self._ca = bundle.statement.ca
-
-    def _failure(self, error: HTTPError) -> PrivysealError:
-        failure = super()._failure(error)
-        if isinstance(failure, IdentityError) or isinstance(error, NewConnectionError):
-            return failure
-        return self._own_standing() or failure
-
-    def _own_standing(self) -> IdentityError | None:
-        """Why the hub may have hung up on this client's certificate, if that is why."""
-        certificate = x509.load_pem_x509_certificate(self._config.identity.tls_certificate.read_bytes())
-        now = dt.datetime.now(dt.UTC)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            return IdentityError(
-                "identity.certificate_expired",
-                f"this client's TLS certificate is valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} only",
-                hint="check this machine's clock; else join again with a new join code",
-            )
-        fingerprint = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-        web = WebTransport(self._config.web_url, web_context(self._ca))
-        try:
-            state = msgspec.json.decode(web.request("GET", f"/v1/certificates/{fingerprint}"), type=CertificateState)
-        except (PrivysealError, msgspec.DecodeError):
-            return None
-        if state.state == "standing":
-            return None
-        return IdentityError(
-            f"identity.{state.state}",
-            f"the hub does not take this client's certificate: {state.state}",
-            hint="ask an administrator for a new join code, then: privyseal client join",
-        )

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from privyseal.errors import MalformedInputError, PrivysealError, branch_named
+from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError, branch_named
 
 __all__ = [
     "AgentStatus",
@@ -43,7 +43,11 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(_Body, frozen=True, omit_defaults=True):
-    """RFC 9457 problem document; `code` is the stable name, `branch` the class of error."""
+    """RFC 9457 problem document; `code` is the stable name, `branch` the class of error.
+
+    Attributes:
+        retry_after_seconds: For how long asking again would not help, if the hub knows; as in the field Retry-After.
+    """
 
     title: str
     status: int
@@ -51,6 +55,7 @@ class Problem(_Body, frozen=True, omit_defaults=True):
     branch: str
     detail: str
     hint: str = ""
+    retry_after_seconds: float | None = None
 
 
 class SignatureItem(_Body, frozen=True):
@@ -379,9 +384,13 @@ def problem_from_error(error: PrivysealError) -> Problem:
         branch=error.branch,
         detail=error.message,
         hint=error.hint,
+        retry_after_seconds=error.retry_after_seconds if isinstance(error, UnavailableError) else None,
     )
 
 
 def error_from_problem(problem: Problem) -> PrivysealError:
     """The error that a problem document describes, as the same class."""
-    return branch_named(problem.branch)(problem.code, problem.detail, hint=problem.hint)
+    branch = branch_named(problem.branch)
+    if issubclass(branch, UnavailableError):
+        return branch(problem.code, problem.detail, hint=problem.hint, retry_after_seconds=problem.retry_after_seconds)
+    return branch(problem.code, problem.detail, hint=problem.hint)

@@ -5,6 +5,7 @@ A route cannot exist without its listener, its permission and its summary; the O
 rows. Errors leave as RFC 9457 problem documents; only this boundary catches what nobody foresaw.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -98,8 +99,12 @@ def json_response(body: msgspec.Struct, status: int = 200) -> web.Response:
 
 def _problem(error: PrivysealError) -> web.Response:
     problem = problem_from_error(error)
+    after = problem.retry_after_seconds
     return web.Response(
-        body=msgspec.json.encode(problem), status=problem.status, content_type="application/problem+json"
+        body=msgspec.json.encode(problem),
+        status=problem.status,
+        content_type="application/problem+json",
+        headers=None if after is None else {"Retry-After": str(math.ceil(after))},
     )
 
 
