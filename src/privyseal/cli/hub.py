@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from privyseal.cli.authority import AsJson, Authority, administration
+from privyseal.cli.migrating import migrate
 from privyseal.cli.render import emit, say
 from privyseal.client.administration import Administration
 from privyseal.client.config import load_client_config
@@ -19,7 +20,7 @@ from privyseal.identity.keyfile import parse_sealing_key, public_key_text, seali
 from privyseal.identity.trust import PinnedTrust
 from privyseal.tlog.quorum import MAX_POLICY_BYTES
 
-__all__ = ["init", "invite", "revoke", "run", "trust"]
+__all__ = ["init", "invite", "migrate", "revoke", "run", "trust"]
 
 Directory = Annotated[Path, Parameter(name="--dir")]
 

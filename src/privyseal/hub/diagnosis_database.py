@@ -5,7 +5,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from privyseal.errors import LogIntegrityError, UnavailableError
@@ -16,6 +15,7 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, look, passed, skipped, warned
 from privyseal.ports.store import LogHead
 from privyseal.storage.calls import Call, Query
+from privyseal.storage.connection import connect_to_read
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.storage.head import LogSeal
 from privyseal.storage.head_file import HeadFile
@@ -28,7 +28,6 @@ from privyseal.tlog.note import NoteSigner
 
 __all__ = ["database_rows"]
 
-_BUSY_SECONDS: Final = 5.0
 _LOOKS: Final = 5
 _DATABASE: Final = "database"
 _HEAD: Final = "log head"
@@ -102,13 +101,6 @@ def _check_postgres_head(url: str, files: HubFiles, clock: Clock) -> Row:
 # -- SQLite ---------------------------------------------------------------------------------------------------------
 
 
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    """Beside a running hub, or one that crashed, through its WAL; else without making the files of a WAL."""
-    in_use = path.with_name(path.name + "-wal").exists()
-    place = f"{path.resolve().as_uri()}?{'mode=ro' if in_use else 'immutable=1'}"
-    return sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-
-
 def _unavailable(files: HubFiles, error: sqlite3.Error) -> UnavailableError:
     return UnavailableError(
         "store.unavailable",
@@ -122,7 +114,7 @@ def _check_sqlite(files: HubFiles) -> Row:
     if not files.database.exists():
         return skipped(_DATABASE, f"{files.database} is not there: this hub was never started", "privyseal hub run")
     try:
-        with closing(_open_read_only(files.database)) as connection:
+        with closing(connect_to_read(files.database)) as connection:
             problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
@@ -139,7 +131,7 @@ def _check_sqlite_head(files: HubFiles, clock: Clock) -> Row:
     if not files.database.exists():
         return skipped(_HEAD, "there is no database yet", "privyseal hub run")
     try:
-        with closing(_open_read_only(files.database)) as connection:
+        with closing(connect_to_read(files.database)) as connection:
 
             def ask(work: Coroutine[Call, Any, LogHead]) -> LogHead:
                 connection.execute("BEGIN")

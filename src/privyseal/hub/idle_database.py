@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hub's database while no hub uses it: what `log reopen` and `log prune` do there."""
+"""A hub's database while no hub uses it: what `log reopen`, `log prune` and `hub migrate` do there."""
 
 import asyncio
 import sqlite3
 import time
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Coroutine, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from privyseal.errors import ConfigError, UnavailableError
+from privyseal.errors import UnavailableError
 from privyseal.hub.config import HubConfig, HubFiles
 from privyseal.storage.calls import Call
-from privyseal.storage.connection import configure, connect
+from privyseal.storage.connection import alone, configure, connect, connect_to_read, in_use
 from privyseal.storage.giving_up import copy_log, empty_log, stored_head
-from privyseal.storage.postgres_session import FAULTS, WRITING, Session, connected_hubs
+from privyseal.storage.postgres_session import FAULTS, READING, WRITING, Session, connected_hubs
 from privyseal.storage.pruning import drop_bodies
+from privyseal.storage.schema import found_revision, upgrade_hub
 from privyseal.storage.sqlite_committer import ask_sqlite
 
 __all__ = ["IdleDatabase", "idle_database"]
@@ -35,6 +36,22 @@ class IdleDatabase(Protocol):
 
         Raises:
             ConfigError: `store.in_use`.
+        """
+        ...
+
+    def revision(self) -> str | None:
+        """The revision of its tables; None if it is empty. A hub may use it meanwhile.
+
+        Raises:
+            ConfigError: `store.foreign`.
+        """
+        ...
+
+    def upgrade(self) -> str | None:
+        """Bring its tables to the newest revision; the one that they had.
+
+        Raises:
+            ConfigError: `store.foreign`, `store.schema`.
         """
         ...
 
@@ -63,8 +80,26 @@ class _Sqlite:
         self._path: Final = path
 
     def ensure_unused(self) -> None:
-        with self._alone():
+        with alone(self._path):
             pass
+
+    def revision(self) -> str | None:
+        if not self._path.exists():
+            return None
+        try:
+            with closing(connect_to_read(self._path)) as connection:
+                return ask_sqlite(connection, found_revision("sqlite"))
+        except sqlite3.Error as error:
+            raise UnavailableError(
+                "store.unavailable", f"the database {self._path} cannot be read: {error}", hint=_HINT
+            ) from error
+
+    def upgrade(self) -> str | None:
+        with alone(self._path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            before = ask_sqlite(connection, upgrade_hub("sqlite"))
+            connection.execute("COMMIT")
+            return before
 
     def head(self) -> tuple[str, str] | None:
         return self._run(stored_head())
@@ -79,30 +114,11 @@ class _Sqlite:
         self._run(empty_log(origin, note))
 
     def drop_bodies(self, indexes: Iterable[int]) -> None:
-        with self._alone() as connection:
+        with alone(self._path) as connection:
             connection.execute("BEGIN IMMEDIATE")
             ask_sqlite(connection, drop_bodies(indexes))
             connection.execute("COMMIT")
             connection.execute("VACUUM")
-
-    @contextmanager
-    def _alone(self) -> Iterator[sqlite3.Connection]:
-        """A connection beside which there is no other."""
-        try:
-            with closing(connect(str(self._path))) as connection:
-                # Whoever has the database open in WAL mode holds a lock that this asks for; nothing may come between.
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-                connection.execute("PRAGMA busy_timeout = 0")
-                connection.execute("BEGIN EXCLUSIVE")
-                connection.execute("COMMIT")
-                configure(connection, str(self._path))
-                yield connection
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise _in_use(f"another process has {self._path} open") from error
-            raise UnavailableError(
-                "store.unavailable", f"the database {self._path} cannot be used: {error}", hint=_HINT
-            ) from error
 
     def _run(self, work: Coroutine[Call, Any, T]) -> T:
         with closing(connect(str(self._path))) as connection:
@@ -127,8 +143,14 @@ class _Postgres:
         end = time.monotonic() + _OTHERS_SECONDS
         while count := await self._run(connected_hubs()):
             if time.monotonic() > end:
-                raise _in_use(f"the PostgreSQL database has {count} connections of a hub")
+                raise in_use(f"the PostgreSQL database has {count} connections of a hub")
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    def revision(self) -> str | None:
+        return asyncio.run(self._run(found_revision("postgresql"), READING))
+
+    def upgrade(self) -> str | None:
+        return asyncio.run(self._run(upgrade_hub("postgresql")))
 
     def head(self) -> tuple[str, str] | None:
         return asyncio.run(self._run(stored_head()))
@@ -145,8 +167,8 @@ class _Postgres:
     def drop_bodies(self, indexes: Iterable[int]) -> None:
         asyncio.run(self._run(drop_bodies(indexes)))
 
-    async def _run(self, work: Coroutine[Call, Any, T]) -> T:
-        session = Session(self._url, WRITING)
+    async def _run(self, work: Coroutine[Call, Any, T], begin: str = WRITING) -> T:
+        session = Session(self._url, begin)
         try:
             await session.begin()
             value = await session.ask(work)
@@ -160,7 +182,3 @@ class _Postgres:
             work.close()
             await session.close()
         return value
-
-
-def _in_use(why: str) -> ConfigError:
-    return ConfigError("store.in_use", why, hint="stop the hub; it can start again afterwards")

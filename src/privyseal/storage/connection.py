@@ -3,13 +3,15 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from privyseal.errors import ConfigError
+from privyseal.errors import ConfigError, UnavailableError
 
-__all__ = ["IN_MEMORY", "Connect", "Schema", "configure", "connect", "prepare"]
+__all__ = ["IN_MEMORY", "Connect", "Schema", "alone", "configure", "connect", "connect_to_read", "in_use", "prepare"]
 
 IN_MEMORY: Final = ":memory:"
 
@@ -62,6 +64,49 @@ def connect(path: str) -> sqlite3.Connection:
         # Opened on one thread and then given to the only one that uses it.
         check_same_thread=False,
     )
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database only to read, without making any file: beside a running hub, or one that crashed, or none.
+
+    Raises:
+        sqlite3.Error: as it comes.
+    """
+    has_wal = path.with_name(path.name + "-wal").exists()
+    place = f"{path.resolve().as_uri()}?{'mode=ro' if has_wal else 'immutable=1'}"
+    return sqlite3.connect(place, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection beside which there is no other, and can be none before the block ends.
+
+    Raises:
+        ConfigError: `store.in_use` if another process has the database open.
+        UnavailableError: `store.unavailable` if it cannot be opened.
+    """
+    try:
+        with closing(connect(str(path))) as connection:
+            # Whoever has the database open in WAL mode holds a lock that this asks for; nothing may come between.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+            configure(connection, str(path))
+            yield connection
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise in_use(f"another process has {path} open") from error
+        raise UnavailableError(
+            "store.unavailable",
+            f"the database {path} cannot be used: {error}",
+            hint="stop the hub, check the database, free space and permissions, and run the same command again",
+        ) from error
+
+
+def in_use(why: str) -> ConfigError:
+    """The error for a database that is needed alone, and is not."""
+    return ConfigError("store.in_use", why, hint="stop the hub; it can start again afterwards")
 
 
 def _text(data: bytes) -> str:

@@ -13,7 +13,17 @@ from typing import Final, Literal
 from privyseal.errors import ConfigError
 from privyseal.storage.calls import Query
 
-__all__ = ["APPLICATION_ID", "REVISION", "Dialect", "found_revision", "prepare_hub", "upgrade_statements"]
+__all__ = [
+    "APPLICATION_ID",
+    "REVISION",
+    "Dialect",
+    "check_revision",
+    "found_revision",
+    "prepare_hub",
+    "table_names",
+    "upgrade_hub",
+    "upgrade_statements",
+]
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -28,9 +38,14 @@ _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _VERSION_TABLE: Final = "privyseal_schema"
 _FOUND: Final = f"SELECT version_num FROM {_VERSION_TABLE}"  # noqa: S608 - a constant
 _TABLES: Final[dict[Dialect, str]] = {
-    "sqlite": "SELECT name FROM sqlite_schema",
+    "sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'",
     "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
 }
+
+
+async def table_names(dialect: Dialect) -> frozenset[str]:
+    """The tables that a database has."""
+    return frozenset([str(name) for (name,) in await Query(_TABLES[dialect])])
 
 
 async def found_revision(dialect: Dialect) -> str | None:
@@ -39,7 +54,7 @@ async def found_revision(dialect: Dialect) -> str | None:
     Raises:
         ConfigError: `store.foreign` for tables that are not a hub's.
     """
-    tables = {str(name) for (name,) in await Query(_TABLES[dialect])}
+    tables = await table_names(dialect)
     if dialect == "sqlite":
         ((application_id,),) = await Query("PRAGMA application_id")
         if application_id != (APPLICATION_ID if tables else 0):
@@ -53,15 +68,52 @@ async def found_revision(dialect: Dialect) -> str | None:
 
 
 async def prepare_hub(dialect: Dialect) -> None:
-    """Bring an empty or older database to the newest revision. Inside a transaction that excludes others.
+    """Make the tables in an empty database, or see that they are of the newest revision, before a hub uses it.
+
+    Inside a transaction that excludes others. A SQLite database is one hub's own, and is upgraded here. On PostgreSQL
+    other hubs may be at work, perhaps of an older release: an operator stops them, and says when (`hub migrate`).
 
     Raises:
-        ConfigError: `store.foreign` for tables that are not a hub's, `store.schema` for a revision of a newer release.
+        ConfigError: `store.foreign` for tables that are not a hub's, `store.schema` for a revision of a newer release,
+            `store.old_schema` for one of an older release.
     """
     revision = await found_revision(dialect)
+    if dialect == "postgresql" and revision is not None:
+        check_revision(dialect, revision)
+    await _upgrade(dialect, revision)
+
+
+async def upgrade_hub(dialect: Dialect) -> str | None:
+    """Bring an empty or older database to the newest revision; the one that it had. In a transaction as above.
+
+    Raises:
+        ConfigError: `store.foreign`, `store.schema`.
+    """
+    revision = await found_revision(dialect)
+    await _upgrade(dialect, revision)
+    return revision
+
+
+async def _upgrade(dialect: Dialect, revision: str | None) -> None:
     if revision != REVISION:
         for statement in upgrade_statements(dialect, revision):
             await Query(statement)
+
+
+def check_revision(dialect: Dialect, revision: str) -> None:
+    """Refuse every revision but the newest.
+
+    Raises:
+        ConfigError: `store.schema` if this release does not know it, `store.old_schema` if it is older.
+    """
+    if revision == REVISION:
+        return
+    upgrade_statements(dialect, revision)
+    raise ConfigError(
+        "store.old_schema",
+        f"the hub database has schema revision {revision!r}; this release reads {REVISION}",
+        hint="stop every hub that uses it, make a backup, then privyseal hub migrate --dir DIR",
+    )
 
 
 def upgrade_statements(dialect: Dialect, revision: str | None) -> Iterator[str]:
