@@ -11,6 +11,7 @@ from typing import Any
 from postgres_server import PostgresServer
 from privyseal.hub.config import HubConfig, HubFiles, load_hub_config
 from privyseal.hub.database import open_store
+from privyseal.hub.database_line import with_database
 from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.setup import NewHub, init_hub
 from privyseal.identity.bundle import load_bundle
@@ -34,7 +35,7 @@ async def made_hub(directory: Path, *, name: str = "hub.example/lab", filled: bo
     init_hub(NewHub(directory=directory, authority_path=authority, config=config), dt.datetime.now(dt.UTC))
     if database:
         path = directory / "hub.toml"
-        path.write_text(f'database = "{database}"\n{path.read_text()}')
+        path.write_text(with_database(path.read_text(), database))
     store = await opened(directory)
     bundle = load_bundle(HubFiles(directory).bundle)
     await store.write(lambda tx: write_genesis(tx, bundle))

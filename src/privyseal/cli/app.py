@@ -68,7 +68,7 @@ _noun(
     (
         ("init", "Make a new hub, and the authority key that you keep."),
         ("run", "Run a hub in the foreground."),
-        ("migrate", "Upgrade the hub's database for this release (on the hub's machine)."),
+        ("migrate", "Upgrade the hub's database, or move it to PostgreSQL (on the hub's machine)."),
         ("trust", "Show the trust bundle, or change the witnesses and agents that it names."),
         ("invite", "Make a join code for a client or an agent (needs an authority key)."),
         ("revoke", "End a client's or agent's standing (needs an authority key)."),

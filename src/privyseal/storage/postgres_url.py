@@ -53,7 +53,7 @@ def _hosts(parts: SplitResult, options: dict[str, list[str]]) -> list[str]:
 
 
 def _refused(why: str, hint: str) -> ConfigError:
-    return ConfigError("config.database", f"the address `database` in hub.toml {why}", hint=hint)
+    return ConfigError("config.database", f"the address of the PostgreSQL database {why}", hint=hint)
 
 
 def database_place(url: str) -> str:

@@ -15,6 +15,7 @@ from privyseal.storage.calls import Query
 
 __all__ = [
     "APPLICATION_ID",
+    "COPY_TABLE",
     "REVISION",
     "Dialect",
     "check_revision",
@@ -32,6 +33,9 @@ REVISION: Final = "0003"
 
 #: SQLite: written into the file's header (PRAGMA application_id), so that another database is not taken for ours.
 APPLICATION_ID: Final = 0x50537948
+
+#: PostgreSQL: stands beside tables that were copied there and that no hub has opened yet; it names them.
+COPY_TABLE: Final = "privyseal_copy"
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 #: Not alembic's usual name, which many databases have.
@@ -78,8 +82,10 @@ async def prepare_hub(dialect: Dialect) -> None:
             `store.old_schema` for one of an older release.
     """
     revision = await found_revision(dialect)
-    if dialect == "postgresql" and revision is not None:
-        check_revision(dialect, revision)
+    if dialect == "postgresql":
+        if revision is not None:
+            check_revision(dialect, revision)
+        await Query(f"DROP TABLE IF EXISTS {COPY_TABLE}")  # from now on what was copied is in use
     await _upgrade(dialect, revision)
 
 

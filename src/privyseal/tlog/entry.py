@@ -283,15 +283,17 @@ class Admin(BaseEntry, frozen=True, tag="admin"):
     """An act on the hub itself.
 
     `genesis` opens a log under a trust bundle, and `bundle` puts another one in its place; with `confirm` the operator
-    has said that this log is the newest, where no agent or witness could; `prune` says that old entries went.
+    has said that this log is the newest, where no agent or witness could; `prune` says that old entries went, and
+    `move` that the hub keeps its log in another database from here on.
 
     Attributes:
-        action: `genesis`, `bundle`, `confirm` or `prune`.
-        bundle: SHA-256 of the trust bundle's statement; empty for `prune`.
+        action: `genesis`, `bundle`, `confirm`, `prune` or `move`.
+        bundle: SHA-256 of the trust bundle's statement; empty for `prune` and `move`.
         former: Of a `genesis` that continues a log that was given up: the newest checkpoints of it that were known, as
             signed notes.
-        entries: How many entries from the log's beginning on are not kept any more; whole bundles of 256.
-        reason: Why they went.
+        entries: Of a `prune`: how many entries from the log's beginning on are not kept any more; whole bundles of 256.
+            Of a `move`: how many entries were moved.
+        reason: Of a `prune`: why they went. Of a `move`: from where to where.
     """
 
     action: str
