@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from postgres_server import PostgresServer
+from privyseal.errors import ConfigError
 from privyseal.storage import schema
 from privyseal.storage.schema import REVISION
 from programs import Outcome, privyseal, refused, succeeded
@@ -159,6 +160,27 @@ async def test_no_database_is_upgraded_below_a_hub(on_postgres: Hub, postgres: P
         await other.close()
     assert await on_postgres.revision() == OLDEST
     succeeded(on_postgres.migrate())
+
+
+@pytest.mark.interop
+async def test_a_hub_that_was_cut_off_during_an_upgrade_writes_nothing(on_postgres: Hub) -> None:
+    succeeded(await asyncio.to_thread(on_postgres.migrate))
+    store = await opened(on_postgres.directory)
+    size = store.head.size
+    await on_postgres.ask(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'privyseal%'"
+    )
+    await on_postgres.ask(f"UPDATE privyseal_schema SET version_num = '{NEWER}'")
+
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            await append(store)
+        assert caught.value.code == "store.schema"
+
+    await on_postgres.ask(f"UPDATE privyseal_schema SET version_num = '{REVISION}'")
+    await append(store)
+    assert store.head.size == size + 1
+    await store.close()
 
 
 def test_flags_that_do_not_go_together(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from postgres_proxy import commit_proxy
@@ -353,6 +354,34 @@ async def test_a_commit_whose_answer_is_lost_moves_nothing(move: Move, lose: str
     log = await move.use()
     await move.run()
     await move.check_moved(log)
+
+
+CHANGING = """
+CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change} END $$;
+CREATE FUNCTION arm() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF to_regclass('{table}') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'changing') THEN
+        CREATE TRIGGER changing BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION change();
+    END IF;
+END $$;
+CREATE EVENT TRIGGER arming ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION arm();
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "said"),
+    [
+        ("lease", "NEW.fence := 8; RETURN NEW;", "given 1 rows, and 1 others"),
+        ("join_code", "IF NEW.taken = 1 THEN RETURN NULL; END IF; RETURN NEW;", "given 2 rows, and 1 others"),
+    ],
+)
+async def test_a_server_that_keeps_other_rows_gets_nothing(move: Move, table: str, change: str, said: str) -> None:
+    connection = await asyncpg.connect(move.url)
+    await connection.execute(CHANGING.format(table=table, change=change))
+    await connection.close()
+
+    refusal = await move.unmoved("move.differs")
+
+    assert f"table {table} was {said}" in refusal.message
 
 
 # -- who else is at work --------------------------------------------------------------------------------------------

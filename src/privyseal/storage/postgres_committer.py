@@ -20,7 +20,7 @@ from privyseal.storage.head_file import HeadKeeper
 from privyseal.storage.log_tables import LogTables
 from privyseal.storage.postgres_listener import notify
 from privyseal.storage.postgres_session import FAULTS, WRITING, Session, database_ms, judge_postgres
-from privyseal.storage.schema import prepare_hub
+from privyseal.storage.schema import check_revision, found_revision, prepare_hub
 from privyseal.storage.transaction import StoreTx
 from privyseal.storage.worker import Task
 from privyseal.tlog.tree import Frontier
@@ -52,6 +52,8 @@ class PostgresCommitter:
         #: Where this process left the log, and the tree there.
         self._head: LogHead
         self._frontier = Frontier()
+        #: On which of its connections the session found tables of this release.
+        self._checked_connection = 0
 
     def start(self) -> None:
         """Create or check tables, head and `head.checkpoint`; processes that start at once wait for each other.
@@ -66,6 +68,7 @@ class PostgresCommitter:
         await self._session.begin()
         self._head = await self._session.ask(self._load())
         self._frontier = self._log.frontier
+        self._checked_connection = self._session.connections
         if not await self._session.commit(self._doubt_seconds):
             raise ConnectionError("the first commit was not acknowledged")
         self._keeper.start(self._head)
@@ -102,6 +105,8 @@ class PostgresCommitter:
 
     async def _prepare_batch(self, tasks: list[Task[Any]]) -> tuple[LogHead, str | None]:
         """Everything before COMMIT; the head that the batch will have, and its transaction's number if it wrote."""
+        if self._session.connections != self._checked_connection:
+            await self._check_revision()
         self._log.restart(self._frontier)
         if not await self._seal.holds(self._head):
             await self._follow_head()
@@ -114,6 +119,13 @@ class PostgresCommitter:
             head = await self._seal.move(head, self._log)
         ((xid,),) = await Query(_XID)
         return head, xid
+
+    async def _check_revision(self) -> None:
+        """While the connection was away, the tables may have been upgraded for a newer release."""
+        revision = await found_revision("postgresql")
+        if revision is not None:
+            check_revision("postgresql", revision)
+        self._checked_connection = self._session.connections
 
     async def _follow_head(self) -> None:
         """Go on from where another process has left the log."""

@@ -101,6 +101,7 @@ class Session:
 
     Attributes:
         timeline: The server's, when the connection was made.
+        connections: How many connections were made so far.
     """
 
     def __init__(self, url: str, begin: str) -> None:
@@ -110,6 +111,7 @@ class Session:
         self._released = True
         self._warnings: list[str] = []
         self.timeline = ""
+        self.connections = 0
 
     async def begin(self) -> None:
         """Begin a transaction; on a new connection if there is none, or the one there was has been lost.
@@ -135,6 +137,7 @@ class Session:
             self._url, timeout=_CONNECT_SECONDS, statement_cache_size=256, server_settings=SETTINGS
         )
         self._released = True
+        self.connections += 1
         connection.add_log_listener(self._hear)
         try:
             await self._check_server(connection)
