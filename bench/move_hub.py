@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from log_samples import intent_at, result_of
 from postgres_server import find_binaries, running_postgres
 from privyseal.hub.moving import Stage, move_hub
-from privyseal.ports.store import Job, Request, Tx
+from privyseal.ports.queue import Job, Request
+from privyseal.ports.store import Tx
 from privyseal.tlog.entry import encode_entry
 from stopped_hub import made_hub, opened
 
@@ -44,6 +45,8 @@ async def fill(hub: Path) -> None:
                     envelope=bytes(700),
                     created_ms=1,
                     not_after_ms=2,
+                    queued_ms=1,
+                    priority=1,
                 )
                 job = Job(request_id=name, item=0, profile="acme", signed=bytes(400), detail=bytes(100))
                 await tx.add_request(request, (job,))

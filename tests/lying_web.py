@@ -96,6 +96,7 @@ class WebHub:
                 opaque=("digest",),
                 hardware=False,
                 chain=self.chain,
+                others=(),
                 online=True,
                 bundle=self.trust.bundle.sha256,
             )
@@ -103,7 +104,7 @@ class WebHub:
             request_id = self._sign(msgspec.json.decode(body, type=SignatureRequest))
         else:
             request_id = line.split("/v1/signatures/")[1].split("?", maxsplit=1)[0]
-        view = msgspec.structs.replace(self.accepted[request_id], chain=self.chain)
+        view = msgspec.structs.replace(self.accepted[request_id], chains=(self.chain,))
         first = int(line.split("from=")[1].split("&", maxsplit=1)[0]) if "from=" in line else 0
         return self.lie(msgspec.structs.replace(view, first=first, items=view.items[first:]))
 
@@ -118,7 +119,7 @@ class WebHub:
                 for place, one in enumerate(body.preimages)
             )
             self.accepted[request_id] = RequestView(
-                id=request_id, state="done", position=0, total=len(items), first=0, chain=self.chain, items=items
+                id=request_id, state="done", position=0, total=len(items), first=0, chains=(self.chain,), items=items
             )
         return request_id
 

@@ -25,6 +25,7 @@ from privyseal.wire.jobs import ItemDone, ItemRefused, OutcomeReply
 __all__ = ["Rules", "Scope", "State", "explore"]
 
 _PROFILE = "release"
+_TOKEN = "agent/token"
 _NAMES = ("r0", "r1")
 _UNKNOWN = TokenError("token.timeout", "no answer in time", begun=True)
 _FAILED = TokenError("token.not_found", "pulled out")
@@ -38,7 +39,7 @@ class Rules:
 
     settle: Callable[..., jobs.Settled | None] = jobs.settle
     answer_told: Callable[[OutcomeReply], ItemDone | ItemRefused | None] = jobs.answer_told
-    lease_taken: Callable[..., Lease] = jobs.lease_taken
+    lease_taken: Callable[..., Lease | None] = jobs.lease_taken
     check_begin: Callable[[journal_rules.Key, journal_rules.Begun], None] = journal_rules.check_begin
     check_fence: Callable[[str, int, int], bool] = journal_rules.check_fence
     check_at_rest: Callable[..., None] = operations.check_at_rest
@@ -193,7 +194,7 @@ class _Model:
             yield replace(state, resolving=False, asked=frozenset())
 
     def _claim(self, state: State, place: int, job: Job, fence: int) -> State:
-        taken = jobs.claimed(job, fence=fence, intent_index=0)
+        taken = jobs.claimed(job, token=_TOKEN, fence=fence, intent_index=0)
         state = replace(
             state,
             jobs=(*state.jobs[:place], taken, *state.jobs[place + 1 :]),
@@ -288,7 +289,8 @@ class _Model:
 
     def _network_steps(self, state: State) -> Iterator[State]:
         if not state.linked:
-            lease = self._rules.lease_taken(state.lease, profile=_PROFILE, holder=f"hub {state.holder}")
+            wanted = Lease(token=_TOKEN, holder=f"hub {state.holder}", fence=0, expires_ms=0)
+            lease = self._rules.lease_taken(state.lease, wanted, now_ms=0, highest=0, alone=True)
             yield replace(state, linked=True, resolving=True, lease=lease)
             return
         yield _unlinked(state)

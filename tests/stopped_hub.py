@@ -16,7 +16,8 @@ from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.setup import NewHub, init_hub
 from privyseal.identity.bundle import load_bundle
 from privyseal.ports.clock import system_clock
-from privyseal.ports.store import Enrolment, Grant, Job, JoinCode, Lease, ProfileRow, Request, Store, Tx
+from privyseal.ports.queue import Job, Lease, Request
+from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow, Store, Tx
 from privyseal.tlog.entry import Deny, encode_entry
 
 __all__ = ["append", "entries", "made_hub", "opened", "postgres_rows", "sqlite_rows"]
@@ -80,6 +81,7 @@ async def _fill(tx: Tx) -> None:
         ProfileRow(
             name="acme",
             agent="büro-1",
+            token="ev",
             chain=(b"leaf", b"issuer"),
             level="pinned",
             opaque=("pkcs11",),
@@ -89,7 +91,7 @@ async def _fill(tx: Tx) -> None:
             entry_index=4,
         )
     )
-    await tx.put_lease(Lease(profile="acme", holder="one", fence=7))
+    await tx.put_lease(Lease(token="büro-1/ev", holder="one", fence=7, expires_ms=1))
     await tx.put_agent_seq(salted("keyagent"), 12)
     for number in range(3):
         request = Request(
@@ -100,6 +102,8 @@ async def _fill(tx: Tx) -> None:
             envelope=bytes(300),
             created_ms=1,
             not_after_ms=2**60,
+            queued_ms=1,
+            priority=1,
         )
         jobs = tuple(
             Job(request_id=request.id, item=item, profile="acme", signed=bytes(70_000), detail=b"")

@@ -104,7 +104,7 @@ class WitnessedSite:
         return linked and agent.link.trust.bundle.sha256 == sha256
 
     async def online(self) -> None:
-        await self.until(lambda: (lane := self.hub.hub.dispatch.lane(PROFILE)) is not None and lane.online)
+        await self.until(lambda: (served := self.hub.hub.dispatch.profile(PROFILE)) is not None and served.online)
 
     async def ask(self) -> Asked:
         """A sound request, not sent yet."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.queue import Job, JobState, Lease, Queue, Request
+from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow, Store, Tx
 
 REQUEST = Request(
@@ -18,6 +18,8 @@ REQUEST = Request(
     envelope=b"envelope",
     created_ms=1,
     not_after_ms=2,
+    queued_ms=3,
+    priority=1,
 )
 JOBS = tuple(
     Job(request_id=REQUEST.id, item=item, profile="acme-ev", signed=b"signed %d" % item, detail=b"detail")
@@ -43,6 +45,7 @@ CODE = JoinCode(
 PROFILE = ProfileRow(
     name="acme-ev",
     agent="office",
+    token="ev",
     chain=(b"leaf", b"issuer"),
     level="pinned",
     opaque=("pkcs11", "openpgp"),
@@ -61,7 +64,7 @@ def adding(*jobs: Job) -> Callable[[Tx], Awaitable[None]]:
 
 
 async def queued(store: Store) -> tuple[Job, ...]:
-    return await store.read(lambda tx: tx.next_queued("acme-ev", 10, 1 << 20))
+    return await store.read(lambda tx: tx.queued_jobs(REQUEST.id, 10, 1 << 20))
 
 
 async def test_a_join_code_is_taken_once(store: Store) -> None:
@@ -118,6 +121,7 @@ async def test_the_newest_grant_and_profile_are_kept(store: Store) -> None:
     newer = replace(grant, envelope=b"second", entry_index=2)
     software = replace(PROFILE, name="demo", hardware=False, chain=())
     changed = replace(PROFILE, chain=(b"new leaf",))
+    elsewhere = replace(PROFILE, token="hsm")
 
     async def operation(tx: Tx) -> None:
         await tx.add_grant(grant)
@@ -125,13 +129,14 @@ async def test_the_newest_grant_and_profile_are_kept(store: Store) -> None:
         await tx.put_profile(software)
         await tx.put_profile(PROFILE)
         await tx.put_profile(changed)
+        await tx.put_profile(elsewhere)
 
     await store.write(operation)
 
     assert await store.read(lambda tx: tx.grant(b"r" * 32, "acme-ev")) == newer
     assert await store.read(lambda tx: tx.grant(b"r" * 32, "demo")) is None
-    assert await store.read(lambda tx: tx.profile("acme-ev")) == changed
-    assert await store.read(lambda tx: tx.profile("none")) is None
+    assert await store.read(lambda tx: tx.profiles()) == (changed, elsewhere, software)
+    await store.write(lambda tx: tx.drop_profile(elsewhere))
     assert await store.read(lambda tx: tx.profiles()) == (changed, software)
 
 
@@ -168,9 +173,8 @@ async def test_jobs_leave_the_queue_in_their_order(store: Store) -> None:
     await store.write(progress)
 
     assert await queued(store) == (third,)
-    assert await store.read(lambda tx: tx.next_queued("other", 10, 1 << 20)) == ()
-    assert await store.read(lambda tx: tx.next_queued("acme-ev", 0, 1 << 20)) == ()
-    assert await store.read(lambda tx: tx.queued_before("acme-ev", third.seq)) == 1
+    assert await store.read(lambda tx: tx.queued_jobs("other", 10, 1 << 20)) == ()
+    assert await store.read(lambda tx: tx.queued_jobs(REQUEST.id, 0, 1 << 20)) == ()
     (opened,) = await store.read(lambda tx: tx.open_jobs())
     assert (opened.seq, opened.fence, opened.attempts, opened.intent_index) == (first.seq, 3, 1, 8)
     assert opened.signed == b"signed 0"
@@ -201,7 +205,7 @@ async def test_a_job_is_replaced_whole_and_keeps_its_place(store: Store) -> None
 
 
 async def test_a_fence_only_grows(store: Store) -> None:
-    held = Lease(profile="acme-ev", holder="hub-1", fence=5)
+    held = Lease(token="office/ev", holder="hub-1", fence=5, expires_ms=9)
     await store.write(lambda tx: tx.put_lease(held))
     await store.write(lambda tx: tx.put_lease(held))
 
@@ -209,19 +213,20 @@ async def test_a_fence_only_grows(store: Store) -> None:
         with pytest.raises(LogIntegrityError) as caught:
             await store.write(lambda tx, lease=refused: tx.put_lease(lease))  # type: ignore[misc]
         assert caught.value.code == "lease.fence"
-    taken = Lease(profile="acme-ev", holder="hub-2", fence=6)
+    taken = Lease(token="office/ev", holder="hub-2", fence=6, expires_ms=7)
     await store.write(lambda tx: tx.put_lease(taken))
-    assert await store.read(lambda tx: tx.lease("acme-ev")) == taken
+    assert await store.read(lambda tx: tx.lease("office/ev")) == taken
+    assert await store.read(lambda tx: tx.leases()) == (taken,)
     assert await store.read(lambda tx: tx.lease("none")) is None
 
 
 async def test_queues_tell_what_waits_for_each_profile_and_since_when(store: Store) -> None:
     assert await store.read(lambda tx: tx.queues()) == ()
-    later = replace(REQUEST, id="cd" * 32, idempotency_key="later", profile="other", created_ms=9)
+    later = replace(REQUEST, id="cd" * 32, idempotency_key="later", profile="other", queued_ms=9)
     elsewhere = replace(JOBS[0], request_id=later.id, profile="other")
     await store.write(adding(*JOBS))
     await store.write(lambda tx: tx.add_request(later, (elsewhere,)))
-    acme = Queue(profile="acme-ev", queued=3, under_way=0, oldest_ms=1)
+    acme = Queue(profile="acme-ev", queued=3, under_way=0, oldest_ms=3)
     other = Queue(profile="other", queued=1, under_way=0, oldest_ms=9)
     assert await store.read(lambda tx: tx.queues()) == (acme, other)
 
@@ -230,6 +235,56 @@ async def test_queues_tell_what_waits_for_each_profile_and_since_when(store: Sto
     await store.write(lambda tx: tx.put_job(replace(elsewhere, state=JobState.INTENT, fence=1)))
 
     assert await store.read(lambda tx: tx.queues()) == (
-        Queue(profile="acme-ev", queued=1, under_way=1, oldest_ms=1),
+        Queue(profile="acme-ev", queued=1, under_way=1, oldest_ms=3),
         Queue(profile="other", queued=0, under_way=1, oldest_ms=None),
     )
+
+
+async def test_what_waits_is_told_by_request_in_the_order_in_which_it_came(store: Store) -> None:
+    later = replace(REQUEST, id="cd" * 32, idempotency_key="later", priority=2, key="ef" * 32)
+    await store.write(adding(*JOBS))
+    first = await store.write(lambda tx: tx.add_request(later, (replace(JOBS[0], request_id=later.id),)))
+
+    both = await store.read(lambda tx: tx.queued_requests())
+    assert both == (
+        QueuedRequest(request=REQUEST, seq=first - 3, items=3),
+        QueuedRequest(request=later, seq=first, items=1),
+    )
+    assert await store.read(lambda tx: tx.queued_requests(first - 1)) == both[1:]
+    assert await store.read(lambda tx: tx.queued_requests(first)) == ()
+    assert await store.read(lambda tx: tx.queued_request(later.id)) == both[1]
+    assert await store.read(lambda tx: tx.queued_request("none")) is None
+
+    await store.write(lambda tx: tx.put_job(replace(JOBS[0], state=JobState.INTENT, token="office/ev", fence=1)))
+    assert await store.read(lambda tx: tx.queued_request(REQUEST.id)) == QueuedRequest(
+        request=REQUEST, seq=first - 2, items=2
+    )
+    for job in JOBS:
+        await store.write(lambda tx, job=job: tx.put_job(replace(job, state=JobState.FAILED)))  # type: ignore[misc]
+    assert await store.read(lambda tx: tx.queued_request(REQUEST.id)) is None
+    assert await store.read(lambda tx: tx.queued_requests()) == both[1:]
+
+
+async def test_a_request_is_moved_and_cancelled(store: Store) -> None:
+    await store.write(adding(*JOBS))
+    changed = replace(REQUEST, priority=3, cancelled_ms=12)
+
+    await store.write(lambda tx: tx.put_request(replace(changed, envelope=b"never changes")))
+
+    assert await store.read(lambda tx: tx.request(REQUEST.id)) == changed
+
+
+async def test_as_many_jobs_come_as_fit_but_one_at_least(store: Store) -> None:
+    await store.write(adding(*JOBS))
+    each_bytes = len(JOBS[0].signed) + len(JOBS[0].detail)
+
+    async def count(limit: int, room_bytes: int) -> int:
+        return len(await store.read(lambda tx: tx.queued_jobs(REQUEST.id, limit, room_bytes)))
+
+    assert [await count(limit, 1 << 20) for limit in (0, 1, 2, 9)] == [0, 1, 2, 3]
+    assert [await count(9, room) for room in (0, each_bytes, 2 * each_bytes - 1, 2 * each_bytes)] == [1, 1, 1, 2]
+
+
+async def test_the_database_has_a_clock(store: Store) -> None:
+    before, after = [await store.read(lambda tx: tx.database_ms()) for _ in range(2)]
+    assert 0 < before <= after

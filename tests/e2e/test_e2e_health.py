@@ -57,9 +57,9 @@ async def metrics(site: WitnessedSite) -> dict[str, float]:
 
 
 async def serial(site: WitnessedSite) -> str:
-    lane = site.hub.hub.dispatch.lane("demo")
-    assert lane is not None
-    return lane.profile.token_serial
+    served = site.hub.hub.dispatch.profile("demo")
+    assert served is not None
+    return served.profile.token_serial
 
 
 async def report(site: WitnessedSite, *, by: str = "other", **changes: Any) -> None:

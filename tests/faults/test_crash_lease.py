@@ -6,11 +6,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from no_witnesses import no_witnesses
+from lane_services import lane_services
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.audit import Audit
-from privyseal.hub.services.lane import Lane, LaneServices
-from privyseal.hub.services.observer import Observer
+from privyseal.hub.services.lane import Lane, Member
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore
@@ -28,6 +26,7 @@ AGENT = Enrolment(
 PROFILE = ProfileRow(
     name="demo",
     agent="lab",
+    token="ev",
     chain=(),
     level="traced",
     opaque=(),
@@ -54,24 +53,19 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
         clock=system_clock,
         head_path=tmp_path / "head.checkpoint",
     )
-    audit = Audit(store)
-    services = LaneServices(
-        store=store,
-        audit=audit,
-        witnesses=no_witnesses(store, audit),
-        observer=Observer(system_clock),
-        holder="this hub",
-        changed=lambda _: None,
-        failed=lambda _: None,
-    )
-    lane = Lane(PROFILE, services)
-    attached = asyncio.create_task(lane.attach(AgentLink(AGENT, send, held_size=0, hang_up=hang_up), PROFILE, None))
-    early = []
-    while not attached.done():
+    await store.write(lambda tx: tx.add_enrolment(AGENT))
+    lane = Lane(PROFILE.place, lane_services(store), lambda *_: True)
+    lane.attach(AgentLink(AGENT, send, held_size=0, hang_up=hang_up), {PROFILE.name: Member(profile=PROFILE)})
+    early, held = [], asyncio.create_task(_until_held(store))
+    while not held.done():
         if lane.reserve():
             early.append(lane)
         await asyncio.sleep(0)
-    await attached
     await store.close()
 
     assert early == [], "a job claimed now would stand in the log under a fence lower than one before it"
+
+
+async def _until_held(store: SqliteStore) -> None:
+    while await store.read(lambda tx: tx.lease(PROFILE.place)) is None:
+        pass

@@ -143,6 +143,8 @@ def requesting(name: str) -> Callable[[Tx], Awaitable[None]]:
             envelope=b"envelope",
             created_ms=0,
             not_after_ms=1,
+            queued_ms=1,
+            priority=1,
         )
         await tx.add_request(request, (job,))
         for number in range(BATCH):

@@ -54,7 +54,7 @@ def appending(*entries: bytes) -> Callable[[Tx], Awaitable[tuple[int, ...]]]:
 
 def leasing(profile: str) -> Callable[[Tx], Awaitable[None]]:
     """A write that leaves the log as it is."""
-    return lambda tx: tx.put_lease(Lease(profile=profile, holder="hub", fence=1))
+    return lambda tx: tx.put_lease(Lease(token=profile, holder="hub", fence=1, expires_ms=0))
 
 
 def requesting(name: str) -> Callable[[Tx], Awaitable[None]]:
@@ -69,6 +69,8 @@ def requesting(name: str) -> Callable[[Tx], Awaitable[None]]:
             envelope=b"envelope",
             created_ms=0,
             not_after_ms=1,
+            queued_ms=1,
+            priority=1,
         )
         await tx.add_request(request, (Job(request_id=name, item=0, profile="demo", signed=b"signed", detail=b""),))
         for number in range(300):

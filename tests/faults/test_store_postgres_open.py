@@ -150,13 +150,21 @@ async def test_two_hubs_never_claim_one_job(postgres: PostgresServer, database: 
     url = postgres.url(database)
     stores = [await opened(url, tmp_path / name) for name in ("a", "b")]
     request = Request(
-        id="r", client="c", idempotency_key="k", profile="demo", envelope=b"", created_ms=0, not_after_ms=1
+        id="r",
+        client="c",
+        idempotency_key="k",
+        profile="demo",
+        envelope=b"",
+        created_ms=0,
+        not_after_ms=1,
+        queued_ms=1,
+        priority=1,
     )
     jobs = tuple(Job(request_id="r", item=item, profile="demo", signed=b"s", detail=b"") for item in range(100))
     await stores[0].write(lambda tx: tx.add_request(request, jobs))
 
     async def claim(tx: Tx) -> tuple[int, ...]:
-        claimed = await tx.next_queued("demo", 7, 1 << 20)
+        claimed = await tx.queued_jobs("r", 7, 1 << 20)
         for job in claimed:
             await tx.put_job(replace(job, state=JobState.INTENT, fence=1))
         return tuple(job.item for job in claimed)

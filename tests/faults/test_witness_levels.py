@@ -91,7 +91,7 @@ async def test_a_signature_waits_for_its_witnesses_also_over_a_restart(tmp_path:
         await site.stop_agent("other")
         asked = await site.ask()
         waiting = (await site.send(asked, wait_seconds=0.2)).document
-        await site.until(lambda: site.hub.hub.dispatch.lane("demo") is not None)
+        await site.until(lambda: site.hub.hub.dispatch.profile("demo") is not None)
 
         # The token has signed, that is on record, and the hub gives nothing away.
         while "ok" not in await outcomes(site):

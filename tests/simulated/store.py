@@ -72,6 +72,9 @@ class SimStore:
             for task in answered:
                 task.settle()
 
+    def listen(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+        """One process writes to this database."""
+
     @property
     def head(self) -> LogHead:
         return self._keeper.head

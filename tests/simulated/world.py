@@ -25,7 +25,7 @@ from privyseal.hub.config import HubConfig
 from privyseal.hub.core import Hub
 from privyseal.hub.http.link import serve_link
 from privyseal.hub.services.enrol import TlsAuthority
-from privyseal.hub.services.submit import Question
+from privyseal.hub.services.views import Question
 from privyseal.identity.trust import PinnedTrust
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
@@ -300,7 +300,7 @@ class World:
             hub.ensure_signing()
             accepted = await hub.requests.submit(caller, one.body)
             question = Question(request_id=accepted.request_id, enough=enough, seconds=seconds)
-            view = await hub.requests.wait(caller, question, fresh=accepted.fresh)
+            view = await hub.views.wait(caller, question, fresh=accepted.fresh)
             self.judge.leaves(one, view)
             return view
 

@@ -6,14 +6,13 @@ import random
 
 import pytest
 
+from lane_services import lane_services
 from lying_hub import HUB, NOW_MS
-from no_witnesses import no_witnesses
 from privyseal.errors import IdentityError
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.dispatch import Dispatch
-from privyseal.hub.services.lane import Lane, LaneServices
-from privyseal.hub.services.observer import Observer
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.served import Pools
 from privyseal.wire.link import HubMessage
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
@@ -36,17 +35,7 @@ def new_link() -> AgentLink:
 
 async def announced_twice(store: SimStore) -> tuple[Lane, ...]:
     """A dead link and a living one, one after the other; the lanes that their announcements made."""
-    audit = Audit(store)
-    services = LaneServices(
-        store=store,
-        audit=audit,
-        witnesses=no_witnesses(store, audit),
-        observer=Observer(lambda: NOW_MS),
-        holder="this hub",
-        changed=lambda _: None,
-        failed=lambda _: None,
-    )
-    dispatch, dead, living = Dispatch(services), new_link(), new_link()
+    dispatch, dead, living = Dispatch(lane_services(store, clock=lambda: NOW_MS), Pools(())), new_link(), new_link()
     dispatch.linked(dead)
     first = asyncio.create_task(dispatch.announce(dead, first_day().announcements[:1]))
     await asyncio.sleep(0)
@@ -71,4 +60,4 @@ def test_a_profile_has_one_lane_and_it_belongs_to_the_living_link(seed: int) -> 
     assert loop.run(running.done, until=60.0)
     loop.end()
 
-    assert [lane.online for lane in running.result()] == [True]
+    assert [lane.linked for lane in running.result()] == [True]

@@ -5,18 +5,15 @@ import random
 
 import pytest
 
+from lane_services import lane_services
 from lying_hub import HUB, NOW_MS
-from no_witnesses import no_witnesses
 from privyseal.errors import UnavailableError
-from privyseal.hub.links import AgentLink
-from privyseal.hub.services.audit import Audit
-from privyseal.hub.services.lane import Lane, LaneServices, _Ended
-from privyseal.hub.services.observer import Observer
-from privyseal.ports.clock import system_clock
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.settling import Answered, write_ended
+from privyseal.policy.fair_queue import Pick, Priority, Waiting
 from privyseal.ports.queue import Lease, Request
-from privyseal.ports.store import ProfileRow, ReadTx, Tx
+from privyseal.ports.store import ProfileRow, Tx
 from privyseal.wire.jobs import ItemRefused
-from privyseal.wire.link import HubMessage
 from privyseal.wire.statement import accepted_statement
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk
@@ -25,19 +22,12 @@ from simulated.site import Asked, asked, first_day
 from simulated.store import SimStore, open_store
 
 
-async def send(_: HubMessage) -> None:
-    """The agent hears nothing in this test."""
-
-
-async def hang_up() -> None:
-    """Nobody is at the other end."""
-
-
 def profile_row() -> ProfileRow:
     announced = first_day().announcements[0]
     return ProfileRow(
         name=announced.name,
-        agent="agent",
+        agent=first_day().agent.name,
+        token=announced.token,
         chain=announced.chain,
         level="traced",
         opaque=(),
@@ -48,7 +38,8 @@ def profile_row() -> ProfileRow:
     )
 
 
-async def enqueue(store: SimStore, one: Asked) -> None:
+async def enqueue(store: SimStore, one: Asked) -> Pick:
+    """The request waits; what a lane would pick of it."""
     statement = accepted_statement(one.body.envelope)
     request = Request(
         id=one.request_id,
@@ -58,33 +49,34 @@ async def enqueue(store: SimStore, one: Asked) -> None:
         envelope=one.body.envelope,
         created_ms=statement.created,
         not_after_ms=statement.not_after,
+        queued_ms=NOW_MS,
+        priority=Priority.NORMAL,
     )
 
-    async def write(tx: Tx) -> None:
-        await tx.add_request(request, one.jobs)
+    async def write(tx: Tx) -> int:
+        return await tx.add_request(request, one.jobs)
 
-    await store.write(write)
+    waiting = Waiting(
+        request_id=request.id,
+        share=request.client,
+        priority=Priority.NORMAL,
+        seq=await store.write(write),
+        queued_ms=NOW_MS,
+        items=len(one.jobs),
+    )
+    return Pick(waiting=waiting, priority=Priority.NORMAL, items=len(one.jobs))
 
 
 async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
     """The fence of a job that is claimed after the database has twice refused to raise it, and the lease."""
-    audit = Audit(store)
-    services = LaneServices(
-        store=store,
-        audit=audit,
-        witnesses=no_witnesses(store, audit),
-        observer=Observer(system_clock),
-        holder="this hub",
-        changed=lambda _: None,
-        failed=lambda _: None,
-    )
-    lane = Lane(profile_row(), services)
-    link = AgentLink(first_day().agent, send, held_size=0, hang_up=hang_up)
-    await lane.attach(link, lane.profile, None)
-    await enqueue(store, asked(0, 0, 1, lane.profile.name, 60))
-    first = await store.write(lane.claim)
+    lane = Lane(profile_row().place, lane_services(store, clock=lambda: NOW_MS), lambda *_: True)
+    profile = profile_row()
+    await store.write(lane.lease.take)
+    picked = await enqueue(store, asked(0, 0, 1, profile.name, 60))
+    first = await store.write(lambda tx: lane.claim(tx, profile, (picked,)))
     assert first is not None
-    (job,) = first.jobs
+    (part,) = first.parts
+    (job,) = part.jobs
     unknown = ItemRefused(
         request=job.request_id,
         item=0,
@@ -96,20 +88,17 @@ async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
     )
 
     async def full_disk(tx: Tx) -> None:
-        await lane._write_ended(tx, _Ended(job=job, intent=first.intents[0], answer=unknown))
+        answered = Answered(request=part.request, job=job, intent=part.intents[0], answer=unknown)
+        assert await write_ended(tx, answered) is not None
         raise UnavailableError("store.unavailable", "the disk is full")
 
     for _ in range(2):
         with pytest.raises(UnavailableError):
             await store.write(full_disk)
-    await enqueue(store, asked(0, 1, 1, lane.profile.name, 60))
-    second = await store.write(lane.claim)
+    picked = await enqueue(store, asked(0, 1, 1, profile.name, 60))
+    second = await store.write(lambda tx: lane.claim(tx, profile, (picked,)))
     assert second is not None
-
-    async def read(tx: ReadTx) -> Lease | None:
-        return await tx.lease(lane.profile.name)
-
-    return second.jobs[0].fence, await store.read(read)
+    return second.jobs[0].fence, await store.read(lambda tx: tx.lease(profile.place))
 
 
 def test_a_claim_stands_under_the_fence_that_is_durable() -> None:

@@ -2,6 +2,7 @@
 """The simulation can fail: with a rule of the protocol taken out of the code, a few hundred seeds find it."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -15,10 +16,10 @@ from privyseal.hub.entries import result_entry
 from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.services import submit
 from privyseal.hub.services.dispatch import Dispatch
-from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.settling import Answered, Settler
 from privyseal.ports.journal import OutcomeState
 from privyseal.ports.queue import Job
-from privyseal.ports.store import Tx
+from privyseal.ports.store import ProfileRow, Tx
 from privyseal.storage import connection, journal_tables
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.checkpoint import open_checkpoint
@@ -38,16 +39,16 @@ def caught(rules: set[str], count: int, *, first: int = 0) -> tuple[int, set[str
 
 
 def test_released_before_it_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def settle_first(self: Lane, request_id: str, ended: tuple[Any, ...]) -> None:
-        settled: list[tuple[Job, Any]] = []
+    async def settle_first(self: Settler, _profile: ProfileRow, answered: Sequence[Answered]) -> bool:
+        settled: list[tuple[Job, Answered]] = []
 
         async def store(tx: Tx) -> None:
-            for one in ended:
+            for one in answered:
                 job = await tx.job(one.job.request_id, one.job.item)
                 became = jobs.settle(job, asked=one.job, answer=one.answer)
                 if job is not None and became is not None:
                     settled.append((job, one))
-                    await tx.put_job(became.recorded(one.job.intent_index))
+                    await tx.put_job(became.recorded(one.job.intent_index or 0))
 
         async def record(tx: Tx) -> None:
             for job, one in settled:
@@ -55,11 +56,13 @@ def test_released_before_it_is_on_record(monkeypatch: pytest.MonkeyPatch) -> Non
                     entry = result_entry(job, one.intent, await tx.now_ms(), signature=one.answer.signature)
                     await tx.append(encode_entry(entry))
 
-        await self._write(store)
-        self._services.changed(request_id)
-        await self._write(record)
+        await self.write(store)
+        for one in answered:
+            self._changed(one.request.id)
+        await self.write(record)
+        return False
 
-    monkeypatch.setattr(Lane, "_settle", settle_first)
+    monkeypatch.setattr(Settler, "settle", settle_first)
     assert caught({"I1"}, 100)
 
 

@@ -26,6 +26,7 @@ CHAIN = make_test_ca(not_before=BEGIN, not_after=END).issue_code_signing(
 PROFILE = ProfileRow(
     name="acme",
     agent="pi",
+    token="ev",
     chain=CHAIN,
     level="traced",
     opaque=(),

@@ -46,6 +46,11 @@ class Wanted(Protocol):
         """Certificates (DER) of the key that shall sign, leaf first."""
         ...
 
+    @property
+    def others(self) -> tuple[tuple[bytes, ...], ...]:
+        """The same of other keys of the profile that will do as well: what is signed does not name the key."""
+        ...
+
 
 WantedT = TypeVar("WantedT", bound=Wanted)
 
@@ -76,12 +81,12 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
     wanted, item = answered.wanted, answered.item
     if item.state != "signed":
         raise branch_named(item.branch)(item.code, item.message)
-    if answered.chain[:1] != wanted.chain[:1]:
+    if not is_wanted_chain(answered):
         raise VerificationError(
             "certificate.changed", "the key profile's certificate changed meanwhile", hint="sign again"
         )
     facts = read_preimage(wanted.format_name, wanted.preimage)
-    spki = parse_certificate(wanted.chain[0]).spki
+    spki = parse_certificate(answered.chain[0]).spki
     _check_signature(spki, facts, item)
     receipt = check_receipt(item.receipt, bundle)
     expected = SignatureReport(
@@ -94,12 +99,20 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
     return receipt
 
 
+def is_wanted_chain(answered: Answered[WantedT]) -> bool:
+    """Whether the certificate that the hub names is one that was wanted."""
+    wanted = answered.wanted
+    return answered.chain[:1] in {chain[:1] for chain in (wanted.chain, *wanted.others)}
+
+
 def is_by_wanted_key(answered: Answered[WantedT]) -> bool:
     """Whether a signature is of the key that is wanted now; one that was made earlier may be of a former key."""
     wanted = answered.wanted
+    if not is_wanted_chain(answered):
+        return False
     facts = read_preimage(wanted.format_name, wanted.preimage)
     try:
-        _check_signature(parse_certificate(wanted.chain[0]).spki, facts, answered.item)
+        _check_signature(parse_certificate(answered.chain[0]).spki, facts, answered.item)
     except VerificationError:
         return False
     return True

@@ -48,6 +48,7 @@ class WantedPreimage:
     artifact: Artifact
     claimed: ClaimedFile
     chain: tuple[bytes, ...]
+    others: tuple[tuple[bytes, ...], ...] = ()
 
 
 class PreimageSigner:

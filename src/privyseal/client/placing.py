@@ -107,7 +107,9 @@ class Placer:
         """The file as it is now, if the very same is to be signed: another run may have put its signature into it."""
         before = answered.wanted
         try:
-            now = scan_file(before.scanned.work, self._options, whole=False).prepare(before.chain, self._options)
+            now = scan_file(before.scanned.work, self._options, whole=False).prepare(
+                before.chain, self._options, before.others
+            )
         except (MalformedInputError, UnsupportedInputError):
             return None
         return replace(answered, wanted=now) if now.preimage == before.preimage else None
@@ -119,7 +121,7 @@ class Placer:
         signed = Signed(
             preimage=prepared.preimage,
             signature=answered.item.signature,
-            chain=(*prepared.chain, *self._certificates),
+            chain=(*answered.chain, *self._certificates),
             timestamp_token=token,
             placement=self._options.placement,
         )
@@ -153,7 +155,7 @@ class Placer:
         scanned = answered.wanted.scanned
         timestamper = self._timestamper
         anchors = TrustAnchors(
-            code_signing=(answered.wanted.chain[-1],),
+            code_signing=(answered.chain[-1],),
             time_stamping=() if timestamper is None else timestamper.anchors,
         )
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)

@@ -46,13 +46,16 @@ class Scanned:
     scan: Scan
     file_sha256: str
 
-    def prepare(self, chain: tuple[bytes, ...], options: SignOptions) -> "Prepared":
-        """The same with the bytes that the signature will cover.
+    def prepare(
+        self, chain: tuple[bytes, ...], options: SignOptions, others: tuple[tuple[bytes, ...], ...] = ()
+    ) -> "Prepared":
+        """The same with the bytes that the signature will cover; `others` are chains that will do as well.
 
         Raises:
             UnsupportedInputError: what the format cannot write.
         """
-        return Prepared(scanned=self, chain=chain, preimage=self.format.preimage(self.scan, chain, options))
+        preimage = self.format.preimage(self.scan, chain, options)
+        return Prepared(scanned=self, chain=chain, preimage=preimage, others=others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,7 @@ class Prepared:
     scanned: Scanned
     chain: tuple[bytes, ...]
     preimage: Preimage
+    others: tuple[tuple[bytes, ...], ...] = ()
 
     @property
     def format_name(self) -> str:

@@ -22,6 +22,7 @@ from privyseal.errors import (
     UnsupportedInputError,
     VerificationError,
 )
+from privyseal.pki.x509 import parse_certificate
 from privyseal.ports.clock import Clock
 from privyseal.tlog.entry import ArtifactDigest
 from privyseal.wire.api import SignatureItem, SignatureRequest
@@ -152,7 +153,7 @@ class Requester:
         envelope = seal_request(statement, self._key)
         request_id = self._id(envelope)
         preimages = tuple(SignatureItem(signed=one.preimage.signed, detail=one.preimage.detail) for one in part)
-        body = SignatureRequest(envelope=envelope, preimages=preimages, priority=self._priority)
+        body = SignatureRequest(envelope=envelope, preimages=preimages, priority=self._priority, key=_only_key(part[0]))
         self._journal.keep(request_id, body)
         try:
             yield from self._answers(request_id, body, dict(enumerate(part)), deadline, waiting)
@@ -179,8 +180,13 @@ class Requester:
                         position=position,
                         wanted=asked[position],
                         item=item,
-                        chain=view.chain,
+                        chain=view.chains[item.chain] if view.chains else (),
                     )
+
+
+def _only_key(wanted: Wanted) -> str:
+    """SHA-256 of the only public key that will do, in hex; empty if others of the profile will, too."""
+    return "" if wanted.others else hashlib.sha256(parse_certificate(wanted.chain[0]).spki).hexdigest()
 
 
 def _until_late(answers: Iterator[Answered[WantedT]], late: list[UnavailableError]) -> Iterator[Answered[WantedT]]:

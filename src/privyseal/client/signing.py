@@ -210,7 +210,7 @@ class _Batch:
         prepared = []
         for one in scanned:
             try:
-                prepared.append(one.prepare(profile.chain, self._plan.options))
+                prepared.append(one.prepare(profile.chain, self._plan.options, profile.others))
             except PrivysealError as error:
                 self._ended("read", Outcome(work=one.work, error=error))
         return prepared

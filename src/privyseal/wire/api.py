@@ -157,6 +157,7 @@ class ProfileView(_Body, frozen=True):
     opaque: tuple[str, ...]
     hardware: bool
     chain: tuple[bytes, ...]
+    others: tuple[tuple[bytes, ...], ...]  #: chains of its other tokens: any of them may sign
     online: bool
     bundle: bytes  #: SHA-256 of the trust bundle that is in force
     witness: str = "off"

@@ -87,6 +87,7 @@ async def _profile(call: Call) -> msgspec.Struct:
         bundle=call.hub.bundle.sha256,
         test=served.profile.test,
         chain=served.profile.chain,
+        others=served.other_chains,
         online=served.online,
     )
 

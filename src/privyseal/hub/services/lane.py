@@ -81,7 +81,7 @@ class Lane:
         self.members: Mapping[str, Member] = {}
         self.pace: Final = Pace()
         self.lease: Final = TokenLease(place, services)
-        self._serves: Final = serves
+        self.serves: Final = serves
         self._services: Final = services
         self._link: AgentLink | None = None
         self._under_way: list[UnderWay] = []
@@ -114,7 +114,7 @@ class Lane:
             self._link is not None
             and member is not None
             and member.problem is None
-            and self._serves(member.profile, line)
+            and self.serves(member.profile, line)
         )
 
     # -- link and lease -----------------------------------------------------------------------------------------

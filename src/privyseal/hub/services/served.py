@@ -120,9 +120,12 @@ class ServedProfile:
             hint="start it on the token's host (privyseal agent run), or try again in a moment",
         )
 
-    def chain_of(self, token: str) -> tuple[bytes, ...]:
-        """The certificates of the key in the token at that place; empty if it serves the profile no more."""
-        return next((row.chain for row in self.rows if row.place == token), ())
+    @property
+    def other_chains(self) -> tuple[tuple[bytes, ...], ...]:
+        """Certificates of the keys in the other tokens that may sign what is asked for now."""
+        own = self.profile.chain
+        chains = (row.chain for row, lane in zip(self.rows, self.lanes, strict=True) if lane.serves(row, self.line))
+        return tuple(dict.fromkeys(chain for chain in chains if chain and chain != own))
 
     @property
     def key_names(self) -> tuple[str, ...]:

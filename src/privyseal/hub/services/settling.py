@@ -21,7 +21,7 @@ from privyseal.ports.store import ProfileRow, ReadTx, Store, Tx
 from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
 from privyseal.wire.jobs import ItemDone, ItemRefused
 
-__all__ = ["Answered", "OpenJob", "Settler"]
+__all__ = ["Answered", "OpenJob", "Settler", "write_ended"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Settler:
         checked = [replace(one, answer=_checked(profile, one)) for one in answered]
 
         async def write(tx: Tx) -> tuple[list[tuple[Request, int, JobStep]], dict[str, QueuedRequest | None]]:
-            steps = [step for one in checked if (step := await _write_ended(tx, one)) is not None]
+            steps = [step for one in checked if (step := await write_ended(tx, one)) is not None]
             again = {request.id for request, _, step in steps if step.state == JobState.QUEUED.value}
             for request_id in {request.id for request, _, _ in steps}:
                 await tx.tell(request_id)
@@ -130,7 +130,7 @@ class Settler:
         return bool(again)
 
 
-async def _write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep] | None:
+async def write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep] | None:
     """The item and what became of it; None if the answer is for another operation than the open one."""
     current = await tx.job(answered.job.request_id, answered.job.item)
     settled = settle(current, asked=answered.job, answer=answered.answer)
