@@ -21,9 +21,12 @@ from postgres_proxy import commit_proxy
 from postgres_server import PostgresServer
 from privyseal.errors import ConfigError, PrivysealError, UnavailableError
 from privyseal.hub import migrating
-from privyseal.hub.config import load_hub_config
+from privyseal.hub.config import HubFiles, load_hub_config
+from privyseal.hub.diagnosis_database import database_rows
 from privyseal.hub.migrating import migrate_hub
 from privyseal.hub.moving import Moved, Stage, move_hub
+from privyseal.ports.clock import system_clock
+from privyseal.ports.diagnosis import Row, Verdict
 from privyseal.storage import schema
 from privyseal.storage.durable_file import PosixFileSystem
 from privyseal.storage.schema import COPY_TABLE
@@ -89,6 +92,11 @@ class Move:
     async def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         return await postgres_rows(self.server, self.database)
 
+    async def diagnosis(self) -> tuple[Row, ...]:
+        """What the doctor says of the hub's database."""
+        config = load_hub_config(self.directory)
+        return await asyncio.to_thread(database_rows, HubFiles(self.directory), config, system_clock)
+
     def in_force(self) -> str:
         return load_hub_config(self.directory).database
 
@@ -117,11 +125,28 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return asyncio.run(made_hub(tmp_path_factory.mktemp("move") / "hub"))
 
 
+@pytest.fixture(scope="module")
+def database(postgres: PostgresServer) -> str:
+    return asyncio.run(postgres.make_database())
+
+
 @pytest.fixture
-async def move(template: Path, tmp_path: Path, postgres: PostgresServer) -> Move:
+async def move(template: Path, tmp_path: Path, postgres: PostgresServer, database: str) -> Move:
+    # Emptied, not made anew: a database is 300 files.
+    await postgres.execute("DROP SCHEMA public CASCADE", database)
+    await postgres.execute("CREATE SCHEMA public", database)
     directory = tmp_path / "hub"
     shutil.copytree(template, directory)
-    return Move(directory=directory, server=postgres, database=await postgres.make_database())
+    return Move(directory=directory, server=postgres, database=database)
+
+
+async def killed(script: str, *arguments: str | Path) -> int:
+    """Run a program that kills itself; how it ended."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, *map(str, arguments)), env={**os.environ, "PYTHONPATH": paths}
+    )
+    return await asyncio.wait_for(child.wait(), 60)
 
 
 # -- what is moved --------------------------------------------------------------------------------------------------
@@ -161,6 +186,31 @@ async def test_every_row_is_there(move: Move) -> None:
     changed = (move.directory / "hub.toml").read_text()
     assert changed.replace(f'database = "{move.url}"\n', "", 1) == text
     assert (move.directory / "hub.toml").stat().st_mode & 0o777 == 0o600
+
+
+USED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from stopped_hub import append, opened
+
+async def main():
+    await append(await opened(Path(sys.argv[1])), 5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_hub_has_committed_is_moved(move: Move) -> None:
+    """It stands beside the file, in the WAL."""
+    size = (await move.run(dry_run=True)).entries
+    assert await killed(USED, move.directory) == -signal.SIGKILL
+    assert move.path.with_name("hub.db-wal").stat().st_size > 0
+
+    done = await move.run()
+
+    assert done.entries == size + 5
+    await move.check_moved(())
 
 
 async def test_a_dry_run_changes_nothing(move: Move) -> None:
@@ -211,9 +261,11 @@ async def test_a_step_that_fails_behind_the_switch_is_made_up_for(move: Move, la
         await move.run(told=fail)
 
     assert move.in_force() == move.url
+    assert [(row.subject, row.verdict) for row in await move.diagnosis()][2:] == [("hub.db", Verdict.WARN)]
     log = await move.use()
     done = await move.run()
     assert done.tables == ()
+    assert len(await move.diagnosis()) == 2
     await move.check_moved(log)
 
 
@@ -221,12 +273,7 @@ async def test_a_step_that_fails_behind_the_switch_is_made_up_for(move: Move, la
 @pytest.mark.parametrize("used", [False, True], ids=["at once", "after use"])
 async def test_a_killed_move_leaves_one_in_force(move: Move, last: Stage, *, used: bool) -> None:
     before = sqlite_rows(move.path)
-    paths = os.pathsep.join(path for path in sys.path if path)
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", KILLED, str(move.directory), move.url, last.name),
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
+    assert await killed(KILLED, move.directory, move.url, last.name) == -signal.SIGKILL
 
     if last in BEFORE:
         assert move.in_force() == ""

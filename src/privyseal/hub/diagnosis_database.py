@@ -43,10 +43,11 @@ def database_rows(files: HubFiles, config: HubConfig, clock: Clock) -> tuple[Row
     """Whether the database is sound, and the newest one."""
     if config.database:
         url = config.database
-        return (
+        rows = (
             look(_DATABASE, lambda: _check_postgres(url)),
             look(_HEAD, lambda: _check_postgres_head(url, files, clock)),
         )
+        return (*rows, _unfinished(files)) if files.database.exists() else rows
     return (
         look(_DATABASE, lambda: _check_sqlite(files)),
         look(_HEAD, lambda: _check_sqlite_head(files, clock)),
@@ -96,6 +97,14 @@ def _check_postgres_head(url: str, files: HubFiles, clock: Clock) -> Row:
     if _ask_postgres(url, found_revision("postgresql")) is None:
         return skipped(_HEAD, "the database is empty", "privyseal hub run")
     return _check_head(lambda work: _ask_postgres(url, work), files, clock)
+
+
+def _unfinished(files: HubFiles) -> Row:
+    return warned(
+        files.database.name,
+        f"{files.database} is here, but {files.config.name} names a PostgreSQL database: a move was interrupted?",
+        "stop the hub, then complete it: privyseal hub migrate --dir DIR --to URL, with the URL of hub.toml",
+    )
 
 
 # -- SQLite ---------------------------------------------------------------------------------------------------------
