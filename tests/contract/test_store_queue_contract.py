@@ -87,6 +87,22 @@ async def test_an_enrolment_is_found_by_name_and_certificate(store: Store) -> No
     assert await store.read(lambda tx: tx.enrolment_by_certificate(b"d" * 32)) is None
 
 
+async def test_an_enrolment_is_found_by_its_request_key(store: Store) -> None:
+    """Whoever joined again under another name with the same key stands under the newest that was not revoked."""
+    key = ENROLMENT.request_key
+    again = replace(ENROLMENT, name="build-2", certificate_sha256=b"d" * 32, entry_index=ENROLMENT.entry_index + 1)
+    for enrolment in (again, ENROLMENT):
+        await store.write(lambda tx, enrolment=enrolment: tx.add_enrolment(enrolment))  # type: ignore[misc]
+
+    assert await store.read(lambda tx: tx.enrolment_by_request_key("client", key)) == again
+    assert await store.read(lambda tx: tx.enrolment_by_request_key("agent", key)) is None
+    assert await store.read(lambda tx: tx.enrolment_by_request_key("client", b"?" * 32)) is None
+    await store.write(lambda tx: tx.add_enrolment(replace(again, revoked_ms=9)))
+    assert await store.read(lambda tx: tx.enrolment_by_request_key("client", key)) == ENROLMENT
+    await store.write(lambda tx: tx.add_enrolment(replace(ENROLMENT, revoked_ms=9)))
+    assert await store.read(lambda tx: tx.enrolment_by_request_key("client", key)) == replace(again, revoked_ms=9)
+
+
 async def test_an_enrolment_replaces_the_one_of_its_name(store: Store) -> None:
     renewed = replace(ENROLMENT, certificate_sha256=b"d" * 32, entry_index=7)
     other = replace(ENROLMENT, name="build-0", certificate_sha256=b"e" * 32)

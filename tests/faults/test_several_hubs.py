@@ -16,8 +16,8 @@ from pe_samples import make_pe
 from privyseal.client.cell import Cell
 from privyseal.client.config import load_client_config
 from privyseal.client.hub import HubClient
+from privyseal.client.hub_cell import hub_transports
 from privyseal.client.journal import RequestJournal
-from privyseal.client.mtls import hub_transports
 from privyseal.client.signing import Outcome, Plan, Signer, Work
 from privyseal.client.time_limit import TimeLimit
 from privyseal.errors import ConflictError, DeniedError, PrivysealError, TokenError, UnavailableError

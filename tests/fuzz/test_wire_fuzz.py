@@ -25,6 +25,7 @@ from privyseal.tlog.audit import LogCheck
 from privyseal.tlog.entry import parse_entry
 from privyseal.wire import api
 from privyseal.wire.dsse import open_envelope, seal
+from privyseal.wire.http_signature import parse_proof
 from privyseal.wire.link import decode_agent, decode_hub, encode
 from privyseal.wire.statement import REQUEST_TYPE, accepted_statement, open_request
 from wire_samples import key, mutated
@@ -47,6 +48,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "receipt": lambda data: check_receipt(data, TRUST.bundle),
     "request for a certificate": check_csr,
     "join code": lambda data: parse_join_code(data.decode("latin-1"), "agent"),
+    "signed request": lambda data: parse_proof(data.decode("latin-1"), data.decode("latin-1")),
     "public key": lambda data: parse_public_key(data.decode("latin-1")),
     **{f"body {kind.__name__}": partial(api.decode_body, kind=kind) for kind in BODIES},
 }

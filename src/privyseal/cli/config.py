@@ -29,6 +29,8 @@ def show(*, as_json: AsJson = False, config: str = "") -> None:
         "name": loaded.name,
         "hub": list(loaded.hub_urls),
         "web": list(loaded.web_urls),
+        "proxied": loaded.proxied,
+        "hub_ca": "" if loaded.hub_ca is None else str(loaded.hub_ca),
         "identity": str(loaded.identity.directory),
         "trust": [str(path) for path in loaded.trust],
         "wait_seconds": loaded.wait_seconds,

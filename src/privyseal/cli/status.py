@@ -15,7 +15,7 @@ from privyseal.cli.status_tokens import certificate_lines, token_lines
 from privyseal.client.config import load_client_config
 from privyseal.client.events import follow_events
 from privyseal.client.hub import HubClient
-from privyseal.client.mtls import hub_cell
+from privyseal.client.hub_cell import hub_cell
 from privyseal.wire.api import AgentStatus, HubStatus, ProfileStatus
 
 __all__ = ["status"]

@@ -35,6 +35,8 @@ class _ClientTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hub: _Urls
     web: _Urls
     identity: str
+    proxied: bool = False
+    hub_ca: str = ""
     trust: tuple[str, ...] = ()
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 300.0
     timestamp: tuple[str, ...] = ()
@@ -80,6 +82,8 @@ class ClientConfig:
     Attributes:
         path: The file itself.
         hub_urls, web_urls: The two listeners of the hub, or of each hub of one cell: any of them does.
+        proxied: Whether a proxy ends TLS in front of the hub, so that requests themselves are signed.
+        hub_ca: PEM file with the roots that the proxy's own certificate ends at; None for those of the system.
         trust: PEM files with roots that signatures and timestamps may end at, beside those of the system.
         wait_seconds: How long `sign` goes on while nothing comes, no signature and no hub, before it gives up (exit 7).
         timestamp: URLs of TSAs, in the order in which they are asked; none asks for no timestamps.
@@ -95,6 +99,8 @@ class ClientConfig:
     wait_seconds: float
     timestamp: tuple[str, ...] = ()
     timestamp_via: str = "direct"
+    proxied: bool = False
+    hub_ca: Path | None = None
 
     def load_bundle(self) -> TrustBundle:
         """The pinned trust bundle.
@@ -182,6 +188,12 @@ def load_client_config(explicit: str = "") -> ClientConfig:
         raise ConfigError("config.malformed", f"{path}: {error}") from error
     for url in table.timestamp:
         check_tsa_url(url)
+    if table.hub_ca and not table.proxied:
+        raise ConfigError(
+            "config.malformed",
+            f"{path}: `hub_ca` is for the certificate of a proxy, but `proxied` is not true",
+            hint="without a proxy the CA of the trust bundle is believed, and nothing else",
+        )
     base = path.resolve().parent
     return ClientConfig(
         path=path,
@@ -193,6 +205,8 @@ def load_client_config(explicit: str = "") -> ClientConfig:
         wait_seconds=table.wait_seconds,
         timestamp=table.timestamp,
         timestamp_via=table.timestamp_via,
+        proxied=table.proxied,
+        hub_ca=base / table.hub_ca if table.hub_ca else None,
     )
 
 

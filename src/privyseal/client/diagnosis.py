@@ -13,8 +13,8 @@ from privyseal.client.config import ClientConfig, load_client_config
 from privyseal.client.diagnosis_hub import HubProbe, hub_rows
 from privyseal.client.diagnosis_tsa import check_tsa
 from privyseal.client.hub import HubClient
+from privyseal.client.hub_cell import hub_transports
 from privyseal.client.log import LogReader
-from privyseal.client.mtls import hub_transports
 from privyseal.errors import ConfigError, DeniedError, LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.identity.diagnosis import check_account, check_files, check_tls_certificate, days_left, moment
 from privyseal.pki.x509 import parse_certificate
@@ -27,6 +27,8 @@ __all__ = ["client_rows"]
 
 _REJOIN: Final = "ask an administrator for a new join code, then: privyseal client join"
 _MTLS: Final = "hub, mtls listener"
+_PROXIED: Final = "hub, behind a proxy"
+_PROXY_MEANS: Final = "; the proxy sees names, digests and claims, and can sign nothing"
 _DAYS_BEFORE_EXPIRY: Final = 30
 
 
@@ -98,24 +100,25 @@ def _check_leftovers(config: ClientConfig) -> Row:
 
 
 def _mtls_rows(config: ClientConfig, clock: Clock) -> tuple[Row, ...]:
+    subject, means = (_PROXIED, _PROXY_MEANS) if config.proxied else (_MTLS, "")
     rows = []
     answered: list[tuple[HubClient, HubStatus]] = []
     try:
         transports = hub_transports(config)
     except PrivysealError as error:
-        rows, transports = [failed(_MTLS, error)], ()
+        rows, transports = [failed(subject, error)], ()
     for transport in transports:
         hub = HubClient(config, Cell((transport,)))
         try:
             status = hub.status()
         except PrivysealError as error:
-            rows.append(failed(_MTLS, error))
+            rows.append(failed(subject, error))
             continue
         version = f"version {status.version}, as client {status.client}"
-        rows.append(passed(_MTLS, f"{transport.url} answers this client ({version})"))
+        rows.append(passed(subject, f"{transport.url} answers this client ({version}){means}"))
         answered.append((hub, status))
     if not answered:
-        reason = skipped("key profiles, log", "the hub's mtls listener gave no status", "mend the above first")
+        reason = skipped("key profiles, log", "the hub gave no status", "mend the above first")
         return (*rows, reason)
     return (*rows, *_signing_rows(config, *answered[0], clock))
 

@@ -8,7 +8,7 @@ import msgspec
 
 from privyseal.client.cell import Cell, web_cell
 from privyseal.client.config import ClientConfig
-from privyseal.client.mtls import hub_cell
+from privyseal.client.hub_cell import hub_cell
 from privyseal.client.time_limit import Deadline
 from privyseal.errors import ConfigError, MalformedInputError, UnavailableError
 from privyseal.identity.bundle import TrustBundle

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from privyseal.client.config import ClientConfig
+from privyseal.client.hub_cell import hub_cell
 from privyseal.client.log import PublicLog
-from privyseal.client.mtls import hub_cell
 from privyseal.errors import LogIntegrityError, MalformedInputError, VerificationError
 from privyseal.pki import oids, tsp, x509
 from privyseal.tlog.audit import LogCheck

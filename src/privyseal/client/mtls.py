@@ -14,14 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from privyseal.client.cell import Cell, web_cell
+from privyseal.client.cell import web_cell
 from privyseal.client.config import ClientConfig
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import ConfigError, IdentityError, PrivysealError
 from privyseal.identity.keyfile import read_private
 from privyseal.wire.api import CertificateState
 
-__all__ = ["MtlsTransport", "hub_cell", "hub_transports"]
+__all__ = ["MtlsTransport", "mtls_context"]
 
 
 class MtlsTransport(WebTransport):
@@ -62,7 +62,12 @@ class MtlsTransport(WebTransport):
         )
 
 
-def _context(config: ClientConfig) -> ssl.SSLContext:
+def mtls_context(config: ClientConfig) -> ssl.SSLContext:
+    """TLS with the client's certificate.
+
+    Raises:
+        ConfigError: `file.missing`, `file.not_a_key` and their like.
+    """
     context = web_context(config.load_bundle().statement.ca)
     identity = config.identity
     read_private(identity.tls_key)
@@ -73,22 +78,3 @@ def _context(config: ClientConfig) -> ssl.SSLContext:
             "file.not_a_key", f"cannot use {identity.tls_certificate} and {identity.tls_key}: {error}"
         ) from error
     return context
-
-
-def hub_transports(config: ClientConfig) -> tuple[WebTransport, ...]:
-    """One for each address of the hub, or of the hubs of a cell, as client.toml names them.
-
-    Raises:
-        ConfigError: `file.missing`, `file.not_a_key` and their like.
-    """
-    context = _context(config)
-    return tuple(MtlsTransport(url, context, config) for url in config.hub_urls)
-
-
-def hub_cell(config: ClientConfig) -> Cell:
-    """All of them as one.
-
-    Raises:
-        ConfigError: as `hub_transports`.
-    """
-    return Cell(hub_transports(config))

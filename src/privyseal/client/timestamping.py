@@ -21,7 +21,7 @@ import msgspec
 
 from privyseal.client.cell import Cell
 from privyseal.client.config import ClientConfig
-from privyseal.client.mtls import hub_cell
+from privyseal.client.hub_cell import hub_cell
 from privyseal.client.tsa_http import HttpTsa
 from privyseal.client.verifying import trust_anchors
 from privyseal.errors import (

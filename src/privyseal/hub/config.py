@@ -180,6 +180,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         name: The hub's name, which is also the log's origin; lower-case letters, digits, `-`, `.` and `/`.
         listen_mtls, listen_web: HOST:PORT to bind.
+        listen_proxied: HOST:PORT for plain HTTP from a proxy that ends TLS; empty for none.
         mtls_url, web_url: How clients and agents reach the two listeners.
         database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
         tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
@@ -195,6 +196,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen_web: str
     mtls_url: str
     web_url: str
+    listen_proxied: str = ""
     database: str = ""
     tsa: tuple[TsaTable, ...] = ()
     anchor: AnchorTable = AnchorTable()
@@ -303,6 +305,8 @@ def load_hub_config(directory: Path) -> HubConfig:
     check_hub_name(config.name)
     split_address(config.listen_mtls)
     split_address(config.listen_web)
+    if config.listen_proxied:
+        split_address(config.listen_proxied)
     if config.database:
         check_database_url(config.database)
     if parse_interval(config.anchor.every) and not config.tsa:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ def hub_rows(directory: Path, clock: Clock) -> tuple[Row, ...]:
             look(f"port {address}", partial(_check_port, address, files))
             for address in (config.listen_mtls, config.listen_web)
         ),
+        *((_proxied(config.listen_proxied),) if config.listen_proxied else ()),
         look("disk space", lambda: check_space(directory, shutil.disk_usage(directory).free)),
     )
 
@@ -78,6 +80,22 @@ def _check_keys(files: HubFiles, bundle: TrustBundle, clock: Clock) -> Row:
     if left < _DAYS_BEFORE_CA_EXPIRY:
         return warned("keys", found, "plan a new CA: after that day nobody reaches this hub")
     return passed("keys", found)
+
+
+def _proxied(address: str) -> Row:
+    """What the listener for a proxy means; who holds its port cannot be told, as it shows no certificate."""
+    subject = "proxied listener"
+    found = f"{address}, plain HTTP: a proxy that ends TLS sees names, digests and claims, and can sign nothing"
+    host, _ = split_address(address)
+    try:
+        is_loopback = ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if is_loopback:
+        return passed(subject, found)
+    return warned(
+        subject, f"{found}; so does this network", f"let none but the proxy reach {address}, or run the proxy here"
+    )
 
 
 def _check_port(address: str, files: HubFiles) -> Row:

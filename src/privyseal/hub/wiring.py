@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hub process put together: store, services, two listeners."""
+"""A hub process put together: store, services, its listeners."""
 
 import asyncio
 import datetime as dt
@@ -42,7 +42,7 @@ def all_routes() -> tuple[Route, ...]:
 
 
 class HubProcess:
-    """A hub and its two listeners."""
+    """A hub and its listeners."""
 
     def __init__(self, *, hub: Hub, files: HubFiles, authority: TlsAuthority, clock: Clock) -> None:
         self.hub = hub
@@ -60,7 +60,13 @@ class HubProcess:
         await self.hub.start(confirmed_size)
         self._make_server_certificate()
         config, table = self.hub.config, all_routes()
-        for listener, address in ((Listener.MTLS, config.listen_mtls), (Listener.WEB, config.listen_web)):
+        for listener, address in (
+            (Listener.MTLS, config.listen_mtls),
+            (Listener.WEB, config.listen_web),
+            (Listener.PROXIED, config.listen_proxied),
+        ):
+            if not address:
+                continue
             runner = web.AppRunner(
                 application(self.hub, listener, table), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
             )
@@ -76,6 +82,12 @@ class HubProcess:
                     f"cannot listen on {address}: {error.strerror}",
                     hint=f"another process uses the port? Change {self._files.config}",
                 ) from error
+        if config.listen_proxied:
+            _LOG.info(
+                "proxied listener",
+                address=config.listen_proxied,
+                means="whoever ends TLS there sees names, digests and claims, and can delay; it can sign nothing",
+            )
         _LOG.info("hub ready", name=config.name, mtls=config.mtls_url, web=config.web_url)
 
     def _make_server_certificate(self) -> None:
@@ -88,7 +100,9 @@ class HubProcess:
         save_private_key(self._files.tls_key, key)
         write_public(self._files.tls_certificate, certificate.public_bytes(Encoding.PEM))
 
-    def _tls(self, listener: Listener) -> ssl.SSLContext:
+    def _tls(self, listener: Listener) -> ssl.SSLContext | None:
+        if listener is Listener.PROXIED:
+            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(self._files.tls_certificate, self._files.tls_key)

@@ -133,6 +133,10 @@ class ReadTx(Protocol):
         """The enrolment whose TLS certificate this is, revoked ones included."""
         ...
 
+    async def enrolment_by_request_key(self, role: str, request_key: bytes) -> Enrolment | None:
+        """The enrolment of that role with this request key: the newest that stands, else the newest that is revoked."""
+        ...
+
     async def enrolments(self) -> tuple[Enrolment, ...]:
         """All enrolments, by role and name."""
         ...

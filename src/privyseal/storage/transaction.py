@@ -44,6 +44,10 @@ _JOBS: Final = f"SELECT {rows.JOB_COLUMNS}, signed, detail FROM job JOIN job_pre
 
 _ENROLMENT: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment WHERE role = ? AND name = ? AND revoked_ms IS NULL"
 _ENROLMENT_BY_CERTIFICATE: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment WHERE certificate_sha256 = ?"
+_ENROLMENT_BY_REQUEST_KEY: Final = (
+    f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment WHERE role = ? AND request_key = ?"
+    " ORDER BY CASE WHEN revoked_ms IS NULL THEN 0 ELSE 1 END, entry_index DESC LIMIT 1"
+)
 _ENROLMENTS: Final = f"SELECT {rows.ENROLMENT_COLUMNS} FROM enrolment ORDER BY role, name"
 _GRANT: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant WHERE request_key = ? AND profile = ?"
 _GRANTS: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant ORDER BY profile, request_key"
@@ -126,6 +130,10 @@ class StoreReadTx:
     async def enrolment_by_certificate(self, certificate_sha256: bytes) -> Enrolment | None:
         """The enrolment whose TLS certificate this is, revoked ones included."""
         return await self._one(_ENROLMENT_BY_CERTIFICATE, (certificate_sha256,), rows.enrolment_from)
+
+    async def enrolment_by_request_key(self, role: str, request_key: bytes) -> Enrolment | None:
+        """The enrolment of that role with this request key: the newest that stands, else the newest that is revoked."""
+        return await self._one(_ENROLMENT_BY_REQUEST_KEY, (role, request_key), rows.enrolment_from)
 
     async def enrolments(self) -> tuple[Enrolment, ...]:
         """All enrolments, revoked ones included, by role and name."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 import privyseal
-from privyseal.hub.http.routes import Route
+from privyseal.hub.http.routes import Listener, Route
 from privyseal.wire.api import Problem
 
 __all__ = ["openapi_document"]
@@ -41,6 +41,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "x-privyseal-listener": route.listener.value,
+        "x-privyseal-proxied": route.is_at(Listener.PROXIED),
         "x-privyseal-permission": route.permission.value,
         "x-privyseal-audit": route.audit,
         "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],

@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from privyseal.errors import IdentityError, PrivysealError, UnavailableError
 from privyseal.hub.core import Hub
+from privyseal.hub.http.proofs import Proofs
 from privyseal.ports.store import Enrolment
 from privyseal.wire.api import Problem, decode_body, problem_from_error
 
@@ -33,6 +35,7 @@ class Listener(Enum):
 
     MTLS = "mtls"
     WEB = "web"
+    PROXIED = "proxied"  #: what clients find at `mtls`, behind a proxy that ends TLS: see `Route.is_at`
 
 
 class Permission(Enum):
@@ -91,6 +94,12 @@ class Route:
     body: type[Any] | None = None
     answer: type[Any] | None = None
 
+    def is_at(self, listener: Listener) -> bool:
+        """Whether the route answers there. Only clients can prove who they are through a proxy."""
+        if listener is Listener.PROXIED:
+            return self.listener is Listener.MTLS and self.permission in (Permission.CLIENT, Permission.MEMBER)
+        return self.listener is listener
+
 
 def json_response(body: msgspec.Struct, status: int = 200) -> web.Response:
     """A JSON answer."""
@@ -108,23 +117,31 @@ def _problem(error: PrivysealError) -> web.Response:
     )
 
 
-async def _member(hub: Hub, request: web.Request, permission: Permission) -> Enrolment | None:
-    if permission is Permission.ANYONE:
-        return None
+#: Who sent a request.
+_Identify = Callable[[web.Request], Awaitable[Enrolment]]
+
+
+async def _by_certificate(hub: Hub, request: web.Request) -> Enrolment:
     tls = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
     if certificate is None:
         raise IdentityError("identity.missing", "this route needs a client certificate")
-    member = await hub.enrolments.by_certificate(certificate)
+    return await hub.enrolments.by_certificate(certificate)
+
+
+async def _member(identify: _Identify, request: web.Request, permission: Permission) -> Enrolment | None:
+    if permission is Permission.ANYONE:
+        return None
+    member = await identify(request)
     if permission is not Permission.MEMBER and member.role != permission.value:
         raise IdentityError("identity.role", f"{member.role} {member.name!r} may not use this route")
     return member
 
 
-def _bound(route: Route, hub: Hub) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _bound(route: Route, hub: Hub, identify: _Identify) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            member = await _member(hub, request, route.permission)
+            member = await _member(identify, request, route.permission)
             answer = await route.handler(Call(hub=hub, request=request, member=member))
         except PrivysealError as error:
             if error.http_status >= 500:
@@ -163,7 +180,8 @@ async def _problems(
 def application(hub: Hub, listener: Listener, routes: tuple[Route, ...]) -> web.Application:
     """The aiohttp application of one listener."""
     app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_problems])
+    identify = Proofs(hub).member if listener is Listener.PROXIED else partial(_by_certificate, hub)
     for route in routes:
-        if route.listener is listener:
-            app.router.add_route(route.method, route.path, _bound(route, hub))
+        if route.is_at(listener):
+            app.router.add_route(route.method, route.path, _bound(route, hub, identify))
     return app
