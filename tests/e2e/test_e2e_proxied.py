@@ -13,6 +13,7 @@ import urllib3
 
 from api_client import Asked, Reply, ask
 from installation import Site, add_to_agent, free_port, make_site, software_token
+from privyseal.client.transport import web_context
 from privyseal.hub.config import load_hub_config
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.wire.http_signature import CONTENT_DIGEST, SIGNATURE, SIGNATURE_INPUT, message_to_sign, sign_message
@@ -27,7 +28,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         add_to_agent(site, software_token(site.agent_directory))
         site.running["hub"].stop()
         path = site.hub_directory / "hub.toml"
-        path.write_text(f'listen_proxied = "127.0.0.1:{free_port()}"\n' + path.read_text())
+        more = f'listen_proxied = "127.0.0.1:{free_port()}"\nnames = ["hub-1.internal"]\n'
+        path.write_text(more + path.read_text())
         site.start_hub()
         site.start_agent()
         site.until_online("demo")
@@ -192,6 +194,15 @@ def test_a_standing_that_was_ended_is_ended_here(lab: Site) -> None:
     succeeded(lab.administer("hub", "revoke", "client", "gone"))
 
     assert sender("GET", "/v1/status").problem == (401, "identity.revoked")
+
+
+def test_the_hubs_own_name_stands_in_its_certificate(lab: Site) -> None:
+    """Beside those by which clients reach it, which may be a balancer's."""
+    host, _, port = load_hub_config(lab.hub_directory).listen_web.rpartition(":")
+    context = web_context(lab.client().load_bundle().statement.ca)
+    for name in ("hub-1.internal", "localhost"):
+        with socket.create_connection((host, int(port)), timeout=10) as stream:
+            context.wrap_socket(stream, server_hostname=name).close()
 
 
 def test_doctor_and_log_say_what_it_means(lab: Site) -> None:

@@ -182,6 +182,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         listen_mtls, listen_web: HOST:PORT to bind.
         listen_proxied: HOST:PORT for plain HTTP from a proxy that ends TLS; empty for none.
         mtls_url, web_url: How clients and agents reach the two listeners.
+        names: Further names and addresses in the server certificate: this hub's own, if the URLs name a balancer.
         database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
         tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
         anchor: Whether the hub anchors its log by itself.
@@ -197,6 +198,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mtls_url: str
     web_url: str
     listen_proxied: str = ""
+    names: tuple[str, ...] = ()
     database: str = ""
     tsa: tuple[TsaTable, ...] = ()
     anchor: AnchorTable = AnchorTable()

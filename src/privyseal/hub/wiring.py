@@ -94,7 +94,7 @@ class HubProcess:
         key = new_tls_key()
         config = self.hub.config
         hosts = {split_address(url.removeprefix("https://"))[0] for url in (config.mtls_url, config.web_url)}
-        names = tuple(dict.fromkeys((*sorted(hosts), "localhost", "127.0.0.1")))
+        names = tuple(dict.fromkeys((*sorted(hosts), *config.names, "localhost", "127.0.0.1")))
         now = dt.datetime.fromtimestamp(self._clock() / 1000, dt.UTC)
         certificate = issue_server(self._authority.certificate, self._authority.key, key.public_key(), names, now)
         save_private_key(self._files.tls_key, key)
