@@ -14,7 +14,7 @@ from privyseal.hub import jobs
 from privyseal.hub.core import Hub
 from privyseal.hub.entries import result_entry
 from privyseal.hub.guarded_store import GuardedStore
-from privyseal.hub.services import submit
+from privyseal.hub.services import views
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.settling import Answered, Settler
 from privyseal.ports.journal import OutcomeState
@@ -73,18 +73,18 @@ def test_a_commit_that_is_answered_before_it_is_durable(monkeypatch: pytest.Monk
 
 
 def test_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def forget(self: SqliteJournal, **_: Any) -> None:
-        pass
+    async def forget(self: SqliteJournal, *_: Any, parts: tuple[Any, ...] = (), **__: Any) -> tuple[None, ...]:
+        return tuple(None for _ in parts)
 
     monkeypatch.setattr(SqliteJournal, "begin", forget)
-    monkeypatch.setattr(SqliteJournal, "finish", lambda self, *_, **__: forget(self))
+    monkeypatch.setattr(SqliteJournal, "finish", forget)
     assert caught({"I3"}, 300)
 
 
 def test_a_journal_that_is_not_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     commit = SqliteJournal._commit
     monkeypatch.setattr(SqliteJournal, "_commit", lambda self, write, durable: commit(self, write, durable=False))
-    assert caught({"I3", "I5"}, 300)
+    assert caught({"I3", "I5"}, 600)
 
 
 def test_a_token_use_that_was_begun_and_is_told_as_never(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_an_unknown_outcome_that_is_taken_for_no_use(monkeypatch: pytest.MonkeyP
     def not_unknown(*arguments: Any) -> Any:
         return replace(refusal(*arguments), unknown=False)
 
-    monkeypatch.setattr("privyseal.agent.executor.refusal", not_unknown)
+    monkeypatch.setattr("privyseal.agent.job_run.refusal", not_unknown)
     assert caught({"I5"}, 300)
 
 
@@ -116,7 +116,7 @@ def test_a_signature_of_an_older_fence_counts(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_items_that_are_told_before_they_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "has_ended", lambda _: True)
+    monkeypatch.setattr(views, "has_ended", lambda _: True)
     assert caught({"end"}, 100)
 
 
