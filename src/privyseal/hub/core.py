@@ -279,7 +279,19 @@ class Hub:
                 raise
             self.store.agree()
 
-    async def _check_extends(self, size: int, root: bytes) -> None:
+    async def check_agent_size(self, size: int) -> None:
+        """The same for a checkpoint that an agent has got from another hub process of this database.
+
+        Raises:
+            LogIntegrityError: `log.rollback`; nothing is signed from then on.
+        """
+        try:
+            await self._check_size(size)
+        except LogIntegrityError as error:
+            self.fail(error)
+            raise
+
+    async def _check_size(self, size: int) -> None:
         head = self.store.head
         if size > head.size:
             head = await self.audit.newest_head()
@@ -290,6 +302,9 @@ class Hub:
                 hint="the database was restored from an old backup: bring the newer one back; if it is lost,"
                 " privyseal log reopen",
             )
+
+    async def _check_extends(self, size: int, root: bytes) -> None:
+        await self._check_size(size)
         proofs = await self.audit.job_proofs((), size)
         try:
             verify_consistency(

@@ -23,6 +23,7 @@ from privyseal.wire.link import (
     CheckpointAnswer,
     Events,
     EventsRecorded,
+    Held,
     Hello,
     HubMessage,
     Refused,
@@ -130,6 +131,9 @@ async def _take(hub: Hub, link: AgentLink, message: AgentMessage) -> None:
             link.told_outcome(message)
         case CheckpointAnswer():
             link.told_checkpoint(message)
+        case Held():
+            await hub.check_agent_size(message.size)
+            link.held_size = message.size
         case UnlockAnswer():
             link.told_unlock(message)
         case TokenReport():

@@ -62,7 +62,10 @@ class Audit:
 
     async def job_proofs(self, indexes: tuple[int, ...], old_size: int, cosigned_size: int = 0) -> JobProofs:
         """Inclusion of the entries at `indexes` in the newest checkpoint, and its consistency with two older ones."""
-        return await self.proofs(self._store.head, indexes, old_size, cosigned_size)
+        head = self._store.head
+        if max(old_size, cosigned_size) > head.size:  # another process over the same database has gone on
+            head = await self.newest_head()
+        return await self.proofs(head, indexes, old_size, cosigned_size)
 
     async def proofs(self, head: LogHead, indexes: tuple[int, ...], old_size: int, cosigned_size: int = 0) -> JobProofs:
         """The same for a checkpoint that was the newest some time ago."""
