@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from lying_hub import NOW_MS, PROFILE, TOKEN, Ask, Key, LyingHub, Trust
 from privyseal.agent.check import KeyProfile
-from privyseal.agent.executor import Executor
+from privyseal.agent.executor import Executor, Shown
 from privyseal.agent.served import ServedKey
 from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named
@@ -27,6 +27,7 @@ from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
 from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, JobPart
 from privyseal.wire.link import AgentMessage
+from privyseal.wire.link import Held as HeldMessage
 
 __all__ = [
     "AGENT_KEY",
@@ -146,16 +147,20 @@ class Bench:
     formats: tuple[Format, ...]
     now_ms: list[int] = field(default_factory=lambda: [NOW_MS])
     now_s: list[float] = field(default_factory=lambda: [0.0])
+    told: list[int] = field(default_factory=list)
 
-    async def take(self, job: Job) -> tuple[ItemDone | ItemRefused, ...]:
+    async def take(self, job: Job, shown: Shown | None = None) -> tuple[ItemDone | ItemRefused, ...]:
         """Give the agent a job, and answer with what it said of its items."""
         said: list[ItemDone | ItemRefused] = []
 
         async def answer(message: AgentMessage) -> None:
+            if isinstance(message, HeldMessage):
+                self.told.append(message.size)
+                return
             assert isinstance(message, Answers), message
             said.extend(message.items)
 
-        rest = await self.executor.accept(job, answer)
+        rest = await self.executor.accept(job, answer, shown)
         if rest is not None:
             await rest
         return tuple(said)
@@ -185,10 +190,10 @@ class Bench:
             assert (message.item, message.fence) == (item.item, job.fence)
         return tuple(message.signature for message in done)
 
-    async def refuses(self, job: Job, code: str, words: str = "") -> None:
+    async def refuses(self, job: Job, code: str, words: str = "", shown: Shown | None = None) -> None:
         """The agent refuses every item with this code, uses no token and journals at most a checkpoint that it saw."""
         before = (len(self.token.signed), await self.journal.entries(0, 1000))
-        said = await self.take(job)
+        said = await self.take(job, shown)
         for message, item in zip(said, items_of(job), strict=True):
             assert isinstance(message, ItemRefused), message
             assert (message.code, message.unknown) == (code, False), message
@@ -242,6 +247,7 @@ async def open_bench(
     connect: Connect = connect,
     monotonic: Monotonic | None = None,
     workers: int = 1,
+    several_hubs: bool = False,
 ) -> Bench:
     """An agent over the journal in `directory`: opened a second time it is the same agent after a restart.
 
@@ -257,6 +263,7 @@ async def open_bench(
         monotonic=monotonic or (lambda: now_s[0]),
         own_witness=own_witness or b"",
         formats=formats,
+        several_hubs=several_hubs,
     )
     profile = KeyProfile(
         name=PROFILE,

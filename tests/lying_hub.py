@@ -27,7 +27,7 @@ from privyseal.identity.authority import GrantStatement, seal_authority
 from privyseal.identity.bundle import AuthorityKey, BundleStatement, TrustBundle, seal_bundle
 from privyseal.identity.ca import make_ca
 from privyseal.pki.mechanism import mechanism_for
-from privyseal.tlog.checkpoint import Checkpoint, sign_checkpoint
+from privyseal.tlog.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import (
     Admin,
@@ -40,10 +40,11 @@ from privyseal.tlog.entry import (
     encode_entry,
     parse_entry,
 )
-from privyseal.tlog.note import NoteSigner
+from privyseal.tlog.note import NoteSigner, parse_note
 from privyseal.tlog.proof import consistency_proof, consistency_tiles, inclusion_proof, inclusion_tiles
 from privyseal.tlog.tile import Tile
 from privyseal.tlog.tree import Frontier, leaf_hash
+from privyseal.tlog.witness import AddCheckpoint
 from privyseal.wire.jobs import Job, JobItem, JobPart, Membership
 from privyseal.wire.statement import ClaimedFile, RequestItem, RequestStatement, seal_request, statement_id
 
@@ -220,6 +221,12 @@ class LyingHub:
         other.held_size = self.held_size
         return other
 
+    def beside(self) -> "LyingHub":
+        """Another process of the same hub, over the same log."""
+        other = LyingHub(self.trust, self.key, now_ms=self.now_ms, formats=self.formats)
+        other.log, other.held_size = self.log, self.held_size
+        return other
+
     def enrol(self, **changes: Any) -> Member:
         """Write an `enrol` entry for a new request key."""
         key = Ed25519PrivateKey.generate()
@@ -342,6 +349,12 @@ class LyingHub:
         entry = parse_entry(job.parts[0].items[0].entry)
         assert isinstance(entry, Intent)
         return entry
+
+    def add_checkpoint(self, old_size: int) -> str:
+        """What asks a witness to cosign all of the log."""
+        note = parse_note(self.checkpoint())
+        proof, checkpoint = self.log.consistency(old_size), parse_checkpoint(note.text)
+        return AddCheckpoint(old_size=old_size, proof=proof, note=note, checkpoint=checkpoint).encode()
 
     def checkpoint(self, *, origin: str = HUB, signer: NoteSigner | None = None) -> str:
         """The log's checkpoint, under the pinned key if not under another."""

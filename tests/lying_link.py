@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 from aiohttp import WSMsgType, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from lied_to_agent import KEY_ID, make_software_token
 from lying_hub import PROFILE, Ask, Key, LyingHub, Trust, make_trust, raw_key
+from privyseal.agent.config import hub_setting
 from privyseal.agent.wiring import Agent, open_agent
 from privyseal.identity.ca import issue_member, issue_server, member_uri, new_tls_key
 from privyseal.identity.keyfile import save_private_key, write_public
@@ -35,7 +37,8 @@ from privyseal.wire.link import (
     encode,
 )
 
-__all__ = ["LinkSite", "Peer", "open_link_site"]
+M = TypeVar("M")
+__all__ = ["LinkSite", "Peer", "open_link_site", "open_link_sites"]
 
 #: Nothing here takes this long unless it never comes.
 PATIENCE_SECONDS = 20.0
@@ -51,14 +54,20 @@ class Peer:
     async def send(self, message: HubMessage) -> None:
         await self.socket.send_bytes(encode(message))
 
-    async def receive(self) -> AgentMessage:
-        """The next message but what the agent tells of its tokens by itself."""
+    async def hear(self, kind: type[M]) -> M:
+        """The next message of a kind; others are passed over."""
         while True:
             frame = await self.socket.receive(PATIENCE_SECONDS)
             assert frame.type is WSMsgType.BINARY, frame
             message = decode_agent(frame.data)
-            if not isinstance(message, TokenReport | Events):
+            if isinstance(message, kind):
                 return message
+
+    async def receive(self) -> AgentMessage:
+        """The next message but what the agent tells of its tokens by itself."""
+        while isinstance(message := await self.hear(object), TokenReport | Events):
+            pass
+        return cast("AgentMessage", message)
 
     async def answer(self) -> ItemDone | ItemRefused:
         """What the agent says of one item."""
@@ -157,7 +166,7 @@ def _server_context(trust: Trust, directory: Path, now: dt.datetime) -> ssl.SSLC
     return context
 
 
-def _make_agent(directory: Path, trust: Trust, url: str, now: dt.datetime) -> Key:
+def _make_agent(directory: Path, trust: Trust, urls: tuple[str, ...], now: dt.datetime) -> Key:
     """An agent's directory, as joining leaves it, with a software token."""
     tls_key, request_key = new_tls_key(), Ed25519PrivateKey.generate()
     uri = member_uri(trust.bundle.hub, "agent", "agent")
@@ -171,35 +180,49 @@ def _make_agent(directory: Path, trust: Trust, url: str, now: dt.datetime) -> Ke
     chain = ca.issue_code_signing(spki=spki, common_name="Lab", not_before=now, not_after=now + dt.timedelta(days=1))
     set_certificates(directory / "token", key_id=KEY_ID, chain=chain)
     (directory / "agent.toml").write_text(
-        f'name = "agent"\nhub = "{url}"\nweb = "{url}"\n'
+        f'name = "agent"\n{hub_setting(urls)}\nweb = "{urls[0]}"\n'
         '[[token]]\nname = "lab"\nkind = "software"\npath = "token"\npin_file = "pin"\n'
         f'[[key]]\nprofile = "{PROFILE}"\ntoken = "lab"\n'
     )
     return Key(spki=spki, agent=raw_key(request_key))
 
 
-@asynccontextmanager
-async def open_link_site(directory: Path, clock: Clock = system_clock) -> AsyncIterator[LinkSite]:
-    """A listener and an agent that dials it."""
-    now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
-    trust = make_trust(now=now)
-    scripted: list[LinkSite] = []
+async def _listen(closing: AsyncExitStack, sites: list["LinkSite"], place: int, context: ssl.SSLContext) -> str:
+    """A hub's listener; its URL."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await scripted[0].handle(request)
+        return await sites[place].handle(request)
 
     app = web.Application()
     app.router.add_get("/v1/agents/link", handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    closing.push_async_callback(runner.cleanup)
+    listener = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await listener.start()
+    return f"https://127.0.0.1:{runner.addresses[0][1]}"
+
+
+@asynccontextmanager
+async def open_link_sites(directory: Path, count: int, clock: Clock = system_clock) -> AsyncIterator[list[LinkSite]]:
+    """Listeners of as many processes of a hub, and one agent that dials them all."""
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    trust = make_trust(now=now)
+    sites: list[LinkSite] = []
     async with AsyncExitStack() as closing:
-        await runner.setup()
-        closing.push_async_callback(runner.cleanup)
-        listener = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_server_context(trust, directory, now))
-        await listener.start()
-        key = _make_agent(directory, trust, f"https://127.0.0.1:{runner.addresses[0][1]}", now)
+        context = _server_context(trust, directory, now)
+        urls = [await _listen(closing, sites, place, context) for place in range(count)]
+        key = _make_agent(directory, trust, tuple(urls), now)
         hub = LyingHub(trust, key, now_ms=system_clock())
         agent = await open_agent(directory, clock)
         closing.push_async_callback(agent.stop)
-        scripted.append(LinkSite(hub=hub, agent=agent, spki=key.spki))
+        sites += (LinkSite(hub=hub.beside(), agent=agent, spki=key.spki) for _ in urls)
         await agent.start()
-        yield scripted[0]
+        yield sites
+
+
+@asynccontextmanager
+async def open_link_site(directory: Path, clock: Clock = system_clock) -> AsyncIterator[LinkSite]:
+    """A listener and an agent that dials it."""
+    async with open_link_sites(directory, 1, clock) as (site,):
+        yield site

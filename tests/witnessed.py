@@ -67,7 +67,7 @@ class WitnessedSite:
         self.agents[name] = agent = await open_agent(self.directory / name)
         await agent.start()
         async with asyncio.timeout(20):
-            await agent.link.linked.wait()
+            await agent.links.all[0].linked.wait()
         await self.until(lambda: name in self.hub.hub.dispatch.links)
 
     async def stop_agent(self, name: str) -> None:
@@ -100,8 +100,8 @@ class WitnessedSite:
 
     def _goes_by(self, name: str, sha256: bytes) -> bool:
         agent = self.agents[name]
-        linked = name in self.hub.hub.dispatch.links and agent.link.linked.is_set()
-        return linked and agent.link.trust.bundle.sha256 == sha256
+        linked = name in self.hub.hub.dispatch.links and agent.links.all[0].linked.is_set()
+        return linked and agent.links.trust.bundle.sha256 == sha256
 
     async def online(self) -> None:
         await self.until(lambda: (served := self.hub.hub.dispatch.profile(PROFILE)) is not None and served.online)

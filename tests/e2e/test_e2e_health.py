@@ -65,7 +65,7 @@ async def serial(site: WitnessedSite) -> str:
 async def report(site: WitnessedSite, *, by: str = "other", **changes: Any) -> None:
     """An agent says how a token is, and the hub has heard it. The agent `other` has none of its own to speak of."""
     token = replace(TOKEN, serial=await serial(site), **changes)
-    await site.agents[by].link.report((token,))
+    await site.agents[by].links.report((token,))
     await site.until(lambda: site.hub.hub.token_board.tokens.get(by) == (token,))
 
 
@@ -180,7 +180,7 @@ async def test_an_agent_that_lies_breaks_no_line_and_chooses_no_label(site: Witn
     assert found['privyseal_token_recoveries_total{agent="other",step="other",token="software"}'] == 7
     assert found['privyseal_token_recoveries_total{agent="other",step="worker",token="software"}'] == 0
     assert found['privyseal_token_signatures_total{agent="other",token="software"}'] == 0
-    await site.agents["other"].link.report((TOKEN, TOKEN))  # two tokens of one name: the link ends
+    await site.agents["other"].links.report((TOKEN, TOKEN))  # two tokens of one name: the link ends
     await site.until(lambda: "other" not in site.hub.hub.dispatch.links)
 
 

@@ -79,7 +79,7 @@ class Schedule:
             case TakeBack():
                 named = tuple(ask.request_id for number, (ask, _) in enumerate(self.asked) if number in step.which)
                 if named or not step.which:
-                    self.bench.executor.recall(Recall(token=TOKEN, requests=named))
+                    await self.bench.executor.recall(Recall(token=TOKEN, requests=named))
             case Renew():
                 fence = self.fence + step.near
                 self.bench.executor.renew(LeaseRenewed(token=TOKEN, fence=fence, lease_ms=step.lease_ms))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub takes back what the token has not begun: each item is answered at once, and never signed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def let_all_through(token: GatedToken) -> None:
 async def test_a_request_is_taken_back_while_another_is_at_the_token(
     bench: Bench, token: GatedToken, asks: list[Ask], begun: Begun
 ) -> None:
-    bench.executor.recall(Recall(token=TOKEN, requests=(asks[1].request_id, "of nobody")))
+    await bench.executor.recall(Recall(token=TOKEN, requests=(asks[1].request_id, "of nobody")))
 
     assert await begun.hear() == items(asks[1]), "in one message, before the token has ended"
     let_all_through(token)
@@ -67,8 +68,8 @@ async def test_a_request_is_taken_back_while_another_is_at_the_token(
 async def test_all_is_taken_back_but_what_is_at_the_token(
     bench: Bench, token: GatedToken, asks: list[Ask], begun: Begun
 ) -> None:
-    bench.executor.recall(Recall(token=TOKEN))
-    bench.executor.recall(Recall(token=TOKEN))
+    await bench.executor.recall(Recall(token=TOKEN))
+    await bench.executor.recall(Recall(token=TOKEN))
 
     heard = await begun.hear()
     assert heard == {(asks[0].request_id, 1): HANDED_BACK, **items(*asks[1:])}
@@ -80,7 +81,7 @@ async def test_what_waits_behind_another_job_is_taken_back_too(bench: Bench, tok
     prepared_ask = bench.hub.ask(bench.hub.enrol(), pe_preimage(8), pe_preimage(9))
     prepared = await bench.begin(bench.hub.job(prepared_ask))
 
-    bench.executor.recall(Recall(token=TOKEN, requests=(prepared_ask.request_id,)))
+    await bench.executor.recall(Recall(token=TOKEN, requests=(prepared_ask.request_id,)))
 
     assert await prepared.hear() == items(prepared_ask)
     let_all_through(token)
@@ -89,7 +90,7 @@ async def test_what_waits_behind_another_job_is_taken_back_too(bench: Bench, tok
 
 
 async def test_another_token_s_recall_takes_nothing_back(bench: Bench, token: GatedToken, begun: Begun) -> None:
-    bench.executor.recall(Recall(token="another"))
+    await bench.executor.recall(Recall(token="another"))
     let_all_through(token)
 
     assert set((await begun.end()).values()) == {""}
@@ -97,7 +98,7 @@ async def test_another_token_s_recall_takes_nothing_back(bench: Bench, token: Ga
 
 async def test_a_recall_that_comes_before_the_job_has_begun_at_all(bench: Bench, asks: list[Ask]) -> None:
     begun = await bench.begin(bench.hub.job(*asks))
-    bench.executor.recall(Recall(token=TOKEN))
+    await bench.executor.recall(Recall(token=TOKEN))
 
     assert await begun.end() == items(*asks)
     assert bench.token.signed == []
@@ -106,7 +107,7 @@ async def test_a_recall_that_comes_before_the_job_has_begun_at_all(bench: Bench,
 async def test_the_journal_knows_what_was_taken_back(
     bench: Bench, token: GatedToken, asks: list[Ask], begun: Begun
 ) -> None:
-    bench.executor.recall(Recall(token=TOKEN, requests=(asks[1].request_id,)))
+    await bench.executor.recall(Recall(token=TOKEN, requests=(asks[1].request_id,)))
     await begun.hear()
 
     told = [await bench.executor.outcome(OutcomeQuery(request=ask.request_id, item=0, fence=1)) for ask in asks]
@@ -116,3 +117,11 @@ async def test_the_journal_knows_what_was_taken_back(
     await bench.refuses(bench.hub.job(asks[1]), "journal.used")
     let_all_through(token)
     await bench.signs(bench.hub.job(asks[1], fence=2))
+
+
+async def test_a_job_that_is_being_accepted_is_taken_back_too(bench: Bench, asks: list[Ask]) -> None:
+    """It came over one link, and the recall over another."""
+    begun, _ = await asyncio.gather(bench.begin(bench.hub.job(*asks)), bench.executor.recall(Recall(token=TOKEN)))
+
+    assert await begun.hear() == items(*asks)
+    assert bench.token.signed == []

@@ -104,7 +104,7 @@ async def test_everybody_goes_on_under_the_new_log(lost: Lost) -> None:
     bundle = lost.site.client.load_bundle()
     assert bundle.origin == lost.site.hub.hub.bundle.origin != lost.site.config.name
     for agent in lost.site.agents.values():
-        assert agent.link.trust.bundle.origin == bundle.origin
+        assert agent.links.trust.bundle.origin == bundle.origin
 
 
 @pytest.mark.interop

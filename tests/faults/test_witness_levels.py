@@ -156,7 +156,7 @@ async def test_a_bundle_is_followed_only_if_its_authorities_say_so(careful: Witn
     assert (before.statement.serial, after.statement.serial) == (1, 2)
     assert careful.client.load_bundle().sha256 == after.sha256
     for agent in careful.agents.values():
-        assert agent.link.trust.bundle.sha256 == after.sha256
+        assert agent.links.trust.bundle.sha256 == after.sha256
     (item,) = (await careful.send(asked)).document["items"]
     check_receipt(item["receipt"], after)
 

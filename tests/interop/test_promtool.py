@@ -57,7 +57,7 @@ async def shown(tmp_path: Path) -> AsyncIterator[str]:
     async with running_site(tmp_path, level="async") as site:
         await site.rely_on("other")
         hub = site.hub.hub
-        await site.agents["signer"].link.report((TOKEN,))
+        await site.agents["signer"].links.report((TOKEN,))
         await site.until(lambda: "signer" in hub.token_board.tokens)
         hub.timestamps = Timestamps(
             store=hub.store,

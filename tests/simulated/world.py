@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lying_hub import HUB, NOW_MS
 from privyseal.agent.executor import Executor
-from privyseal.agent.link import HubLink, LinkSocket
+from privyseal.agent.link import LinkServices, LinkSocket
+from privyseal.agent.links import HubLinks
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.served import ServedKey
 from privyseal.agent.witness import LinkWitness, agent_cosigner
@@ -208,9 +209,7 @@ class World:
         )
         cosigner = agent_cosigner(HUB, day.agent.name, Ed25519PrivateKey.from_private_bytes(b"w" * 32))
         outbox = Outbox(journal=journal, clock=self.clock("agent"), request_key=day.agent.request_key)
-        link = HubLink(
-            url="hub",
-            dial=lambda: self._dial(running),
+        services = LinkServices(
             trust=PinnedTrust(Path("bundle.json"), day.trust.bundle),
             executor=executor,
             witness=LinkWitness(cosigner=cosigner, executor=executor, clock=self.clock("agent")),
@@ -218,13 +217,14 @@ class World:
             unlocks=_no_pins,
             failed=failed,
         )
+        links = HubLinks({"hub": lambda: self._dial(running)}, services)
         token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Semaphore(1)
         served = [profile for profile in day.profiles if profile.name in self._profiles]
         executor.serve(tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turn=turn) for profile in served))
-        await link.announce(tuple(one for one in day.announcements if one.name in self._profiles))
+        await links.announce(tuple(one for one in day.announcements if one.name in self._profiles))
         try:
             await outbox.tell(_attached)
-            await link.run()
+            await links.run()
         except UnavailableError:  # the journal took nothing
             process.kill()
         except Exception as error:  # noqa: BLE001 - the process boundary

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from privyseal.agent.config import parse_agent_config
+from privyseal.agent.config import hub_setting, parse_agent_config
 from privyseal.errors import ConfigError
 
 TEXT = """
@@ -63,3 +63,28 @@ def test_the_bounds_themselves_are_fine(line: str) -> None:
     config = parse_agent_config(TEXT.format(line=line, recovery=""), Path("agent.toml"))
 
     assert config.token[0].name == "etoken"
+
+
+@pytest.mark.parametrize("urls", [("https://hub.example:8443",), ("https://hub-1:8443", "https://hub-2:8443")])
+def test_one_hub_or_several(urls: tuple[str, ...]) -> None:
+    text = TEXT.format(line="", recovery="").replace('hub = "https://hub.example"', hub_setting(urls))
+
+    assert parse_agent_config(text, Path("agent.toml")).hubs == urls
+
+
+def test_one_hub_is_written_as_before() -> None:
+    assert hub_setting(("https://hub:1",)) == 'hub = "https://hub:1"'
+    assert hub_setting(("https://a:1", "https://b:1")) == 'hub = ["https://a:1", "https://b:1"]'
+
+
+@pytest.mark.parametrize(
+    ("hub", "words"), [("[]", "names no hub"), ('["https://a:1", "https://a:1"]', "two of one hub"), ("7", "hub")]
+)
+def test_what_hub_may_not_say(hub: str, words: str) -> None:
+    text = TEXT.format(line="", recovery="").replace('hub = "https://hub.example"', f"hub = {hub}")
+
+    with pytest.raises(ConfigError) as caught:
+        parse_agent_config(text, Path("agent.toml"))
+
+    assert caught.value.code == "config.malformed"
+    assert words in caught.value.message

@@ -24,6 +24,7 @@ from privyseal.tlog.entry import Admin, Entry, TokenEvent, encode_entry, parse_e
 from privyseal.wire.link import AgentEvent, Events
 
 KEY = b"a" * 32
+LINK = object()
 AGENT = Enrolment(
     role="agent",
     name="pi",
@@ -165,14 +166,14 @@ async def test_events_wait_for_a_link_and_go_out_in_turn(journal: SqliteJournal)
     for _ in range(3):
         await outbox.tell(attached)
     assert sent == []
-    await outbox.linked(0, send)
+    await outbox.linked(LINK, 0, send)
     await outbox.tell(attached)
     assert sent == [[1, 2, 3]], "one message under way at a time"
-    await outbox.recorded(3)
-    await outbox.recorded(4)
-    outbox.unlinked()
+    await outbox.recorded(LINK, 3)
+    await outbox.recorded(LINK, 4)
+    outbox.unlinked(LINK)
     await outbox.tell(attached)
-    await outbox.linked(4, send)
+    await outbox.linked(LINK, 4, send)
 
     assert sent == [[1, 2, 3], [4], [5]]
 
@@ -185,7 +186,7 @@ async def test_no_hub_can_use_up_the_numbers(journal: SqliteJournal, through: in
     async def send(_message: Events) -> None:
         pass
 
-    for lie in (outbox.recorded(through), outbox.linked(through, send)):
+    for lie in (outbox.recorded(LINK, through), outbox.linked(LINK, through, send)):
         with pytest.raises(MalformedInputError) as caught:
             await lie
         assert caught.value.code == "link.malformed"
@@ -202,10 +203,10 @@ async def test_a_lost_answer_is_made_up_for_by_the_next_link(journal: SqliteJour
         sent.append([one.seq for one in message.events])
 
     await outbox.tell(attached)
-    await outbox.linked(0, send)
-    outbox.unlinked()
+    await outbox.linked(LINK, 0, send)
+    outbox.unlinked(LINK)
     await outbox.tell(attached)
-    await outbox.linked(1, send)
+    await outbox.linked(LINK, 1, send)
 
     assert sent == [[1], [2]]
 
@@ -231,7 +232,7 @@ async def test_a_journal_that_could_not_be_read_once_holds_nothing_back() -> Non
     async def send(message: Events) -> None:
         sent.append([one.seq for one in message.events])
 
-    await outbox.linked(0, send)
+    await outbox.linked(LINK, 0, send)
     faults.fail_at = "SELECT seq, entry"
     await outbox.tell(attached)
     faults.fail_at = ""
@@ -274,10 +275,10 @@ async def test_a_link_that_comes_meanwhile_is_told_once() -> None:
         return send
 
     await outbox.tell(attached)
-    first = asyncio.create_task(outbox.linked(0, sender("first")))
+    first = asyncio.create_task(outbox.linked(LINK, 0, sender("first")))
     await asyncio.to_thread(slow.reading.wait)
-    outbox.unlinked()
-    second = asyncio.create_task(outbox.linked(0, sender("second")))
+    outbox.unlinked(LINK)
+    second = asyncio.create_task(outbox.linked(LINK, 0, sender("second")))
     await asyncio.sleep(0)
     slow.go_on.set()
     await asyncio.gather(first, second)

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from privyseal.agent.operations import Item, Operation, check_at_rest, outcome_reply
-from privyseal.errors import PrivysealError, UnavailableError
+from privyseal.errors import DeniedError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
 from privyseal.wire.job_names import short_request
 from privyseal.wire.jobs import OutcomeQuery, OutcomeReply
@@ -15,6 +15,8 @@ from privyseal.wire.jobs import OutcomeQuery, OutcomeReply
 __all__ = ["AtWork"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent")
+#: What was told longer ago is on no link any more.
+_MOST_NEVER: Final = 100_000
 
 
 class AtWork:
@@ -23,14 +25,25 @@ class AtWork:
     def __init__(self, journal: AgentJournal) -> None:
         self._journal: Final = journal
         self._fences: dict[Item, int] = {}
+        self._told_never: dict[Operation, object] = {}
 
-    def check(self, request_id: str, items: Iterable[int], fence: int) -> None:
-        """None of these items is at work under another fence.
+    def check(self, request_id: str, items: Iterable[int], fence: int, sender: object) -> None:
+        """None of these items is at work under another fence, nor was another hub than the sender told `never`.
+
+        That one has gone on from there: the sender's job was on its way meanwhile, over a link of its own.
 
         Raises:
-            ConflictError: `job.running`.
+            ConflictError: `job.running`. DeniedError: `job.stale_fence`.
         """
-        check_at_rest(self._fences, request_id, items, fence)
+        asked = tuple(items)
+        check_at_rest(self._fences, request_id, asked, fence)
+        for item in asked:
+            if self._told_never.get((request_id, item, fence), sender) is not sender:
+                raise DeniedError(
+                    "job.stale_fence",
+                    f"another hub was told that item {item} of request {request_id} never began under fence {fence}",
+                    hint="the hub queues it again",
+                )
 
     def add(self, operations: Iterable[Operation]) -> None:
         """These are at work from now on; the journal has them."""
@@ -61,8 +74,8 @@ class AtWork:
                 "end not written down", request=short_request(request_id), item=str(item), reason=failure.message
             )
 
-    async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
-        """What became of a (request, item, fence).
+    async def outcome(self, query: OutcomeQuery, asker: object) -> OutcomeReply:
+        """What became of a (request, item, fence). Whoever asks may go on from `never`, and nobody else begins it then.
 
         Raises:
             LogIntegrityError: `journal.commit_unknown`.
@@ -70,4 +83,8 @@ class AtWork:
         operation = (query.request, query.item, query.fence)
         running = self._fences.get(operation[:2]) == query.fence
         outcome = None if running else await self._journal.outcome(*operation)
+        if not running and outcome is None:
+            self._told_never[operation] = asker
+            while len(self._told_never) > _MOST_NEVER:
+                del self._told_never[next(iter(self._told_never))]
         return outcome_reply(operation, running=running, outcome=outcome)

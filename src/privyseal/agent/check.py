@@ -13,7 +13,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from privyseal.errors import DeniedError, LogIntegrityError, MalformedInputError, PrivysealError, VerificationError
+from privyseal.errors import (
+    DeniedError,
+    LogIntegrityError,
+    MalformedInputError,
+    PrivysealError,
+    UnavailableError,
+    VerificationError,
+)
 from privyseal.formats.model import Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named, read_preimage
 from privyseal.identity.authority import AuthorityStatement, GrantStatement, open_authority
@@ -76,19 +83,38 @@ class CheckedPart:
     items: tuple[CheckedItem, ...]
 
 
-def check_checkpoint(job: Job, held: Held, bundle: TrustBundle) -> Checkpoint:
+def check_checkpoint(job: Job, held: Held, bundle: TrustBundle, *, shown_size: int | None = None) -> Checkpoint:
     """The job's checkpoint, once it is signed by the pinned log key and extends what the agent holds.
+
+    Args:
+        job: The job.
+        held: What the agent holds.
+        bundle: Names the log and its key.
+        shown_size: None for the agent of one hub. Where there are several, a job may cross what another hub has shown
+            meanwhile: then it proves nothing, and nothing is made of it but that it came too late. This is the size
+            of which the job's own hub does know.
 
     Raises:
         MalformedInputError: `note.malformed`, `checkpoint.malformed`.
         VerificationError: `note.signature`, `note.unsigned`, `checkpoint.origin`.
         LogIntegrityError: `log.rewound` or `log.fork`.
+        UnavailableError: `job.checkpoint_behind`.
     """
     checkpoint = open_checkpoint(job.checkpoint, origin=bundle.origin, verifiers=(bundle.log_key,))
-    if checkpoint.size < held.size:
+    known = held.size if shown_size is None else shown_size
+    if checkpoint.size < known:
         raise LogIntegrityError(
             "log.rewound",
-            f"the hub shows a log of {checkpoint.size} entries; this agent has seen {held.size}",
+            f"the hub shows a log of {checkpoint.size} entries; this agent has seen {known}",
+        )
+    if checkpoint.size == held.size and checkpoint.root != held.root:
+        raise LogIntegrityError("log.fork", f"the hub shows another log of {held.size} entries than was seen here")
+    if shown_size is not None and (job.old_size != held.size or checkpoint.size < held.size):
+        raise UnavailableError(
+            "job.checkpoint_behind",
+            f"the job's proof leads from {job.old_size} to {checkpoint.size} entries; over another hub's link this"
+            f" agent has come to hold {held.size}",
+            hint="the hub queues it again, and proves from there",
         )
     if job.old_size != held.size:
         raise LogIntegrityError(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """agent.toml: tokens and key profiles of this host. It alone decides level and opaque formats of a profile."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Final, Literal
@@ -19,6 +20,7 @@ __all__ = [
     "KeyConfig",
     "RecoveryTable",
     "TokenTable",
+    "hub_setting",
     "load_agent_config",
     "parse_agent_config",
     "token_config",
@@ -172,16 +174,26 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         name: Under which the agent joined.
-        hub: URL of the hub's mtls listener.
+        hub: URL of the hub's mtls listener; several if several hub processes share one log.
         web: URL of the hub's web listener.
     """
 
     name: str
-    hub: str
+    hub: str | tuple[str, ...]
     web: str
     token: tuple[TokenTable, ...] = ()
     key: tuple[KeyConfig, ...] = ()
     recovery: RecoveryTable = RecoveryTable()
+
+    @property
+    def hubs(self) -> tuple[str, ...]:
+        """URL of each hub."""
+        return (self.hub,) if isinstance(self.hub, str) else self.hub
+
+
+def hub_setting(urls: tuple[str, ...]) -> str:
+    """The line of agent.toml that names the hubs; URLs hold no character that TOML or JSON would escape."""
+    return f"hub = {json.dumps(urls[0] if len(urls) == 1 else urls)}"
 
 
 def load_agent_config(directory: Path) -> AgentConfig:
@@ -214,13 +226,7 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
         config = msgspec.convert(tomllib.loads(text), AgentConfig)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError("config.malformed", f"{path}: {error}") from error
-    for kind, names in (
-        ("token", [token.name for token in config.token]),
-        ("key profile", [key.profile for key in config.key]),
-    ):
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ConfigError("config.malformed", f"{path}: two of one {kind}: {', '.join(sorted(twice))}")
+    _check_names(config, path)
     for token in config.token:
         token_config(token, path.parent)
     for key in config.key:
@@ -237,6 +243,19 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
                 f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
             )
     return config
+
+
+def _check_names(config: AgentConfig, path: Path) -> None:
+    if not config.hubs:
+        raise ConfigError("config.malformed", f"{path}: `hub` names no hub")
+    for kind, names in (
+        ("hub", list(config.hubs)),
+        ("token", [token.name for token in config.token]),
+        ("key profile", [key.profile for key in config.key]),
+    ):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ConfigError("config.malformed", f"{path}: two of one {kind}: {', '.join(sorted(twice))}")
 
 
 def _check_recovery(recovery: RecoveryTable, path: Path) -> None:

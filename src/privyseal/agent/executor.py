@@ -5,7 +5,9 @@ Checks and journal run in the order in which jobs arrive, whatever the token is 
 the next one stands prepared. Each token signs one item at a time.
 """
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -28,15 +30,39 @@ from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.job_names import item_ranges, short_request
 from privyseal.wire.jobs import Answers, ItemRefused, Job, JobPart, LeaseRenewed, OutcomeQuery, OutcomeReply, Recall
+from privyseal.wire.link import Held as HeldMessage
 from privyseal.wire.statement import REQUEST_TYPE, statement_id
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Shown"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent")
 
 
+#: The refusal of a job that crossed what another hub has shown.
+_BEHIND: Final = "job.checkpoint_behind"
+
+
+@dataclass(slots=True, kw_only=True)
+class Shown:
+    """The newest checkpoint of which the hub at the other end of one link knows for sure that this agent knows it.
+
+    Attributes:
+        link: That link; None where there is one.
+        size: It was greeted with it, or has shown it itself; so an older one from it has no innocent explanation.
+    """
+
+    link: object = None
+    size: int = 0
+
+
 class Executor:
-    """Carries out jobs of one hub."""
+    """Carries out jobs of one hub, or of several that share one log.
+
+    Attributes:
+        checks: Held while what a hub shows is compared with what is held: each consistency proof starts where the one
+            before ended, over whichever link.
+        several_hubs: Whether there are several.
+    """
 
     def __init__(
         self,
@@ -48,6 +74,7 @@ class Executor:
         monotonic: Monotonic,
         own_witness: bytes = b"",
         formats: tuple[Format, ...] = FORMATS,
+        several_hubs: bool = False,
     ) -> None:
         """Carry out jobs.
 
@@ -59,7 +86,11 @@ class Executor:
             monotonic: Judges the hub's leases.
             own_witness: The agent's public key as a witness: it does not count for the agent's own tokens.
             formats: What it reads.
+            several_hubs: Whether jobs come over several links.
         """
+        self.checks: Final = asyncio.Lock()
+        self.several_hubs: Final = several_hubs
+        self._watchers: list[Callable[[], None]] = []
         self._bundle = bundle
         self._own_witness = own_witness
         self._request_key = request_key
@@ -77,16 +108,21 @@ class Executor:
         """The newest checkpoint that was seen."""
         return self._held
 
+    def watch(self, grown: Callable[[], None]) -> None:
+        """Have `grown` called whenever a newer checkpoint is held."""
+        self._watchers.append(grown)
+
     async def load(self) -> Held:
         """Read the newest checkpoint from the journal."""
-        state = await self._journal.state()
-        # What a full disk kept out of the journal stays seen.
-        if state.checkpoint_note is not None and state.size > self._held.size:
-            self._held = Held(size=state.size, root=state.root)
-        return self._held
+        async with self.checks:
+            state = await self._journal.state()
+            # What a full disk kept out of the journal stays seen.
+            if state.checkpoint_note is not None and state.size > self._held.size:
+                self._held = Held(size=state.size, root=state.root)
+            return self._held
 
     async def go_by(self, bundle: TrustBundle) -> None:
-        """Take another trust bundle in the place of the former one, between two links.
+        """Take another trust bundle in the place of the former one; the caller holds `checks`, and dials anew.
 
         Raises:
             UnavailableError: `journal.closed`.
@@ -103,44 +139,49 @@ class Executor:
             self._held = Held(size=0, root=EMPTY_ROOT)
         self._bundle = bundle
 
-    async def see(self, note: str, size: int, root: bytes) -> None:
+    async def see(self, note: str, held: Held, shown: Shown) -> None:
         """Hold a checkpoint that was shown to extend the one held; durable when this returns.
+
+        The caller holds `checks`.
 
         Raises:
             PrivysealError: what the journal raises; it counts as seen all the same.
         """
-        self._held = Held(size=size, root=root)
-        await self._journal.see_checkpoint(note, size, root)
+        self._hold(held, shown)
+        await self._journal.see_checkpoint(note, held.size, held.root)
+
+    def _hold(self, held: Held, shown: Shown) -> None:
+        self._held = held
+        shown.size = max(shown.size, held.size)
+        for grown in self._watchers:
+            grown()
 
     def serve(self, keys: tuple[ServedKey, ...]) -> None:
         """Replace the key profiles that are served."""
         self._keys = {key.profile.name: key for key in keys}
 
-    async def accept(self, job: Job, answer: Answer) -> Coroutine[Any, Any, None] | None:
+    async def accept(self, job: Job, answer: Answer, shown: Shown | None = None) -> Coroutine[Any, Any, None] | None:
         """Check and journal a job; what is left, the signing itself, is returned to be run beside other things.
 
-        Called for one job after the other: each one's consistency proof starts where the one before ended. Refusals
-        are answered at once.
+        Refusals are answered at once.
+
+        Args:
+            job: The job.
+            answer: Sends answers over the link that it came over.
+            shown: What the hub at the other end has shown before.
 
         Raises:
             LogIntegrityError: `journal.commit_unknown`; there is no answer before the agent is started again.
         """
         since_s = self._monotonic()
         try:
-            key = self._keys.get(job.profile)
-            if key is None:
-                raise TokenError("profile.not_served", f"this agent serves no key profile {job.profile!r}")
-            checkpoint = check_checkpoint(job, self._held, self._bundle)
-            # From here on it counts as seen, whatever else is wrong with the job.
-            self._held = Held(size=checkpoint.size, root=checkpoint.root)
-            try:
-                parts = await self._begin(job, checkpoint, key)
-            except PrivysealError:
-                await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
-                raise
+            async with self.checks:
+                parts, run = await self._take(job, answer, shown or Shown(), since_s)
         except PrivysealError as error:
             if journal_is_lost(error):
                 raise
+            if error.code == _BEHIND:
+                await answer(HeldMessage(size=self._held.size))
             await _refuse(job, [(part, error) for part in job.parts], answer)
             return None
         refused = [
@@ -148,9 +189,27 @@ class Executor:
         ]
         if refused:
             await _refuse(job, refused, answer)
+        return None if run is None else self._carry_out(run)
+
+    async def _take(
+        self, job: Job, answer: Answer, shown: Shown, since_s: float
+    ) -> tuple[tuple[CheckedPart | PrivysealError, ...], JobRun | None]:
+        """What became of each part, and the items that wait for the token now."""
+        shown_size = shown.size if self.several_hubs else None
+        checkpoint = check_checkpoint(job, self._held, self._bundle, shown_size=shown_size)
+        # From here on it counts as seen, whatever else is wrong with the job.
+        self._hold(Held(size=checkpoint.size, root=checkpoint.root), shown)
+        try:
+            key = self._keys.get(job.profile)
+            if key is None:
+                raise TokenError("profile.not_served", f"this agent serves no key profile {job.profile!r}")
+            parts = await self._begin(job, checkpoint, key, shown.link)
+        except PrivysealError:
+            await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
+            raise
         begun = tuple(part for part in parts if isinstance(part, CheckedPart))
         if not begun:
-            return None
+            return parts, None
         for part in begun:
             items = item_ranges(item.item for item in part.items)
             request = short_request(part.request_id)
@@ -164,7 +223,7 @@ class Executor:
             answer=answer,
         )
         self._leases.add(run)
-        return self._carry_out(run)
+        return parts, run
 
     async def _carry_out(self, run: JobRun) -> None:
         try:
@@ -176,12 +235,16 @@ class Executor:
         """The hub holds a lease for longer."""
         self._leases.renew(renewed)
 
-    def recall(self, recall: Recall) -> None:
-        """What a token has not begun is handed back, and answered over the link that it came over."""
-        self._leases.recall(recall)
+    async def recall(self, recall: Recall) -> None:
+        """What a token has not begun is handed back, and answered over the link that it came over.
+
+        A job that is being accepted over another link is among it.
+        """
+        async with self.checks:
+            self._leases.recall(recall)
 
     async def _begin(
-        self, job: Job, checkpoint: Checkpoint, key: ServedKey
+        self, job: Job, checkpoint: Checkpoint, key: ServedKey, sender: object
     ) -> tuple[CheckedPart | PrivysealError, ...]:
         """Check all of a job, and write down which of its parts are about to be signed, with one fsync."""
         if key.profile.witness == BEFORE_USE:
@@ -195,7 +258,9 @@ class Executor:
             now_ms=self._clock(),
             formats=self._formats,
         )
-        parts = tuple(self._at_rest(part, job.fence) if isinstance(part, CheckedPart) else part for part in checked)
+        parts = tuple(
+            self._at_rest(part, job.fence, sender) if isinstance(part, CheckedPart) else part for part in checked
+        )
         sound = tuple(part for part in parts if isinstance(part, CheckedPart))
         if not sound:
             await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
@@ -216,20 +281,23 @@ class Executor:
         )
         return tuple(next(conflicts) or part if isinstance(part, CheckedPart) else part for part in parts)
 
-    def _at_rest(self, part: CheckedPart, fence: int) -> CheckedPart | PrivysealError:
+    def _at_rest(self, part: CheckedPart, fence: int, sender: object) -> CheckedPart | PrivysealError:
         try:
-            self._at_work.check(part.request_id, (item.item for item in part.items), fence)
+            self._at_work.check(part.request_id, (item.item for item in part.items), fence, sender)
         except PrivysealError as error:
             return error
         return part
 
-    async def outcome(self, query: OutcomeQuery) -> OutcomeReply:
-        """What became of a (request, item, fence).
+    async def outcome(self, query: OutcomeQuery, asker: object = None) -> OutcomeReply:
+        """What became of a (request, item, fence), for the hub at the other end of a link (`asker`).
+
+        A job that is being accepted over another link is in the journal, and running, or never begun.
 
         Raises:
             LogIntegrityError: `journal.commit_unknown`, as `accept`.
         """
-        return await self._at_work.outcome(query)
+        async with self.checks:
+            return await self._at_work.outcome(query, asker)
 
 
 async def _refuse(job: Job, refused: list[tuple[JobPart, PrivysealError]], answer: Answer) -> None:

@@ -9,13 +9,14 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import aiohttp
 import structlog
 
-from privyseal.agent.executor import Executor
+from privyseal.agent.executor import Executor, Shown
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.witness import LinkWitness
@@ -29,6 +30,7 @@ from privyseal.wire.link import (
     AgentMessage,
     Announce,
     EventsRecorded,
+    Held,
     Hello,
     ProfileAnnouncement,
     Refused,
@@ -43,13 +45,15 @@ from privyseal.wire.link import (
     encode,
 )
 
-__all__ = ["Dial", "HubLink", "LinkSocket", "dialer"]
+__all__ = ["Dial", "HubLink", "LinkServices", "LinkSocket", "dialer"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.link")
 _HEARTBEAT_SECONDS: Final = 10.0
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MAX_BACKOFF_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
+#: Status of a witness that cosigned another size last.
+_CONFLICT: Final = 409
 
 
 class LinkSocket(Protocol):
@@ -66,6 +70,10 @@ class LinkSocket(Protocol):
         Raises:
             ConnectionError, aiohttp.ClientError: the connection is gone.
         """
+        ...
+
+    async def close(self) -> object:
+        """End the connection, also while somebody waits for a frame."""
         ...
 
     def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]: ...
@@ -92,52 +100,65 @@ def dialer(url: str, tls: Callable[[], ssl.SSLContext]) -> Dial:
     return dial
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkServices:
+    """What all links of an agent share.
+
+    Attributes:
+        trust: The pinned trust bundle; a hub may bring its successor.
+        executor: Carries out jobs.
+        witness: Cosigns checkpoints.
+        outbox: What the agent wants on record.
+        unlocks: Answers those who hand in a PIN from a desk.
+        failed: Called when a job ended in a way that nobody foresaw: the hub has no answer to it.
+    """
+
+    trust: PinnedTrust
+    executor: Executor
+    witness: LinkWitness
+    outbox: Outbox
+    unlocks: Callable[[UnlockQuery | UnlockOrder], Awaitable[UnlockAnswer]]
+    failed: Callable[[BaseException], None]
+
+
 class HubLink:
     """Keeps one link to one hub.
 
     Attributes:
-        trust: The pinned trust bundle.
+        url: Names the hub.
         linked: Set while the link stands.
     """
 
     def __init__(
-        self,
-        *,
-        url: str,
-        dial: Dial,
-        trust: PinnedTrust,
-        executor: Executor,
-        witness: LinkWitness,
-        outbox: Outbox,
-        unlocks: Callable[[UnlockQuery | UnlockOrder], Awaitable[UnlockAnswer]],
-        failed: Callable[[BaseException], None],
+        self, *, url: str, dial: Dial, services: LinkServices, trust_changed: "Callable[[HubLink], None]"
     ) -> None:
         """Keep a link.
 
         Args:
             url: Names the hub.
             dial: Opens a connection to it.
-            trust: The pinned trust bundle; the hub may bring its successor.
-            executor: Carries out jobs.
-            witness: Cosigns checkpoints.
-            outbox: What the agent wants on record.
-            unlocks: Answers those who hand in a PIN from a desk.
-            failed: Called when a job ended in a way that nobody foresaw: the hub has no answer to it.
+            services: What all links share.
+            trust_changed: Called when this hub has brought another trust bundle: then every link is dialled anew.
         """
-        self._failed = failed
-        self.trust = trust
-        self._witness = witness
-        self._outbox = outbox
-        self._unlocks = unlocks
+        self.url: Final = url
+        self._dial: Final = dial
+        self._trust: Final = services.trust
+        self._executor: Final = services.executor
+        self._witness: Final = services.witness
+        self._outbox: Final = services.outbox
+        self._unlocks: Final = services.unlocks
+        self._failed: Final = services.failed
+        self._trust_changed: Final = trust_changed
         self._dial_at_once = False
-        self._url = url
-        self._dial = dial
-        self._executor = executor
         self._announcements: tuple[ProfileAnnouncement, ...] = ()
         self._tokens: tuple[TokenHealth, ...] = ()
         self._socket: LinkSocket | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._shown = Shown()
+        self._told_size = 0
+        self._telling = False
         self.linked = asyncio.Event()
+        self._executor.watch(self._tell_held)
 
     async def report(self, tokens: tuple[TokenHealth, ...]) -> None:
         """Say how the tokens are, now and after each new link."""
@@ -170,32 +191,52 @@ class HubLink:
                 reason = str(error)
             finally:
                 self.linked.clear()
-                self._outbox.unlinked()
+                self._outbox.unlinked(self)
                 self._socket = None
+            await self._leave_outbox()
             if self._dial_at_once:
                 self._dial_at_once = False
                 continue
             if loop.time() - started > _STEADY_SECONDS:
                 backoff = _FIRST_BACKOFF_SECONDS
             pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-            _LOG.warning("no link to the hub", url=self._url, reason=reason, again_in_seconds=round(pause, 1))
+            _LOG.warning("no link to the hub", url=self.url, reason=reason, again_in_seconds=round(pause, 1))
             await asyncio.sleep(pause)
             backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+
+    def dial_anew(self) -> None:
+        """End the link, if it stands, and dial at once: what was checked by the former trust bundle ends with it."""
+        if self._socket is not None:
+            self._dial_at_once = True
+            self._spawn(_close(self._socket))
 
     async def stop(self) -> None:
         """Let jobs that the token is at work on end; their outcome is in the journal."""
         await asyncio.gather(*self._work, return_exceptions=True)
 
+    async def _leave_outbox(self) -> None:
+        """Another link goes on with what was under way over this one."""
+        try:
+            await self._outbox.flush()
+        except UnavailableError as error:  # it stays in the journal
+            _LOG.error("events not told yet", reason=error.message)
+
     async def _link(self) -> None:
-        held = await self._executor.load()
+        bundle = self._trust.bundle
+        await self._executor.load()
         async with self._dial() as socket:
             self._socket = socket
+            if self._trust.bundle is not bundle:  # this connection was checked by the former one
+                self._dial_at_once = True
+                return
+            held = self._executor.held
+            self._shown, self._told_size = Shown(link=self, size=held.size), held.size
             await self._send(
                 Hello(
                     version=LINK_VERSION,
                     checkpoint_size=held.size,
                     checkpoint_root=held.root,
-                    bundle=self.trust.bundle.sha256,
+                    bundle=bundle.sha256,
                     witness=self._witness.vkey,
                 )
             )
@@ -210,46 +251,76 @@ class HubLink:
         message = decode_hub(data)
         match message:
             case Welcome():
-                _LOG.info("linked", hub=self._url, name=message.name)
-                await self._send(Announce(profiles=self._announcements))
-                await self._send(TokenReport(tokens=self._tokens))
-                self.linked.set()
-                await self._outbox.linked(message.recorded, self._send)
+                await self._welcomed(message)
             case Refused():
                 raise UnavailableError(message.code, f"the hub refuses this agent: {message.message}")
             case TrustChanged():
                 await self._take_trust(message.bundle)
             case AddCheckpoint():
-                await self._send(await self._witness.add_checkpoint(message.body, self.trust.bundle))
+                await self._add_checkpoint(message)
             case Job() | LeaseRenewed() | Recall() | OutcomeQuery():
                 await self._take_work(message)
             case EventsRecorded():
-                await self._outbox.recorded(message.through)
+                await self._outbox.recorded(self, message.through)
             case UnlockQuery() | UnlockOrder():
                 self._spawn(self._unlock(message))
+
+    async def _welcomed(self, welcome: Welcome) -> None:
+        _LOG.info("linked", hub=self.url, name=welcome.name)
+        await self._send(Announce(profiles=self._announcements))
+        await self._send(TokenReport(tokens=self._tokens))
+        self.linked.set()
+        self._tell_held()
+        await self._outbox.linked(self, welcome.recorded, self._send)
+
+    async def _add_checkpoint(self, message: AddCheckpoint) -> None:
+        answer = await self._witness.add_checkpoint(message.body, self._trust.bundle, self._shown)
+        if answer.status == _CONFLICT and self._executor.several_hubs:
+            await self._send(Held(size=self._executor.held.size))
+        await self._send(answer)
+
+    def _tell_held(self) -> None:
+        """Have the hub know what is held, if another one has shown it."""
+        if self.linked.is_set() and not self._telling and self._is_untold():
+            self._telling = True
+            self._spawn(self._keep_told())
+
+    async def _keep_told(self) -> None:
+        try:
+            while self.linked.is_set() and self._is_untold():
+                self._told_size = self._executor.held.size
+                await self._send(Held(size=self._told_size))
+        finally:
+            self._telling = False
+
+    def _is_untold(self) -> bool:
+        return self._executor.held.size > max(self._told_size, self._shown.size)
 
     async def _take_work(self, message: Job | LeaseRenewed | Recall | OutcomeQuery) -> None:
         match message:
             case Job():
-                rest = await self._executor.accept(message, self._send)
+                rest = await self._executor.accept(message, self._send, self._shown)
                 if rest is not None:
                     self._spawn(rest)
             case LeaseRenewed():
                 self._executor.renew(message)
             case Recall():
-                self._executor.recall(message)
+                await self._executor.recall(message)
             case OutcomeQuery():
-                await self._send(await self._executor.outcome(message))
+                await self._send(await self._executor.outcome(message, self))
 
     async def _unlock(self, message: UnlockQuery | UnlockOrder) -> None:
         await self._send(await self._unlocks(message))
 
     async def _take_trust(self, envelope: bytes) -> None:
-        """Go by the successor of the trust bundle, over a new link: what was checked by the former one ends with it."""
-        bundle = self.trust.succeed(envelope)
-        await self._executor.go_by(bundle)
-        _LOG.warning("trust bundle changed by its authority keys", serial=bundle.statement.serial)
+        """Go by the successor of the trust bundle, over new links: what the former one checked ends with them."""
+        async with self._executor.checks:
+            if envelope != self._trust.bundle.envelope:  # another hub may have brought it already
+                bundle = self._trust.succeed(envelope)
+                await self._executor.go_by(bundle)
+                _LOG.warning("trust bundle changed by its authority keys", serial=bundle.statement.serial)
         self._dial_at_once = True
+        self._trust_changed(self)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -270,3 +341,8 @@ class HubLink:
             await socket.send_bytes(encode(message))
         except (ConnectionError, aiohttp.ClientError) as error:
             _LOG.warning("message to the hub dropped", reason=str(error))
+
+
+async def _close(socket: LinkSocket) -> None:
+    with suppress(OSError, aiohttp.ClientError):
+        await socket.close()

@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,8 +27,22 @@ _MOST_NUMBERS: Final = 2**48
 EntryMaker = Callable[[int, str], AgentEntry]
 
 
+#: Sends events over one link.
+Send = Callable[[Events], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _UnderWay:
+    """A message that no hub has confirmed yet."""
+
+    link: object
+
+
 class Outbox:
-    """Events of one agent on their way to its hub: one message under way at a time."""
+    """Events of one agent on their way to its hub: one message under way at a time, over one of its links.
+
+    Where several hubs share a log, any of them puts on record; the numbers tell it what it has.
+    """
 
     def __init__(self, *, journal: AgentJournal, clock: Clock, request_key: bytes) -> None:
         """`request_key` is the agent's raw public key."""
@@ -38,8 +53,8 @@ class Outbox:
         self._unwritten: list[bytes] = []
         #: Several tokens tell at once; each event is written by one of them.
         self._writing: Final = asyncio.Lock()
-        self._send: Callable[[Events], Awaitable[None]] | None = None
-        self._under_way = False
+        self._links: dict[object, Send] = {}
+        self._under_way: _UnderWay | None = None
 
     async def tell(self, make: EntryMaker) -> None:
         """Keep an event until it is on record; durable when this returns, unless the disk takes nothing now.
@@ -68,24 +83,25 @@ class Outbox:
                 await self._journal.add_event(self._unwritten[0])
                 del self._unwritten[0]
         with suppress(UnavailableError):  # they are in the journal, and go out with the next ones
-            await self._flush()
+            await self.flush()
 
-    async def linked(self, recorded: int, send: Callable[[Events], Awaitable[None]]) -> None:
-        """A link stands; the hub has what was told up to the number `recorded`.
+    async def linked(self, link: object, recorded: int, send: Send) -> None:
+        """A link stands; its hub has what was told up to the number `recorded`.
 
         Raises:
             MalformedInputError: as `recorded`.
         """
-        self._send = send
-        await self.recorded(recorded)
+        self._links[link] = send
+        await self.recorded(link, recorded)
 
-    def unlinked(self) -> None:
-        """The link is gone: what was under way is told again over the next one."""
-        self._send = None
-        self._under_way = False
+    def unlinked(self, link: object) -> None:
+        """The link is gone: what was under way is told again, over the next one or (by `flush`) over another."""
+        self._links.pop(link, None)
+        if self._under_way is not None and self._under_way.link is link:
+            self._under_way = None
 
-    async def recorded(self, through: int) -> None:
-        """The hub has events on record; the next ones go out.
+    async def recorded(self, link: object, through: int) -> None:
+        """The hub at the other end of a link has events on record; the next ones go out.
 
         Raises:
             MalformedInputError: `link.malformed` if no agent can have told so many.
@@ -93,22 +109,29 @@ class Outbox:
         if not 0 <= through <= _MOST_NUMBERS:
             raise MalformedInputError("link.malformed", f"the hub has {through} events of this agent on record")
         await self._journal.events_recorded(through)
-        self._under_way = False
-        await self._flush()
+        if self._under_way is not None and self._under_way.link is link:
+            self._under_way = None
+        await self.flush()
 
-    async def _flush(self) -> None:
-        send = self._send
-        if send is None or self._under_way:
+    async def flush(self) -> None:
+        """Send what is not on record, unless a message is under way already, or no link stands.
+
+        Raises:
+            UnavailableError: `journal.unavailable`. LogIntegrityError: `journal.commit_unknown`.
+        """
+        if self._under_way is not None or not self._links:
             return
-        self._under_way = True
+        link, send = next(iter(self._links.items()))
+        mine = self._under_way = _UnderWay(link)
         try:
             events = await self._journal.events(_AT_ONCE)
         except BaseException:
-            self._under_way = False
+            if self._under_way is mine:
+                self._under_way = None
             raise
-        if send is not self._send:
-            return  # another link stands, and has begun by itself
+        if self._under_way is not mine:
+            return  # that link is gone, and another one goes on from here
         if not events:
-            self._under_way = False
+            self._under_way = None
             return
         await send(Events(events=tuple(AgentEvent(seq=one.seq, entry=one.entry) for one in events)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent process put together: tokens, journal, executor, link."""
+"""An agent process put together: tokens, journal, executor, links."""
 
 import asyncio
 import ssl
@@ -21,7 +21,8 @@ from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.ladder import OF_HOST, OF_TOKEN, Tally
-from privyseal.agent.link import HubLink, dialer
+from privyseal.agent.link import LinkServices, dialer
+from privyseal.agent.links import HubLinks
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.pins import TokenPins, TokenWithPin
@@ -50,7 +51,7 @@ _REPORT_SECONDS: Final = 5.0
 
 
 class Agent:
-    """One agent process for one hub."""
+    """One agent process for one hub, or for several that share one log."""
 
     def __init__(
         self,
@@ -76,19 +77,21 @@ class Agent:
             clock=clock,
             monotonic=time.monotonic,
             own_witness=witness_key.public_key().public_bytes_raw(),
+            several_hubs=len(config.hubs) > 1,
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
         desk = self._take_commands(trust, clock)
         cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
-        self.link = HubLink(
-            url=config.hub,
-            dial=dialer(config.hub, lambda: _tls(files, trust.bundle)),
-            trust=trust,
-            executor=self.executor,
-            witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
-            outbox=outbox,
-            unlocks=desk.answer,
-            failed=self._failure_seen,
+        self.links = HubLinks(
+            {url: dialer(url, lambda: _tls(files, trust.bundle)) for url in config.hubs},
+            LinkServices(
+                trust=trust,
+                executor=self.executor,
+                witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
+                outbox=outbox,
+                unlocks=desk.answer,
+                failed=self._failure_seen,
+            ),
         )
         self._announced: dict[str, ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,7 +172,7 @@ class Agent:
             )
         self._control.open()
         await asyncio.gather(*(keeper.start() for keeper in self.keepers.values()))
-        self._spawn(self.link.run(), "agent link")
+        self._spawn(self.links.run(), "agent links")
         self._spawn(self._report(), "agent report")
         for name, keeper in self.keepers.items():
             self._spawn(keeper.run(), f"agent token {name}")
@@ -235,8 +238,8 @@ class Agent:
             else:
                 _LOG.info("key profile ready", profile=found.name, level=found.level, hardware=found.hardware)
         self.executor.serve(tuple(profile.served for profile in profiles if profile.served is not None))
-        await self.link.announce(tuple(profile.announcement for profile in profiles))
-        await self.link.report(self._health())
+        await self.links.announce(tuple(profile.announcement for profile in profiles))
+        await self.links.report(self._health())
 
     def _health(self) -> tuple[TokenHealth, ...]:
         return tuple(keeper.health() for keeper in self.keepers.values())
@@ -247,7 +250,7 @@ class Agent:
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
             if (now := self._health()) != told:
-                await self.link.report(now)
+                await self.links.report(now)
                 told = now
 
     async def stop(self) -> None:
@@ -256,7 +259,7 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.link.stop()
+        await self.links.stop()
         await asyncio.gather(*(keeper.close() for keeper in self.keepers.values()))
         await self._journal.close()
 

@@ -9,7 +9,8 @@ from typing import Final
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privyseal.agent.executor import Executor
+from privyseal.agent.check import Held
+from privyseal.agent.executor import Executor, Shown
 from privyseal.agent.operations import journal_is_lost
 from privyseal.errors import PrivysealError
 from privyseal.identity.bundle import TrustBundle
@@ -33,7 +34,7 @@ def agent_cosigner(hub: str, agent: str, key: Ed25519PrivateKey) -> Cosigner:
 
 
 class LinkWitness:
-    """Cosigns checkpoints of the agent's own hub. Its calls come one after the other, and none beside a job's check."""
+    """Cosigns checkpoints of the agent's own hub, one after the other, and none beside a job's check."""
 
     def __init__(self, *, cosigner: Cosigner, executor: Executor, clock: Clock) -> None:
         self._cosigner: Final = cosigner
@@ -45,8 +46,18 @@ class LinkWitness:
         """Verifier key of the cosignatures."""
         return self._cosigner.verifier.vkey
 
-    async def add_checkpoint(self, body: str, bundle: TrustBundle) -> CheckpointAnswer:
-        """The cosignature on a checkpoint that extends the one held, which is durable then; or why there is none."""
+    async def add_checkpoint(self, body: str, bundle: TrustBundle, shown: Shown) -> CheckpointAnswer:
+        """The cosignature on a checkpoint that extends the one held, which is durable then; or why there is none.
+
+        Args:
+            body: As it came.
+            bundle: Names the log and its key.
+            shown: What the hub at the other end of the link has shown before.
+        """
+        async with self._executor.checks:
+            return await self._judge(body, bundle, shown)
+
+    async def _judge(self, body: str, bundle: TrustBundle, shown: Shown) -> CheckpointAnswer:
         held = self._executor.held
         verdict = judge_checkpoint(
             body,
@@ -55,10 +66,12 @@ class LinkWitness:
         )
         if isinstance(verdict, Refusal):
             if verdict.status in _CONTRADICTIONS:
-                _LOG.critical("the hub's checkpoint does not extend the one held", reason=verdict.reason)
+                level = _LOG.warning if self._crossed(body, verdict, shown) else _LOG.critical
+                level("the hub's checkpoint does not extend the one held", reason=verdict.reason)
             return CheckpointAnswer(status=verdict.status, text=verdict.reason)
         try:
-            await self._executor.see(parse_add_checkpoint(body).note.encode(), verdict.seen.size, verdict.seen.root)
+            seen = Held(size=verdict.seen.size, root=verdict.seen.root)
+            await self._executor.see(parse_add_checkpoint(body).note.encode(), seen, shown)
         except PrivysealError as error:
             if journal_is_lost(error):
                 raise
@@ -66,3 +79,12 @@ class LinkWitness:
             return CheckpointAnswer(status=_CANNOT_STORE, text=error.message)
         line = self._cosigner.sign(verdict.text, self._clock() // 1000).line
         return CheckpointAnswer(status=200, text=line)
+
+    def _crossed(self, body: str, refusal: Refusal, shown: Shown) -> bool:
+        """Whether another hub may have shown a newer checkpoint while this one was on its way."""
+        proves_from_elsewhere = refusal.size is not None
+        return (
+            self._executor.several_hubs
+            and proves_from_elsewhere
+            and parse_add_checkpoint(body).checkpoint.size >= shown.size
+        )

@@ -20,8 +20,8 @@ _CONFIG_TEXT = """\
 # A Privyseal agent. Paths are relative to this file.
 name = "{name}"
 
-# The hub's two listeners; the agent dials out, it opens no port.
-hub = "{hub}"
+# The hub's two listeners; the agent dials out, it opens no port. Several hubs that share one log: hub = ["…", "…"]
+{hub}
 web = "{web}"
 
 # A token: any PKCS#11 module by path.
@@ -54,13 +54,14 @@ def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
     as_json
         Print one JSON document.
     """
-    from privyseal.agent.config import AgentFiles  # noqa: PLC0415 - needs the extra `agent`
+    from privyseal.agent.config import AgentFiles, hub_setting  # noqa: PLC0415 - needs the extra `agent`
     from privyseal.agent.joining import open_sealing_key, remember_checkpoint  # noqa: PLC0415
 
     member = join_hub(read_join_code(), "agent", directory)
     asyncio.run(remember_checkpoint(directory, member.bundle, member.checkpoint))
     path = directory / "agent.toml"
-    write_private(path, _CONFIG_TEXT.format(name=member.name, hub=member.mtls_url, web=member.web_url).encode())
+    hub = hub_setting((member.mtls_url,))
+    write_private(path, _CONFIG_TEXT.format(name=member.name, hub=hub, web=member.web_url).encode())
     key = open_sealing_key(AgentFiles(directory).sealing_key).public_key().public_bytes_raw()
     emit(
         {"name": member.name, "hub": member.bundle.hub, "config": str(path), "sealing_key": sealing_key_text(key)},
@@ -99,7 +100,7 @@ def run(*, directory: Annotated[Path, Parameter(name="--dir")]) -> None:
 
 
 def show(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson = False) -> None:
-    """This agent's name and hub, and the key that PINs from a desk are sealed to.
+    """This agent's name, its hub and where that is reached, and the key that PINs from a desk are sealed to.
 
     Parameters
     ----------
@@ -115,8 +116,13 @@ def show(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
     hub = load_bundle(files.bundle).hub
     key = sealing_key_text(open_sealing_key(files.sealing_key).public_key().public_bytes_raw())
     emit(
-        {"name": config.name, "hub": hub, "sealing_key": key},
-        (f"agent        {config.name}", f"hub          {hub}", f"sealing key  {key}"),
+        {"name": config.name, "hub": hub, "urls": config.hubs, "sealing_key": key},
+        (
+            f"agent        {config.name}",
+            f"hub          {hub}",
+            *(f"reached at   {url}" for url in config.hubs),
+            f"sealing key  {key}",
+        ),
         as_json=as_json,
     )
 

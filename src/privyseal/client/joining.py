@@ -31,7 +31,7 @@ class Membership:
     role: str
     profiles: tuple[str, ...]
     bundle: TrustBundle
-    mtls_url: str
+    mtls_urls: tuple[str, ...]
     web_url: str
     request_key: bytes
     checkpoint: str
@@ -75,7 +75,7 @@ def join(code_text: str, role: str, directory: Path) -> Membership:
         role=answer.role,
         profiles=answer.profiles,
         bundle=bundle,
-        mtls_url=answer.mtls_url,
+        mtls_urls=answer.mtls_urls,
         web_url=code.web_url,
         request_key=public,
         checkpoint=answer.checkpoint,

@@ -182,6 +182,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         listen_mtls, listen_web: HOST:PORT to bind.
         listen_proxied: HOST:PORT for plain HTTP from a proxy that ends TLS; empty for none.
         mtls_url, web_url: How clients and agents reach the two listeners.
+        urls: Where each hub process of this database is reached, this one among them; agents dial all of them. Clients
+            use them, too, unless `mtls_url` is none of them: then it is a balancer's, and theirs.
         names: Further names and addresses in the server certificate: this hub's own, if the URLs name a balancer.
         database: PostgreSQL URL without a password; empty for the SQLite file beside hub.toml.
         tsa: Whom POST /v1/timestamps and /v1/anchors ask, in the order of preference.
@@ -197,6 +199,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     listen_web: str
     mtls_url: str
     web_url: str
+    urls: tuple[str, ...] = ()
     listen_proxied: str = ""
     names: tuple[str, ...] = ()
     database: str = ""
@@ -206,6 +209,11 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     queue: QueueTable = QueueTable()
     team: tuple[TeamTable, ...] = ()
     pool: tuple[PoolTable, ...] = ()
+
+    def urls_for(self, role: str) -> tuple[str, ...]:
+        """The hub processes that a new member dials."""
+        balanced = role == "client" and self.mtls_url not in self.urls
+        return (self.mtls_url,) if balanced or not self.urls else self.urls
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -360,7 +360,7 @@ class JoinResponse(_Body, frozen=True):
     role: str
     name: str
     profiles: tuple[str, ...]
-    mtls_url: str
+    mtls_urls: tuple[str, ...]
     checkpoint: str
 
 

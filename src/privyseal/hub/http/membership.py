@@ -41,7 +41,7 @@ async def _join(call: Call) -> msgspec.Struct:
         role=joined.enrolment.role,
         name=joined.enrolment.name,
         profiles=joined.enrolment.profiles,
-        mtls_url=call.hub.config.mtls_url,
+        mtls_urls=call.hub.config.urls_for(joined.enrolment.role),
         checkpoint=joined.checkpoint,
     )
 

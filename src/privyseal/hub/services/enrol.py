@@ -54,12 +54,16 @@ class Joined:
 class Enrolments:
     """Who stands, and how that changes."""
 
-    def __init__(self, *, store: Store, trust: PinnedTrust, authority: TlsAuthority, clock: Clock) -> None:
+    def __init__(
+        self, *, store: Store, trust: PinnedTrust, authority: TlsAuthority, clock: Clock, remember_ms: int | None
+    ) -> None:
+        """`remember_ms`: for how long a standing is believed without a look into the database; None for ever."""
         self._store = store
         self._trust = trust
         self._authority = authority
         self._clock = clock
-        self._standing: dict[bytes, Enrolment] = {}
+        self._remember_ms = remember_ms
+        self._standing: dict[bytes, tuple[int, Enrolment]] = {}
 
     async def by_certificate(self, certificate: bytes) -> Enrolment:
         """The member whose TLS certificate (DER) this is.
@@ -69,8 +73,9 @@ class Enrolments:
         """
         fingerprint = hashlib.sha256(certificate).digest()
         cached = self._standing.get(fingerprint)
-        if cached is not None:
-            return cached
+        now_ms = self._clock()
+        if cached is not None and (self._remember_ms is None or now_ms - cached[0] < self._remember_ms):
+            return cached[1]
 
         async def read(tx: ReadTx) -> Enrolment | None:
             return await tx.enrolment_by_certificate(fingerprint)
@@ -86,7 +91,7 @@ class Enrolments:
                 f"the standing of {enrolment.role} {enrolment.name!r} was ended by an administrator",
                 hint="ask an administrator for a new join code",
             )
-        self._standing[fingerprint] = enrolment
+        self._standing[fingerprint] = now_ms, enrolment
         return enrolment
 
     async def certificate_state(self, fingerprint: bytes) -> str:
