@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from api_client import Asked, Reply, ask
-from installation import Site, add_to_agent, free_port, make_site, software_token
+from installation import Site, add_to_agent, copy_of_program, free_port, make_site, software_token
 from privyseal.client.transport import web_context
 from privyseal.hub.config import load_hub_config
 from privyseal.identity.keyfile import load_ed25519
@@ -209,3 +209,19 @@ def test_doctor_and_log_say_what_it_means(lab: Site) -> None:
     told = privyseal("doctor", "--dir", lab.hub_directory).out
     assert re.search(r"proxied listener.*sees names, digests and claims, and can sign nothing", told)
     assert "can sign nothing" in "".join(path.read_text() for path in lab.directory.glob("*said*"))
+
+
+def test_doctor_asks_each_address(lab: Site) -> None:
+    """One where nobody listens, one by certificate: the rows say which is which, and signing goes on."""
+    text = lab.config.read_text()
+    (there,) = lab.client().hub_urls
+    several = lab.config.with_name("several.toml")
+    several.write_text(text.replace(f'hub = "{there}"', f'hub = ["https://localhost:1", "{there}"]'))
+
+    done = privyseal("doctor", config=several)
+
+    assert done.code != 0
+    assert "the hub at https://localhost:1 does not answer" in done.out
+    assert f"{there} answers this client" in done.out
+    app = copy_of_program(lab.directory)
+    succeeded(privyseal("sign", "--key", "demo", app, config=several))

@@ -148,6 +148,19 @@ def test_a_hub_goes_away_in_the_middle_of_a_batch(hub: WebHub, works: tuple[Work
     assert kept(hub) == []
 
 
+def test_a_stream_of_events_comes_from_the_next_hub(hub: WebHub) -> None:
+    """One hub hangs up before the first word; the other ends its stream after a few, and that is told."""
+    hub.answer = lambda line: Answer(pieces=lambda: iter((b":\n\n", b":\n\n"))) if "/v1/events" in line else None
+    hub.doorkeeper = lambda door, _: HANG_UP if door == 0 else None
+    hubs = cell(hub, [])
+
+    pieces = hubs.stream("/v1/events", {}, silence_seconds=5.0)
+
+    assert next(pieces).startswith(b":")
+    asked = [door for door, line in zip(hub.asked_doors, hub.asked, strict=True) if "/v1/events" in line]
+    assert asked == [0, 1]
+
+
 def test_patience_that_a_hub_asks_for_is_given_and_spread(hub: WebHub) -> None:
     """A hub that knows the whole queue speaks for the others, too: none is asked before the time."""
     answers = [said(FULL), said(FULL)]
@@ -268,3 +281,25 @@ def test_a_bound_for_all_of_it_ends_it_also_while_signatures_come(hub: WebHub, w
     hub.lie = lambda view: view
     succeeded(privyseal("sign", "--key", PROFILE, *files[1:], config=hub.config.path))
     assert (hub.signatures, len(hub.accepted)) == (12, 1)
+
+
+def test_no_request_that_waits_keeps_the_next_one_from_being_handed_in(hub: WebHub, works: tuple[Work, ...]) -> None:
+    """Two were handed in by earlier runs; the third is, too, and the words name all of them."""
+    hub.lie = still_waiting
+    files = [str(work.path) for work in works]
+    for some in (files[:3], files[3:6]):
+        assert privyseal("sign", "--key", PROFILE, "--no-wait", *some, config=hub.config.path).code == 7
+
+    told = privyseal("sign", "--key", PROFILE, "--no-wait", *files, config=hub.config.path)
+
+    assert (told.code, len(hub.accepted), hub.signatures) == (7, 3, 12)
+    assert all(request_id in told.err for request_id in hub.accepted)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_a_time_that_is_none(hub: WebHub, tmp_path: Path, seconds: str) -> None:
+    app = copy_of_program(tmp_path)
+
+    refused(
+        privyseal("sign", "--key", PROFILE, "--timeout", seconds, app, config=hub.config.path), 2, "usage.arguments"
+    )
