@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hub's HTTP edge: one route table, two listeners, one file per resource."""
+"""The hub's HTTP edge: one route table, its listeners, one file per resource."""
