@@ -25,7 +25,7 @@ from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.software import create_software_token, generate_key
-from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, JobPart
+from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, Job, JobItem, JobPart, LeaseRenewed
 from privyseal.wire.link import AgentMessage
 from privyseal.wire.link import Held as HeldMessage
 
@@ -135,6 +135,18 @@ def codes(said: Iterable[ItemDone | ItemRefused]) -> dict[tuple[str, int], str]:
 
 
 @dataclass(kw_only=True)
+class Over:
+    """Answers over one link; those over the same one are alike."""
+
+    link: str
+    said: asyncio.Queue[Answers] = field(compare=False, default_factory=asyncio.Queue)
+
+    async def __call__(self, message: AgentMessage) -> None:
+        assert isinstance(message, Answers), message
+        self.said.put_nowait(message)
+
+
+@dataclass(kw_only=True)
 class Bench:
     """An agent, the hub that lies to it, and an enrolled client's first request."""
 
@@ -165,15 +177,14 @@ class Bench:
             await rest
         return tuple(said)
 
-    async def begin(self, job: Job) -> "Begun":
+    async def renew(self, *, fence: int, lease_ms: int, token: str = TOKEN, over: str = "a link") -> None:
+        """A hub says that it has the lease of a token."""
+        await self.executor.renew(LeaseRenewed(token=token, fence=fence, lease_ms=lease_ms), Over(link=over))
+
+    async def begin(self, job: Job, *, over: str = "a link") -> "Begun":
         """Give the agent a job; the token is at work on it when this returns, or waits for its turn."""
         said: asyncio.Queue[Answers] = asyncio.Queue()
-
-        async def answer(message: AgentMessage) -> None:
-            assert isinstance(message, Answers), message
-            said.put_nowait(message)
-
-        rest = await self.executor.accept(job, answer)
+        rest = await self.executor.accept(job, Over(link=over, said=said))
         return Begun(said=said, rest=None if rest is None else asyncio.create_task(rest))
 
     async def signs(self, job: Job) -> tuple[bytes, ...]:

@@ -174,7 +174,7 @@ def _enrol(site: WitnessedSite) -> None:
         member = join(site.desk().invite("agent", name, ()), "agent", site.directory / name)
         asyncio.run(remember_checkpoint(site.directory / name, member.bundle, member.checkpoint))
     member = join(site.desk().invite("client", "client", ("*",)), "client", site.directory / "client")
-    text = client_config_text(name="client", hub=member.mtls_url, web=member.web_url, identity="client")
+    text = client_config_text(name="client", hubs=member.mtls_urls, web=member.web_url, identity="client")
     (site.directory / "client.toml").write_text(text)
 
 

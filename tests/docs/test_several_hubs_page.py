@@ -27,7 +27,7 @@ def test_ours_are_read(tmp_path: Path) -> None:
         if "hub" not in table:
             assert set(table) <= known
             continue
-        text = client_config_text(name="desk", hub="https://h:1", web="https://h:2", identity="client")
+        text = client_config_text(name="desk", hubs=("https://h:1",), web="https://h:2", identity="client")
         path = tmp_path / f"{number}.toml"
         path.write_text(block.text + text.replace("hub = ", "# hub = ").replace("web = ", "# web = "))
         assert all(url.startswith("https://") for url in load_client_config(str(path)).hub_urls)

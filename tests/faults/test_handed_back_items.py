@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gated_token import GatedToken
 from lied_to_agent import OTHER_PROFILE, Begun, Bench, Served, open_bench
 from lying_hub import PROFILE, TOKEN, Ask, make_trust, pe_preimage
-from privyseal.wire.jobs import LeaseRenewed, OutcomeQuery, Recall
+from privyseal.wire.jobs import OutcomeQuery, Recall
 
 TRUST = make_trust()
 leases_ms = st.sampled_from((0, 5_000, 60_000))
@@ -82,7 +82,7 @@ class Schedule:
                     await self.bench.executor.recall(Recall(token=TOKEN, requests=named))
             case Renew():
                 fence = self.fence + step.near
-                self.bench.executor.renew(LeaseRenewed(token=TOKEN, fence=fence, lease_ms=step.lease_ms))
+                await self.bench.renew(fence=fence, lease_ms=step.lease_ms)
             case Pass():
                 self.bench.now_s[0] += step.seconds
                 for _ in range(step.signatures):

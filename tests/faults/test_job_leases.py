@@ -5,13 +5,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gated_token import GatedToken
 from lied_to_agent import OTHER_PROFILE, Bench, Served, open_bench
 from lying_hub import PROFILE, TOKEN, Ask, make_trust, pe_preimage
-from privyseal.wire.jobs import LeaseRenewed, OutcomeQuery
+from privyseal.wire.jobs import OutcomeQuery
 
 TRUST = make_trust()
 HANDED_BACK = "job.not_used"
@@ -85,32 +86,35 @@ async def test_a_lease_has_a_margin_of_a_fifth_but_at_most_a_second(
 @pytest.mark.parametrize(
     ("renewed", "signs"),
     [
-        (LeaseRenewed(token=TOKEN, fence=2, lease_ms=60_000), True),
-        (LeaseRenewed(token=TOKEN, fence=1, lease_ms=60_000), False),
-        (LeaseRenewed(token=TOKEN, fence=3, lease_ms=60_000), False),
-        (LeaseRenewed(token="another", fence=2, lease_ms=60_000), False),
-        (LeaseRenewed(token=TOKEN, fence=2, lease_ms=1), False),
+        ({"fence": 2, "lease_ms": 60_000}, True),
+        ({"fence": 3, "lease_ms": 60_000}, True),
+        ({"fence": 1, "lease_ms": 60_000}, False),
+        ({"fence": 3, "lease_ms": 60_000, "over": "another link"}, False),
+        ({"fence": 2, "lease_ms": 60_000, "over": "another link"}, False),
+        ({"fence": 2, "lease_ms": 60_000, "token": "another"}, False),
+        ({"fence": 2, "lease_ms": 1}, False),
     ],
-    ids=["renewed", "lower fence", "fence of no job", "another token", "for too short"],
+    ids=["renewed", "raised", "lower fence", "taken over", "of another hub", "another token", "for too short"],
 )
 async def test_a_renewal_puts_the_end_off(
-    bench: Bench, token: GatedToken, renewed: LeaseRenewed, *, signs: bool
+    bench: Bench, token: GatedToken, renewed: dict[str, Any], *, signs: bool
 ) -> None:
     begun = await bench.begin(bench.hub.job(ask_for(bench, 2), fence=2, lease_ms=10_000))
     await token.begun.get()
     bench.now_s[0] = 5.0
-    bench.executor.renew(renewed)
+    await bench.renew(**renewed)
     bench.now_s[0] = 50.0
     token.gate.release()
     token.gate.release()
 
-    assert list((await begun.end()).values()) == ["", "" if signs else HANDED_BACK]
+    ended = await begun.end()
+    assert [ended[key] for key in sorted(ended)] == ["", "" if signs else HANDED_BACK]
 
 
 async def test_a_renewal_never_brings_the_end_nearer(bench: Bench, token: GatedToken) -> None:
     begun = await bench.begin(bench.hub.job(ask_for(bench, 2), lease_ms=10_000))
     await token.begun.get()
-    bench.executor.renew(LeaseRenewed(token=TOKEN, fence=1, lease_ms=0))
+    await bench.renew(fence=1, lease_ms=0)
     bench.now_s[0] = 8.0
     token.gate.release()
     token.gate.release()
@@ -133,19 +137,43 @@ async def test_what_waits_is_handed_back_when_the_lease_ends_also_while_the_toke
     await bench.journal.close()
 
 
-async def test_a_higher_fence_hands_back_what_waits_under_a_lower_one_of_its_token(
+async def test_another_hub_under_a_higher_fence_has_what_waits_for_its_token_handed_back(
     bench: Bench, token: GatedToken
 ) -> None:
     first, second = ask_for(bench, 2), ask_for(bench, 1, key="two", profile=OTHER_PROFILE)
     former = await bench.begin(bench.hub.job(first, fence=1))
     await token.begun.get()
-    later = await bench.begin(bench.hub.job(second, fence=2))  # of another profile, and of another link
+    later = await bench.begin(bench.hub.job(second, fence=2), over="another link")  # of another profile, too
 
     assert await former.hear() == {(first.request_id, 1): HANDED_BACK}
     token.gate.release()
     token.gate.release()
     assert await former.end() == {(first.request_id, 0): ""}
     assert await later.end() == {(second.request_id, 0): ""}
+
+
+async def test_a_hub_that_raises_its_own_fence_goes_on_with_what_waits(bench: Bench, token: GatedToken) -> None:
+    first, second = ask_for(bench, 2), ask_for(bench, 1, key="two")
+    former = await bench.begin(bench.hub.job(first, fence=1))
+    await token.begun.get()
+    later = await bench.begin(bench.hub.job(second, fence=2))
+
+    for _ in range(3):
+        token.gate.release()
+    assert set((await former.end()).values()) == set((await later.end()).values()) == {""}
+
+
+async def test_a_hub_that_takes_over_is_answered_for_what_can_come_no_more(bench: Bench, token: GatedToken) -> None:
+    """It asks for the outcome of the former hub's job, which is still on its way and comes too late."""
+    await bench.renew(fence=2, lease_ms=60_000, over="another link")
+    assert await bench.journal.max_fence(TOKEN) == 2
+    ask = ask_for(bench, 1)
+    assert await outcomes(bench, ask) == [("never", "")]
+
+    late = await bench.begin(bench.hub.job(ask, fence=1))
+
+    assert list((await late.end()).values()) == ["job.stale_fence"]
+    assert bench.token.signed == []
 
 
 async def test_the_same_fence_hands_nothing_back(bench: Bench, token: GatedToken) -> None:

@@ -36,6 +36,12 @@ def new_link() -> AgentLink:
 async def announced_twice(store: SimStore) -> tuple[Lane, ...]:
     """A dead link and a living one, one after the other; the lanes that their announcements made."""
     dispatch, dead, living = Dispatch(lane_services(store, clock=lambda: NOW_MS), Pools(())), new_link(), new_link()
+    hung_up: list[AgentLink] = []
+
+    async def hang_up_dead() -> None:
+        hung_up.append(dead)
+
+    dead.hang_up = hang_up_dead
     dispatch.linked(dead)
     first = asyncio.create_task(dispatch.announce(dead, first_day().announcements[:1]))
     await asyncio.sleep(0)
@@ -44,6 +50,7 @@ async def announced_twice(store: SimStore) -> tuple[Lane, ...]:
     with pytest.raises(IdentityError):
         await first
     dispatch.unlinked(dead)
+    assert hung_up == [dead], "whoever is at its other end must hear of it, to come back"
     return dispatch.lanes
 
 

@@ -11,11 +11,10 @@ from msgspec.structs import replace
 
 from privyseal.agent import operations
 from privyseal.hub import jobs
-from privyseal.hub.core import Hub
+from privyseal.hub.agreement import Agreement
 from privyseal.hub.entries import result_entry
 from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.services import views
-from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.settling import Answered, Settler
 from privyseal.ports.journal import OutcomeState
 from privyseal.ports.queue import Job
@@ -165,10 +164,10 @@ def restored(seed: int) -> Restored:
 
 @pytest.fixture
 def _no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def believe(self: Hub, size: int, root: bytes) -> None:
-        self.store.agree()
+    async def believe(self: Agreement, size: int, root: bytes) -> None:
+        self._store.agree()
 
-    monkeypatch.setattr(Hub, "check_agent_head", believe)
+    monkeypatch.setattr(Agreement, "check_agent_head", believe)
 
 
 @pytest.mark.usefixtures("_no_questions")
@@ -186,17 +185,6 @@ def test_an_agent_that_heeds_no_consistency_proof(monkeypatch: pytest.MonkeyPatc
 
 
 # -- what the simulation has found -------------------------------------------------------------------------------
-
-
-def test_a_replaced_link_that_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def drop(self: Dispatch, agent: str) -> None:
-        link = self._links.get(agent)
-        if link is not None:
-            self.unlinked(link)
-            link.close()
-
-    monkeypatch.setattr(Dispatch, "drop", drop)
-    assert caught({"end"}, 100)
 
 
 def test_a_commit_in_doubt_that_only_its_caller_hears_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from privyseal.client.config import client_config_text, find_client_config, load_client_config
 from privyseal.errors import ConfigError
 
-TEXT = client_config_text(name="desk", hub="https://h:1", web="https://h:2", identity="client", trust=("root.pem",))
+TEXT = client_config_text(name="desk", hubs=("https://h:1",), web="https://h:2", identity="client", trust=("root.pem",))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from privyseal.client.config import client_config_text, load_client_config, opti
 from privyseal.errors import ConfigError
 from privyseal.hub.config import load_hub_config
 
-CLIENT = client_config_text(name="desk", hub="https://h:1", web="https://h:2", identity="client")
+CLIENT = client_config_text(name="desk", hubs=("https://h:1",), web="https://h:2", identity="client")
 HEAD = """\
 name = "signing.example.com"
 listen_mtls = "127.0.0.1:1"

@@ -214,10 +214,12 @@ class Executor:
             items = item_ranges(item.item for item in part.items)
             request = short_request(part.request_id)
             _LOG.info("job journalled", request=request, item=items, profile=job.profile, fence=job.fence)
+        lease = self._leases.taken(job.token, job.fence, answer, since_s=since_s, lease_ms=job.lease_ms)
         run = JobRun(
             key,
             begun,
-            lease=self._leases.accepted(job.token, job.fence, since_s=since_s, lease_ms=job.lease_ms),
+            fence=job.fence,
+            lease=lease or self._leases.over(job.token, answer),
             at_work=self._at_work,
             is_served=lambda key: self._keys.get(key.profile.name) == key,
             answer=answer,
@@ -231,9 +233,24 @@ class Executor:
         finally:
             self._leases.remove(run)
 
-    def renew(self, renewed: LeaseRenewed) -> None:
-        """The hub holds a lease for longer."""
-        self._leases.renew(renewed)
+    async def renew(self, renewed: LeaseRenewed, answer: Answer) -> None:
+        """A hub has a lease for so much longer. A fence that is new here is durable before anything else is heard.
+
+        So a hub that takes a token over can ask what became of the former one's jobs: what comes later is stale.
+
+        Raises:
+            LogIntegrityError: `journal.commit_unknown`.
+        """
+        since_s = self._monotonic()
+        async with self.checks:
+            try:
+                await self._journal.raise_fence(renewed.token, renewed.fence)
+            except PrivysealError as error:
+                if journal_is_lost(error):
+                    raise
+                _LOG.warning("lease not taken", token=renewed.token, fence=renewed.fence, code=error.code)
+                return
+            self._leases.taken(renewed.token, renewed.fence, answer, since_s=since_s, lease_ms=renewed.lease_ms)
 
     async def recall(self, recall: Recall) -> None:
         """What a token has not begun is handed back, and answered over the link that it came over.

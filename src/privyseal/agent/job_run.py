@@ -47,6 +47,7 @@ class JobRun:
         key: ServedKey,
         parts: tuple[CheckedPart, ...],
         *,
+        fence: int,
         lease: TokenLease,
         at_work: AtWork,
         is_served: Callable[[ServedKey], bool],
@@ -58,9 +59,7 @@ class JobRun:
         self._is_served: Final = is_served
         self._answer: Final = answer
         self._waiting = deque(
-            _Order(operation=(part.request_id, item.item, lease.fence), item=item)
-            for part in parts
-            for item in part.items
+            _Order(operation=(part.request_id, item.item, fence), item=item) for part in parts for item in part.items
         )
         self._operations: Final = tuple(order.operation for order in self._waiting)
         self._open = len(self._operations)

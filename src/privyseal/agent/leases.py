@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from privyseal.errors import TokenError
 from privyseal.ports.clock import Monotonic
-from privyseal.wire.jobs import LeaseRenewed, Recall
+from privyseal.wire.jobs import Recall
 
 __all__ = ["TokenLease", "TokenLeases", "Waiting"]
 
@@ -17,13 +17,16 @@ _MARGIN_SHARE: Final = 5
 
 @dataclass(slots=True, kw_only=True)
 class TokenLease:
-    """The lease of one token under one fence.
+    """One hub's lease of one token. Its fence may grow while it has it: what waits under a lower one still waits.
 
     Attributes:
+        hub: Over whose link it came: only compared.
+        fence: The highest.
         ends_s: When what has not begun is not begun any more, by `monotonic`.
     """
 
     token: str
+    hub: object
     fence: int
     monotonic: Monotonic
     ends_s: float
@@ -53,7 +56,7 @@ class Waiting(Protocol):
 
 
 class TokenLeases:
-    """The leases of an agent's tokens: of each token that with the highest fence counts."""
+    """The leases of an agent's tokens: of each token the one with the highest fence counts."""
 
     def __init__(self, monotonic: Monotonic) -> None:
         self._monotonic: Final = monotonic
@@ -64,23 +67,27 @@ class TokenLeases:
         """The fences were those of another log."""
         self._leases.clear()
 
-    def accepted(self, token: str, fence: int, *, since_s: float, lease_ms: int) -> TokenLease:
-        """A job is in the journal: its lease. What waits under a lower fence of its token is handed back."""
+    def taken(self, token: str, fence: int, hub: object, *, since_s: float, lease_ms: int) -> TokenLease | None:
+        """A hub shows that it has the lease of a token, under a fence that stands in the journal: its lease.
+
+        What waits for the token by order of another hub is handed back. None if another one has it, under this fence or
+        a higher one.
+        """
         lease = self._leases.get(token)
-        if lease is None or lease.fence < fence:
+        if lease is None or (lease.hub != hub and lease.fence < fence):
             for waiting in self._of(token):
-                if waiting.lease.fence < fence:
-                    waiting.hand_back(_not_used(f"the lease of token {token!r} went on under fence {fence}"))
-            lease = TokenLease(token=token, fence=fence, monotonic=self._monotonic, ends_s=since_s)
+                waiting.hand_back(_not_used(f"another hub took the lease of token {token!r} under fence {fence}"))
+            lease = TokenLease(token=token, hub=hub, fence=fence, monotonic=self._monotonic, ends_s=since_s)
             self._leases[token] = lease
+        if lease.hub != hub or fence < lease.fence:
+            return None
+        lease.fence = fence
         lease.extend(since_s, lease_ms)
         return lease
 
-    def renew(self, renewed: LeaseRenewed) -> None:
-        """Put the end of a lease off. Under any other fence than the token's highest there is nothing to put off."""
-        lease = self._leases.get(renewed.token)
-        if lease is not None and lease.fence == renewed.fence:
-            lease.extend(self._monotonic(), renewed.lease_ms)
+    def over(self, token: str, hub: object) -> TokenLease:
+        """A lease that another hub has: nothing is begun under it."""
+        return TokenLease(token=token, hub=hub, fence=0, monotonic=self._monotonic, ends_s=self._monotonic())
 
     def recall(self, recall: Recall) -> None:
         """What a token has not begun is handed back."""

@@ -303,7 +303,7 @@ class HubLink:
                 if rest is not None:
                     self._spawn(rest)
             case LeaseRenewed():
-                self._executor.renew(message)
+                await self._executor.renew(message, self._send)
             case Recall():
                 await self._executor.recall(message)
             case OutcomeQuery():

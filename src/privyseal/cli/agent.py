@@ -60,7 +60,7 @@ def join(*, directory: Annotated[Path, Parameter(name="--dir")], as_json: AsJson
     member = join_hub(read_join_code(), "agent", directory)
     asyncio.run(remember_checkpoint(directory, member.bundle, member.checkpoint))
     path = directory / "agent.toml"
-    hub = hub_setting((member.mtls_url,))
+    hub = hub_setting(member.mtls_urls)
     write_private(path, _CONFIG_TEXT.format(name=member.name, hub=hub, web=member.web_url).encode())
     key = open_sealing_key(AgentFiles(directory).sealing_key).public_key().public_bytes_raw()
     emit(

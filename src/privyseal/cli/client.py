@@ -32,7 +32,7 @@ def join(*, directory: Annotated[Path | None, Parameter(name="--dir")] = None, a
     home = directory if directory is not None else Path.home() / ".config" / "privyseal"
     member = join_hub(read_join_code(), "client", home / "client")
     path = home / "client.toml"
-    text = client_config_text(name=member.name, hub=member.mtls_url, web=member.web_url, identity="client")
+    text = client_config_text(name=member.name, hubs=member.mtls_urls, web=member.web_url, identity="client")
     write_public(path, text.encode())
     emit(
         {

@@ -194,7 +194,7 @@ def _enrol(directory: Path, hub: Hub, authority: Path) -> None:
     asyncio.run(remember_checkpoint(directory / "agent", agent.bundle, agent.checkpoint))
     member = join(desk.invite("client", "client", ("*",)), "client", directory / "client")
     text = client_config_text(
-        name=member.name, hub=member.mtls_url, web=member.web_url, identity="client", trust=("test-root.pem",)
+        name=member.name, hubs=member.mtls_urls, web=member.web_url, identity="client", trust=("test-root.pem",)
     )
     write_public(directory / "client.toml", text.encode())
 

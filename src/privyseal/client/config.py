@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """client.toml, and where it is looked for: flag, PRIVYSEAL_CONFIG, ./privyseal.toml, XDG, /etc/privyseal."""
 
+import json
 import os
 import re
 import tomllib
@@ -117,7 +118,7 @@ name = "{name}"
 
 # The hub: signing with a client certificate, and joining, log and health without one. Several hubs over one database
 # are a list: hub = ["https://hub-1:8443", "https://hub-2:8443"].
-hub = "{hub}"
+hub = {hub}
 web = "{web}"
 
 # Keys, certificate and pinned trust bundle.
@@ -145,8 +146,11 @@ def _listed(path: Path, name: str, urls: _Urls) -> tuple[str, ...]:
     return tuple(dict.fromkeys(url.rstrip("/") for url in several))
 
 
-def client_config_text(*, name: str, hub: str, web: str, identity: str, trust: tuple[str, ...] = ()) -> str:
+def client_config_text(
+    *, name: str, hubs: tuple[str, ...], web: str, identity: str, trust: tuple[str, ...] = ()
+) -> str:
     """An annotated client.toml."""
+    hub = json.dumps(hubs[0] if len(hubs) == 1 else hubs)  # URLs hold no character that TOML or JSON would escape
     return _TEXT.format(name=name, hub=hub, web=web, identity=identity, trust=", ".join(f'"{path}"' for path in trust))
 
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError, VerificationError
+from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, UnavailableError
+from privyseal.hub.agreement import Agreement
 from privyseal.hub.config import HubConfig, parse_interval
 from privyseal.hub.guarded_store import GuardedStore
 from privyseal.hub.hosts import SameHost, same_host
@@ -19,7 +20,6 @@ from privyseal.hub.services.certificates import CertificateWatch
 from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
-from privyseal.hub.services.genesis import write_genesis
 from privyseal.hub.services.hearing import Hearing
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.observer import Observer
@@ -42,13 +42,14 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.store import Store, Tx
 from privyseal.tlog.cosignature import Cosigner
 from privyseal.tlog.entry import Admin, encode_entry
-from privyseal.tlog.proof import verify_consistency
 from privyseal.wire.link import TrustChanged
 
 __all__ = ["Hub"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub")
 _SWEEP_SECONDS: Final = 1.0
+#: Another process of the same database may have ended a standing.
+_REMEMBER_MS: Final = 5_000
 
 
 class Hub:
@@ -75,7 +76,13 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self.audit = Audit(self.store)
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
-        self.enrolments = Enrolments(store=self.store, trust=trust, authority=authority, clock=clock)
+        self.enrolments = Enrolments(
+            store=self.store,
+            trust=trust,
+            authority=authority,
+            clock=clock,
+            remember_ms=_REMEMBER_MS if config.database else None,
+        )
         self.denials = Denials(self.store)
         self.observer = Observer(clock)
         continues = bool(trust.bundle.statement.former)
@@ -84,6 +91,9 @@ class Hub:
         self.unlocks = Unlocks(trust=trust, links=lambda: self.dispatch.links, clock=clock)
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
+        self.agreement = Agreement(
+            store=self.store, audit=self.audit, witnesses=self.witnesses, trust=trust, failed=self.fail
+        )
 
     def _make_signing(self, store: Store, trust: PinnedTrust, clock: Clock) -> None:
         self.witnesses = Witnesses(
@@ -265,60 +275,6 @@ class Hub:
         if (refusal := self.refusal) is not None:
             raise refusal
 
-    async def check_agent_head(self, size: int, root: bytes) -> None:
-        """Hold the checkpoint that an agent has seen against the log (DESIGN §5: restored backups).
-
-        Raises:
-            LogIntegrityError: `log.rollback` or `log.fork`; nothing is signed from then on.
-        """
-        if size > 0:
-            try:
-                await self._check_extends(size, root)
-            except LogIntegrityError as error:
-                self.fail(error)
-                raise
-            self.store.agree()
-
-    async def check_agent_size(self, size: int) -> None:
-        """The same for a checkpoint that an agent has got from another hub process of this database.
-
-        Raises:
-            LogIntegrityError: `log.rollback`; nothing is signed from then on.
-        """
-        try:
-            await self._check_size(size)
-        except LogIntegrityError as error:
-            self.fail(error)
-            raise
-
-    async def _check_size(self, size: int) -> None:
-        head = self.store.head
-        if size > head.size:
-            head = await self.audit.newest_head()
-        if size > head.size:
-            raise LogIntegrityError(
-                "log.rollback",
-                f"the agent has seen a log of {size} entries, this database holds {head.size}",
-                hint="the database was restored from an old backup: bring the newer one back; if it is lost,"
-                " privyseal log reopen",
-            )
-
-    async def _check_extends(self, size: int, root: bytes) -> None:
-        await self._check_size(size)
-        proofs = await self.audit.job_proofs((), size)
-        try:
-            verify_consistency(
-                old_size=size,
-                old_root=root,
-                new_size=proofs.head.size,
-                new_root=proofs.head.root,
-                proof=proofs.consistency,
-            )
-        except VerificationError as error:
-            raise LogIntegrityError(
-                "log.fork", f"the agent's checkpoint of {size} entries is not a prefix of this log"
-            ) from error
-
     async def start(self, confirmed_size: int | None = None) -> None:
         """Open the log if it is new, start the lanes; what is written waits until somebody knows this log.
 
@@ -328,7 +284,7 @@ class Hub:
         Raises:
             LogIntegrityError: `log.rollback` if the operator or a witness knows a newer one.
         """
-        await self._await_agreement(confirmed_size)
+        await self.agreement.wait_for(confirmed_size)
         await self.dispatch.start()
         witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
         witnessing.add_done_callback(self._witnessing_ended)
@@ -353,36 +309,9 @@ class Hub:
     def _begin_writing(self) -> None:
         self.anchors.start()
 
-    async def _await_agreement(self, confirmed_size: int | None) -> None:
-        size = self.store.head.size
-        if confirmed_size is not None and confirmed_size != size:
-            raise LogIntegrityError(
-                "log.rollback",
-                f"the operator confirms a log of {confirmed_size} entries; this database holds {size}",
-                hint="bring the newer database back; if it is lost, privyseal log reopen",
-            )
-        if size == 0:
-            self.store.agree()
-            await self.store.write(lambda tx: write_genesis(tx, self.bundle))
-        elif confirmed_size is not None or not await self._has_others() or await self.witnesses.vouch():
-            self.store.agree()
-            if confirmed_size is not None:
-                await self.store.write(self._confirmation)
-        else:
-            _LOG.warning("nothing is written yet", reason=self.store.refusal().message)
-
-    async def _has_others(self) -> bool:
-        """Whether there is anybody who could know more of the log than this database."""
-        enrolments = await self.store.read(lambda tx: tx.enrolments())
-        agents = any(one.role == "agent" and one.revoked_ms is None for one in enrolments)
-        return agents or any(one.url for one in self.bundle.witnesses.witnesses)
-
     def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
-
-    async def _confirmation(self, tx: Tx) -> None:
-        await tx.append(encode_entry(Admin(ts=await tx.now_ms(), action="confirm", bundle=self.bundle.sha256.hex())))
 
     async def stop(self) -> None:
         """End the lanes, close the store."""

@@ -137,6 +137,15 @@ class AgentJournal(Protocol):
         """The newest checkpoint that was accepted."""
         ...
 
+    async def raise_fence(self, token: str, fence: int) -> None:
+        """Take note that a hub has the lease of a token under this fence; durable when this returns.
+
+        Raises:
+            DeniedError: `journal.stale_fence` if the token has seen a higher one.
+            MalformedInputError: `journal.range`.
+        """
+        ...
+
     async def max_fence(self, token: str) -> int:
         """The highest fence under which something was begun with a token (its name in agent.toml); 0 if nothing was."""
         ...

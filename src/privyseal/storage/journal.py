@@ -66,6 +66,23 @@ class SqliteJournal:
         """The newest checkpoint that was accepted."""
         return await self._run(self._tables.state)
 
+    async def raise_fence(self, token: str, fence: int) -> None:
+        """Take note of a token's fence; durable when this returns.
+
+        Raises:
+            DeniedError: `journal.stale_fence`.
+            LogIntegrityError: `journal.commit_unknown`.
+            MalformedInputError: `journal.range`.
+            UnavailableError: `journal.unavailable`, `journal.closed`.
+        """
+        _check_range(fence)
+
+        def write() -> None:
+            if self._tables.is_new_fence(token, fence):
+                self._commit(lambda: self._tables.raise_fence(token, fence), durable=True)
+
+        await self._run(write)
+
     async def max_fence(self, token: str) -> int:
         """The highest fence under which something was begun with a token; 0 if nothing was."""
         return await self._run(lambda: self._tables.max_fence(token))

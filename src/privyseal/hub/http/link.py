@@ -83,7 +83,7 @@ async def _greet(hub: Hub, agent: Enrolment, socket: LinkSocket, *, here: bool) 
     if hello.bundle != hub.bundle.sha256:
         await send(TrustChanged(bundle=hub.bundle.envelope))
         return None
-    await hub.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
+    await hub.agreement.check_agent_head(hello.checkpoint_size, hello.checkpoint_root)
     link = AgentLink(
         agent,
         send,
@@ -132,7 +132,7 @@ async def _take(hub: Hub, link: AgentLink, message: AgentMessage) -> None:
         case CheckpointAnswer():
             link.told_checkpoint(message)
         case Held():
-            await hub.check_agent_size(message.size)
+            await hub.agreement.check_agent_size(message.size)
             link.held_size = message.size
         case UnlockAnswer():
             link.told_unlock(message)
