@@ -178,6 +178,31 @@ async def test_events_wait_for_a_link_and_go_out_in_turn(journal: SqliteJournal)
     assert sent == [[1, 2, 3], [4], [5]]
 
 
+async def test_events_go_over_one_link_at_a_time_and_over_another_when_that_goes(journal: SqliteJournal) -> None:
+    outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
+    sent: list[tuple[str, list[int]]] = []
+
+    def over(name: str) -> Callable[[Events], Awaitable[None]]:
+        async def send(message: Events) -> None:
+            sent.append((name, [one.seq for one in message.events]))
+
+        return send
+
+    await outbox.tell(attached)
+    await outbox.linked("one", 0, over("one"))
+    await outbox.linked("two", 0, over("two"))
+    await outbox.tell(attached)
+    assert sent == [("one", [1])], "the other link's welcome confirms nothing of what is under way"
+    await outbox.recorded("one", 1)
+    outbox.unlinked("one")
+    await outbox.flush()
+    await outbox.recorded("two", 2)
+    await outbox.linked("one", 2, over("one"))
+    await outbox.tell(attached)
+
+    assert sent == [("one", [1]), ("one", [2]), ("two", [2]), ("two", [3])]
+
+
 @pytest.mark.parametrize("through", [-1, 2**53 - 1, 2**63 - 1, 2**64])
 async def test_no_hub_can_use_up_the_numbers(journal: SqliteJournal, through: int) -> None:
     outbox = Outbox(journal=journal, clock=lambda: 5, request_key=KEY)
