@@ -99,9 +99,19 @@ class Asked:
         return msgspec.json.encode(SignatureRequest(envelope=self.envelope, preimages=self.preimages))
 
 
-def ask(config: ClientConfig, profile: str = "demo", *, items: int = 1, **changes: Any) -> Asked:
-    """A sound request of this client for some images; `changes` replaces fields of its statement."""
-    chain = HubClient(config).profile(profile).chain
+def ask(
+    config: ClientConfig,
+    profile: str = "demo",
+    *,
+    items: int = 1,
+    chain: tuple[bytes, ...] = (),
+    **changes: Any,
+) -> Asked:
+    """A sound request of this client for some images; `changes` replaces fields of its statement.
+
+    The hub is asked for the profile's certificates, unless `chain` says them.
+    """
+    chain = chain or HubClient(config).profile(profile).chain
     named, preimages = [], []
     for place in range(items):
         image = make_pe(overlay=secrets.token_bytes(16) + bytes([place % 256]) * 8)

@@ -16,6 +16,7 @@ from lying_hub import HOUR_MS, NOW_MS, PROFILE, TOKEN, Key, LyingHub, make_trust
 from privyseal.agent.check import CheckedItem, CheckedPart, Held, KeyProfile, check_checkpoint, check_job
 from privyseal.errors import LogIntegrityError, PrivysealError
 from privyseal.pki.mechanism import Mechanism
+from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.jobs import Job
 from privyseal.wire.link import decode_hub, encode
@@ -41,10 +42,21 @@ JOB = honest_job()
 (PART,) = JOB.parts
 
 
+def check_parts(job: Job, checkpoint: Checkpoint, now_ms: int) -> tuple[CheckedPart | PrivysealError, ...]:
+    """All steps of the check of a job's parts."""
+    steps = check_job(job, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=now_ms)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: tuple[CheckedPart | PrivysealError, ...] = end.value
+            return found
+
+
 def check(job: Job, held: Held = NOTHING) -> tuple[CheckedItem, ...]:
     """Both halves of the check, as the executor does them: what may be signed."""
     checkpoint = check_checkpoint(job, held, TRUST.bundle)
-    parts = check_job(job, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=NOW_MS)
+    parts = check_parts(job, checkpoint, NOW_MS)
     return tuple(item for part in parts if isinstance(part, CheckedPart) for item in part.items)
 
 
@@ -133,14 +145,7 @@ def test_the_check_of_a_checkpoint_depends_on_what_is_held(size: int) -> None:
 
 def test_time_is_an_argument() -> None:
     checkpoint = check_checkpoint(JOB, NOTHING, TRUST.bundle)
-    parts = check_job(
-        JOB,
-        checkpoint,
-        profile=PROFILE_HERE,
-        bundle=TRUST.bundle,
-        agent_key=AGENT_KEY,
-        now_ms=NOW_MS + HOUR_MS + 1,
-    )
+    parts = check_parts(JOB, checkpoint, NOW_MS + HOUR_MS + 1)
     assert [part.code for part in parts if isinstance(part, PrivysealError)] == ["job.expired"]
     with pytest.raises(PrivysealError, match=r"certificate\.expired"):
-        check_job(JOB, checkpoint, profile=PROFILE_HERE, bundle=TRUST.bundle, agent_key=AGENT_KEY, now_ms=-1)
+        check_parts(JOB, checkpoint, -1)

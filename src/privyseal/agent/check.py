@@ -10,6 +10,7 @@ A job has a part for each request; one that does not hold takes no other down.
 
 import hashlib
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
@@ -146,8 +147,8 @@ def check_job(
     agent_key: bytes,
     now_ms: int,
     formats: tuple[Format, ...] = FORMATS,
-) -> tuple[CheckedPart | PrivysealError, ...]:
-    """Hold everything in a job against everything else.
+) -> Generator[None, None, tuple[CheckedPart | PrivysealError, ...]]:
+    """Hold everything in a job against everything else, in steps: there may be many parts, and a token to serve beside.
 
     Returns:
         For each part its orders for the token; or why nothing of it is signed: a VerificationError where a signature or
@@ -176,7 +177,7 @@ def check_job(
         fence=job.fence,
         formats=formats,
     )
-    return check.parts(job.parts)
+    return (yield from check.parts(job.parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,9 +217,12 @@ class _JobCheck:
         self._enrolments: dict[tuple[int, bytes], Enrol | None] = {}
         self._grants: dict[bytes, AuthorityStatement] = {}
 
-    def parts(self, parts: tuple[JobPart, ...]) -> tuple[CheckedPart | PrivysealError, ...]:
+    def parts(self, parts: tuple[JobPart, ...]) -> Generator[None, None, tuple[CheckedPart | PrivysealError, ...]]:
         """Each part by itself; of a request that stands in two of them neither holds."""
-        checked = [self._part_or_error(part) for part in parts]
+        checked = []
+        for part in parts:
+            checked.append(self._part_or_error(part))
+            yield
         twice = VerificationError("job.items", "the job has two parts of one request")
         return tuple(
             twice if isinstance(one, CheckedPart) and self._requests[one.request_id] > 1 else one for one in checked

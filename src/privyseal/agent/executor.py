@@ -6,9 +6,9 @@ the next one stands prepared. Each token signs one item at a time.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -36,6 +36,7 @@ from privyseal.wire.statement import REQUEST_TYPE, statement_id
 __all__ = ["Executor", "Shown"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent")
+T = TypeVar("T")
 
 
 #: The refusal of a job that crossed what another hub has shown.
@@ -266,14 +267,16 @@ class Executor:
         """Check all of a job, and write down which of its parts are about to be signed, with one fsync."""
         if key.profile.witness == BEFORE_USE:
             check_cosigned(job, checkpoint, self._bundle, own_witness=self._own_witness)
-        checked = check_job(
-            job,
-            checkpoint,
-            profile=key.profile,
-            bundle=self._bundle,
-            agent_key=self._request_key,
-            now_ms=self._clock(),
-            formats=self._formats,
+        checked = await _in_steps(
+            check_job(
+                job,
+                checkpoint,
+                profile=key.profile,
+                bundle=self._bundle,
+                agent_key=self._request_key,
+                now_ms=self._clock(),
+                formats=self._formats,
+            )
         )
         parts = tuple(
             self._at_rest(part, job.fence, sender) if isinstance(part, CheckedPart) else part for part in checked
@@ -336,3 +339,14 @@ def _request_id(part: JobPart) -> str:
         return statement_id(part.membership.request_key, parse_envelope(part.envelope, REQUEST_TYPE).payload)
     except MalformedInputError:
         return ""
+
+
+async def _in_steps(work: Generator[None, None, T]) -> T:
+    """Run a long computation, and let others go on between its steps: above all those who use the token."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        await asyncio.sleep(0)

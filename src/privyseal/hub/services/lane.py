@@ -37,6 +37,9 @@ __all__ = ["WINDOW", "Lane", "LaneServices", "Member"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
+#: What is little, and how many batches there may be of it: each costs a commit.
+_LITTLE_SECONDS: Final = 0.2
+_MOST_BATCHES: Final = 8
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 
 
@@ -179,12 +182,14 @@ class Lane:
     def reserve(self, priority: Priority | None = None) -> bool:
         """Take a place in the window; whoever gets one must `start` a batch or `release` it.
 
-        There is one place more for a class that is higher than all that is under way.
+        There is one place more for a class that is higher than all that is under way, and there are more while that is
+        so little that the token could be idle before the next batch has come.
         """
         if self._link is None or not self.lease.held or self._rest.active:
             return False
         urgent = priority is not None and all(one.priority < priority for one in self._under_way)
-        if len(self._under_way) + self._reserved >= WINDOW + urgent:
+        is_little = 0.0 < self.seconds_left < _LITTLE_SECONDS
+        if len(self._under_way) + self._reserved >= (_MOST_BATCHES if is_little else WINDOW) + urgent:
             return False
         self._reserved += 1
         return True
