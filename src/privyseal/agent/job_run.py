@@ -98,9 +98,9 @@ class JobRun:
                 self._group = group
                 self._watch_lease()
                 for _ in range(min(self._key.workers, len(self._waiting)) - 1):
-                    group.create_task(self._work())
+                    group.create_task(self._work(group))
                 await self._give_back()
-                await self._work()
+                await self._work(group)
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         finally:
@@ -117,7 +117,7 @@ class JobRun:
         else:
             self.hand_back(self._lease_over())
 
-    async def _work(self) -> None:
+    async def _work(self, group: asyncio.TaskGroup) -> None:
         """Use the token when it is its turn; what came of it is written down while it signs the next one already."""
         try:
             while self._waiting:
@@ -126,10 +126,13 @@ class JobRun:
                     if order is None:
                         return
                     end = await self._sign(order)
-                await self._tell([await self._written_down(order, end)])
+                group.create_task(self._conclude(order, end))
         except BaseException:
             self._waiting.clear()  # begun in the journal they stay open, as after a crash
             raise
+
+    async def _conclude(self, order: _Order, end: bytes | PrivysealError) -> None:
+        await self._tell([await self._written_down(order, end)])
 
     def _next(self) -> _Order | None:
         """Whose turn it is; None if nothing may be begun any more."""
