@@ -140,8 +140,12 @@ class Over:
 
     link: str
     said: asyncio.Queue[Answers] = field(compare=False, default_factory=asyncio.Queue)
+    told: list[int] = field(compare=False, default_factory=list)
 
     async def __call__(self, message: AgentMessage) -> None:
+        if isinstance(message, HeldMessage):
+            self.told.append(message.size)
+            return
         assert isinstance(message, Answers), message
         self.said.put_nowait(message)
 
@@ -163,18 +167,13 @@ class Bench:
 
     async def take(self, job: Job, shown: Shown | None = None) -> tuple[ItemDone | ItemRefused, ...]:
         """Give the agent a job, and answer with what it said of its items."""
-        said: list[ItemDone | ItemRefused] = []
-
-        async def answer(message: AgentMessage) -> None:
-            if isinstance(message, HeldMessage):
-                self.told.append(message.size)
-                return
-            assert isinstance(message, Answers), message
-            said.extend(message.items)
-
-        rest = await self.executor.accept(job, answer, shown)
+        over = Over(link="a link", told=self.told)
+        rest = await self.executor.accept(job, over, shown)
         if rest is not None:
             await rest
+        said: list[ItemDone | ItemRefused] = []
+        while not over.said.empty():
+            said.extend(over.said.get_nowait().items)
         return tuple(said)
 
     async def renew(self, *, fence: int, lease_ms: int, token: str = TOKEN, over: str = "a link") -> None:
