@@ -286,16 +286,18 @@ class Hub:
         """
         await self.agreement.wait_for(confirmed_size)
         await self.dispatch.start()
-        witnessing = asyncio.create_task(self.witnesses.run(), name="witnesses")
-        witnessing.add_done_callback(self._witnessing_ended)
-        self._tasks = [
-            witnessing,
-            asyncio.create_task(self.certificates.run(), name="certificates"),
-            asyncio.create_task(self._sweep(), name="queue"),
-        ]
+        works = {
+            "witnesses": self.witnesses.run(),
+            "certificates": self.certificates.run(),
+            "queue": self._sweep(),
+        }
         if self.config.database:
             self.hearing.listen()
-            self._tasks.append(asyncio.create_task(self.hearing.run(), name="hearing"))
+            works["hearing"] = self.hearing.run()
+        for name, work in works.items():
+            task = asyncio.create_task(work, name=name)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
 
     async def _sweep(self) -> None:
         """Requests that have waited too long are told so when it is so, and not when their turn comes."""
@@ -309,7 +311,7 @@ class Hub:
     def _begin_writing(self) -> None:
         self.anchors.start()
 
-    def _witnessing_ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 

@@ -3,9 +3,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from privyseal.errors import ConfigError, IdentityError, TokenError
 from privyseal.hub.entries import key_entry
@@ -42,7 +42,7 @@ class Dispatch:
             self._rows[row.name, row.place] = row
             self._lane(row.place)
         self._services.board.load(await self._services.store.read(lambda tx: tx.queued_requests()))
-        self._tasks.append(asyncio.create_task(self._keep(), name="leases"))
+        self._spawn(self._keep(), "leases")
 
     async def stop(self) -> None:
         """End all lanes, and give the tokens to other hubs. What is under way is settled after the next start."""
@@ -57,6 +57,15 @@ class Dispatch:
             await asyncio.sleep(self._services.lease_ms / 4000)
             for lane in self.lanes:
                 await lane.keep()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._services.failed(error)
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -97,7 +106,7 @@ class Dispatch:
         lane = self._lanes.get(place)
         if lane is None:
             lane = self._lanes[place] = Lane(place, self._services, self._pools.serves)
-            self._tasks.append(asyncio.create_task(lane.run(), name=f"lane {place}"))
+            self._spawn(lane.run(), f"lane {place}")
         return lane
 
     def linked(self, link: AgentLink) -> None:

@@ -30,6 +30,7 @@ from privyseal.hub.services.under_way import Pace, UnderWay
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.policy.fair_queue import Pick, Priority
 from privyseal.ports.clock import Clock
+from privyseal.ports.queue import QueuedRequest
 from privyseal.ports.store import ProfileRow, Store, Tx
 from privyseal.wire.jobs import ItemDone, Recall
 
@@ -156,10 +157,14 @@ class Lane:
                 if error.code != "agent.link_lost":
                     raise
             else:
+                self._services.board.load(await self._queued())
                 if self._link is link:
                     self.lease.begin()
-                    self._services.board.load(await self._services.store.read(lambda tx: tx.queued_requests()))
         self.wake()
+
+    async def _queued(self) -> tuple[QueuedRequest, ...]:
+        store = self._services.store
+        return await self._services.settler.until_there(lambda: store.read(lambda tx: tx.queued_requests()))
 
     async def keep(self) -> None:
         """Called a few times in the lease's life: put its end off while there is work, or get it."""
@@ -192,7 +197,18 @@ class Lane:
         if len(self._under_way) + self._reserved >= (_MOST_BATCHES if is_little else WINDOW) + urgent:
             return False
         self._reserved += 1
+        if priority is not None:
+            self._make_way(priority)
         return True
+
+    def _make_way(self, priority: Priority) -> None:
+        """Take back what the token has not begun of lower classes."""
+        lower = [one for one in self._under_way if one.priority < priority and not one.gives_way]
+        if self._link is not None and lower:
+            self.pace.disturbed(priority)
+            for one in lower:
+                one.gives_way = True
+            self._spawn(self._send_recall(self._link, lower))
 
     def release(self) -> None:
         """Give a place back; whatever waits for it is looked at again."""
@@ -226,11 +242,8 @@ class Lane:
                 await self._wake.wait()
                 self._wake.clear()
                 while (best := self._best()) is not None and self.reserve(best[0]):
-                    await self._recall_below(best[0])
                     if not await self._claim_next(*best):
                         break
-        except PrivysealError as error:
-            self._services.failed(error)
         finally:
             for task in tuple(self._tasks):
                 task.cancel()
@@ -258,15 +271,6 @@ class Lane:
         self._reserved -= 1
         self.lease.lose()
         self.prepare()
-
-    async def _recall_below(self, priority: Priority) -> None:
-        """Take back what the token has not begun of lower classes."""
-        lower = [one for one in self._under_way if one.priority < priority and not one.recalled]
-        link = self._link
-        if link is None or not lower:
-            return
-        self.pace.disturbed(priority)
-        await self._send_recall(link, lower)
 
     async def recall(self, request_id: str) -> None:
         """Take back what the token has not begun of a request."""
@@ -324,7 +328,9 @@ class Lane:
                 for job, intent in zip(part.jobs, part.intents, strict=True)
             )
             async with link.sending:
-                message, size = await job_message(self._services.audit, batch, link.held_size, cosigned)
+                message, size = await self._services.settler.until_there(
+                    lambda: job_message(self._services.audit, batch, link.held_size, cosigned)
+                )
                 await link.send(message)
                 link.held_size = size
             while waiting:

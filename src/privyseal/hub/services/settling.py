@@ -25,7 +25,7 @@ __all__ = ["Answered", "OpenJob", "Settler", "write_ended"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 T = TypeVar("T")
-_WRITE_AGAIN_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +77,20 @@ class Settler:
         Raises:
             LogIntegrityError: the log can no longer be written by this process.
         """
+        return await self.until_there(lambda: self._store.write(operation))
+
+    async def until_there(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what needs the database, and again while that is away.
+
+        Raises:
+            LogIntegrityError: the log cannot be trusted any more.
+        """
         while True:
             try:
-                return await self._store.write(operation)
+                return await work()
             except UnavailableError as error:
-                _LOG.error("not written yet", code=error.code, reason=error.message)
-                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
+                _LOG.error("the database is waited for", code=error.code, reason=error.message)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def open_jobs(self, place: str) -> list[OpenJob]:
         """The open jobs of a token, given as `AGENT/TOKEN`."""
@@ -98,7 +106,7 @@ class Settler:
                         found.append(OpenJob(profile=profile, request=request, job=job, intent=intent))
             return found
 
-        return await self._store.read(read)
+        return await self.until_there(lambda: self._store.read(read))
 
     async def settle(self, profile: ProfileRow, answered: Sequence[Answered]) -> bool:
         """Write what became of jobs of one token, in one commit, then tell whoever waits.
@@ -138,8 +146,8 @@ async def write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep
         return None
     now_ms = await tx.now_ms()
     index = await tx.append(encode_entry(_entry(current, answered, settled, now_ms)))
-    if settled.raises_fence and (lease := await tx.lease(answered.job.token)) is not None:
-        await tx.put_lease(lease_raised(lease))
+    if settled.raises_fence:
+        await _raise_fence(tx, answered.job)
     step = _step(settled, answered.answer)
     job = settled.recorded(index)
     if job.state is JobState.QUEUED and await _is_cancelled(tx, job):
@@ -147,6 +155,13 @@ async def write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep
         step = replace(step, state=job.state.value, code=job.code)
     await tx.put_job(job)
     return answered.request, current.item, step
+
+
+async def _raise_fence(tx: Tx, job: Job) -> None:
+    """Above that of the job's last operation; one that was raised for another item of its batch will do."""
+    lease = await tx.lease(job.token)
+    if lease is not None and lease.fence <= job.fence:
+        await tx.put_lease(lease_raised(lease))
 
 
 async def _is_cancelled(tx: Tx, job: Job) -> bool:

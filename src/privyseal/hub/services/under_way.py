@@ -27,13 +27,15 @@ class UnderWay:
 
     Attributes:
         open_items: How many of its items have no answer yet.
-        recalled: What the token has not begun of it was asked back.
+        recalled: Something of it was asked back: items that come unused are no sign of trouble.
+        gives_way: All that the token has not begun of it was asked back, for a higher class.
     """
 
     batch: Batch
     priority: Priority
     open_items: int
     recalled: bool = False
+    gives_way: bool = False
 
 
 class Pace:
