@@ -17,7 +17,8 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@tools/system_packages.sh
 	@tools/setup.sh dev
 	@$(BIN)/python tools/fetch_inputs.py
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@rm -f .pytest_cache/v/cache/lastfailed
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || $(BIN)/python tools/second_attempt.py $$?
 
 test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery on devices that nobody here wrote
 	@tools/system_packages.sh
