@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request, RequestUse, Standing
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow, Store, Tx
 
 REQUEST = Request(
@@ -304,3 +304,70 @@ async def test_as_many_jobs_come_as_fit_but_one_at_least(store: Store) -> None:
 async def test_the_database_has_a_clock(store: Store) -> None:
     before, after = [await store.read(lambda tx: tx.database_ms()) for _ in range(2)]
     assert 0 < before <= after
+
+
+async def test_what_is_under_way_is_told_by_request_and_token(store: Store) -> None:
+    await store.write(adding(*JOBS))
+    assert await store.read(lambda tx: tx.requests_under_way()) == ()
+
+    async def claim(tx: Tx) -> None:
+        for item, token in ((0, "pi/b"), (1, "pi/a"), (2, "pi/b")):
+            job = await tx.job(REQUEST.id, item)
+            assert job is not None
+            await tx.put_job(replace(job, state=JobState.INTENT, token=token, fence=1, intent_index=item))
+
+    await store.write(claim)
+    assert await store.read(lambda tx: tx.requests_under_way()) == (
+        RequestUse(request=REQUEST, token="pi/a", items=1),
+        RequestUse(request=REQUEST, token="pi/b", items=2),
+    )
+
+
+async def test_how_the_jobs_of_a_request_stand_is_counted(store: Store) -> None:
+    await store.write(adding(*JOBS))
+
+    async def end(tx: Tx) -> None:
+        for item, index in ((0, 8), (1, 5)):
+            job = await tx.job(REQUEST.id, item)
+            assert job is not None
+            await tx.put_job(replace(job, state=JobState.SIGNED, token="pi/a", result_index=index))
+
+    await store.write(end)
+    found = await store.read(lambda tx: tx.standings(REQUEST.id))
+    assert sorted(found, key=lambda one: one.items) == [
+        Standing(state=JobState.QUEUED, token="", items=1, result_index=None),
+        Standing(state=JobState.SIGNED, token="pi/a", items=2, result_index=8),
+    ]
+    assert await store.read(lambda tx: tx.standings("cd" * 32)) == ()
+
+
+async def test_a_request_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+    ids = [f"{start}{'0' * (64 - len(start))}" for start in ("ab12", "ab1f", "ab20", "ac")]
+
+    async def add(tx: Tx) -> None:
+        for number, request_id in enumerate(ids):
+            request = replace(REQUEST, id=request_id, idempotency_key=str(number))
+            await tx.add_request(request, (replace(JOBS[0], request_id=request_id),))
+        other = replace(REQUEST, id="ab1" + "9" * 61, client="build-2")
+        await tx.add_request(other, (replace(JOBS[0], request_id=other.id),))
+
+    await store.write(add)
+    found = {
+        prefix: await store.read(lambda tx, prefix=prefix: tx.request_ids(prefix, "build-1", 2))  # type: ignore[misc]
+        for prefix in ("ab1", "ab2", "a", "b", ids[3])
+    }
+    assert found == {"ab1": tuple(ids[:2]), "ab2": (ids[2],), "a": tuple(ids[:2]), "b": (), ids[3]: (ids[3],)}
+
+
+async def test_a_statement_is_taken_once_while_it_holds(store: Store) -> None:
+    later = 1_700_000_000_000 + 60_000
+
+    async def take(sha256: bytes, not_after_ms: int) -> bool:
+        return await store.write(lambda tx: tx.take_statement(sha256, not_after_ms))
+
+    assert await take(b"a" * 32, later)
+    assert not await take(b"a" * 32, later)
+    assert await take(b"b" * 32, 1)
+    assert await take(b"c" * 32, later)
+    assert await take(b"b" * 32, 1), "one that has expired is refused elsewhere, and not kept"
+    assert not await take(b"a" * 32, later)

@@ -164,6 +164,33 @@ def test_a_place_is_what_is_served_before() -> None:
             assert abs(said[name] - place) <= 6, (name, said[name], place)
 
 
+def test_the_first_requests_are_listed_in_their_order_with_their_places() -> None:
+    chance = random.Random(11)
+    for limit in (1, 3, 7, 40):
+        line = queue(b=2.0)
+        for _ in range(20):
+            line.put(waiting(chance.choice("abcd"), items=chance.randint(1, 9), priority=chance.choice((*Priority,))))
+        line.take(0, 5)
+        found = line.first(limit)
+        every = line.first(100)
+
+        assert found == every[:limit]
+        assert len(every) == len(line)
+        assert [one.before for one in every] == [line.before(one.waiting.request_id) for one in every]
+        assert [one.priority for one in every] == sorted((one.priority for one in every), reverse=True)
+        assert sum(line.items_in(one) for one in Priority) == line.items
+
+
+def test_what_is_left_of_a_request_counts_once_for_those_behind_it() -> None:
+    line = queue()
+    line.put(waiting("a", items=5))
+    behind = waiting("a")
+    line.put(behind)
+    line.take(0, 2)
+    assert line.before(behind.request_id) == 3
+    assert [one.before for one in line.first(9)] == [0, 3]
+
+
 def test_the_first_of_all_has_nothing_before_it() -> None:
     line = queue()
     line.put(waiting("a", items=5))

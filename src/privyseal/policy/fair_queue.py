@@ -15,7 +15,7 @@ from typing import Final
 
 from privyseal.errors import MalformedInputError
 
-__all__ = ["FairQueue", "Pick", "Priority", "Shares", "Waiting", "priority_named"]
+__all__ = ["FairQueue", "Pick", "Place", "Priority", "Shares", "Waiting", "priority_named"]
 
 
 class Priority(IntEnum):
@@ -72,6 +72,15 @@ class Pick:
     waiting: Waiting
     priority: Priority
     items: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request stands: in the class `priority`, aged or not, behind `before` items."""
+
+    waiting: Waiting
+    priority: Priority
+    before: int
 
 
 class Shares:
@@ -137,6 +146,10 @@ class FairQueue:
         """How many items of a share wait."""
         return sum(self._items.get((priority, share), 0) for priority in Priority)
 
+    def items_in(self, priority: Priority) -> int:
+        """How many items wait in a class, aged or not."""
+        return sum(items for (one, _), items in self._items.items() if one is priority)
+
     def put(self, waiting: Waiting) -> None:
         """A request waits, or waits otherwise than it did; one without items does not wait any more."""
         comes = self.items_of(waiting.share) == 0
@@ -187,18 +200,46 @@ class FairQueue:
         What other shares get in the meantime is reckoned by their weights.
         """
         waiting, priority = self._waiting[request_id], self._class_of[request_id]
+        order = self._current(priority, waiting.share)
+        own = sum(self._waiting[other].items for seq, other in order if seq < waiting.seq)
+        return self._before(waiting.share, priority, own)
+
+    def place(self, request_id: str) -> Place:
+        """The same, with the class that it counts for."""
+        waiting, priority = self._waiting[request_id], self._class_of[request_id]
+        return Place(waiting=waiting, priority=priority, before=self.before(request_id))
+
+    def first(self, limit: int) -> tuple[Place, ...]:
+        """The requests that will be served first, if nothing else comes, and what `before` says of each."""
+        found: list[Place] = []
+        for priority in reversed(Priority):
+            places: list[Place] = []
+            for share in self._order[priority]:
+                own = 0
+                for _, request_id in heapq.nsmallest(limit, self._current(priority, share)):
+                    waiting = self._waiting[request_id]
+                    before = self._before(share, priority, own)
+                    places.append(Place(waiting=waiting, priority=priority, before=before))
+                    own += waiting.items
+            found += sorted(places, key=lambda place: (place.before, place.waiting.seq))
+            if len(found) >= limit:
+                break
+        return tuple(found[:limit])
+
+    def _current(self, priority: Priority, share: str) -> set[tuple[int, str]]:
+        """Place and id of the requests of a share in a class: what waits on may stand in the order twice."""
+        order = self._order[priority].get(share, ())
+        return {(seq, request_id) for seq, request_id in order if self._is_current(request_id, priority, seq)}
+
+    def _before(self, share: str, priority: Priority, own: int) -> int:
+        """What goes before an item that has `own` of its share and class before it."""
         higher = sum(items for (one, _), items in self._items.items() if one > priority)
-        own = sum(
-            self._waiting[other].items
-            for seq, other in self._order[priority].get(waiting.share, ())
-            if self._is_current(other, priority, seq) and seq < waiting.seq
-        )
-        begins = self._will_have_had(waiting.share, priority) + own / self._shares.weight(waiting.share)
+        begins = self._will_have_had(share, priority) + own / self._shares.weight(share)
         others = 0.0
-        for share in self._order[priority]:
-            if share != waiting.share:
-                ahead = (begins - self._will_have_had(share, priority)) * self._shares.weight(share)
-                others += min(max(ahead, 0.0), self._items[priority, share])
+        for other in self._order[priority]:
+            if other != share:
+                ahead = (begins - self._will_have_had(other, priority)) * self._shares.weight(other)
+                others += min(max(ahead, 0.0), self._items[priority, other])
         return higher + own + round(others)
 
     def _will_have_had(self, share: str, priority: Priority) -> float:

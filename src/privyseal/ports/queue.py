@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Job", "JobState", "Lease", "Queue", "QueuedRequest", "Request"]
+__all__ = ["Job", "JobState", "Lease", "Queue", "QueuedRequest", "Request", "RequestUse", "Standing"]
 
 
 class JobState(Enum):
@@ -115,3 +115,32 @@ class Queue:
     queued: int
     under_way: int
     oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestUse:
+    """A request of which jobs are in state INTENT for a token.
+
+    Attributes:
+        token: `AGENT/TOKEN`.
+        items: How many they are.
+    """
+
+    request: Request
+    token: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How many jobs of a request stand alike.
+
+    Attributes:
+        token: Whose INTENT they have, or had; empty for none.
+        result_index: The highest of their RESULT entries; None if none has one.
+    """
+
+    state: JobState
+    token: str
+    items: int
+    result_index: int | None

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request, RequestUse, Standing
 
 __all__ = [
     "Enrolment",
@@ -161,12 +161,20 @@ class ReadTx(Protocol):
         """The request that this client made under that key."""
         ...
 
+    async def request_ids(self, prefix: str, client: str, limit: int) -> tuple[str, ...]:
+        """Ids of a client's requests that begin with these lower-case hex digits, `limit` at most."""
+        ...
+
     async def jobs(self, request_id: str, start: int = 0, count: int = -1) -> tuple[Job, ...]:
         """The items of a request in their order: `count` at most (all if negative) from item `start` on."""
         ...
 
     async def job(self, request_id: str, item: int) -> Job | None:
         """One item of a request."""
+        ...
+
+    async def standings(self, request_id: str) -> tuple[Standing, ...]:
+        """How many of a request's jobs stand how, by state and token."""
         ...
 
     async def first_waiting(self, request_id: str) -> int | None:
@@ -193,6 +201,10 @@ class ReadTx(Protocol):
 
     async def queues(self) -> tuple[Queue, ...]:
         """What is queued or under way, by key profile; nothing for a profile of which nothing is."""
+        ...
+
+    async def requests_under_way(self) -> tuple[RequestUse, ...]:
+        """Requests with jobs in state INTENT, by token and the first of these jobs: one for each token."""
         ...
 
     async def open_jobs(self) -> tuple[Job, ...]:
@@ -272,6 +284,10 @@ class Tx(ReadTx, Protocol):
 
     async def take_join_code(self, secret_sha256: bytes) -> JoinCode | None:
         """Mark the code with that hash as taken and answer with it; None from the second time on."""
+        ...
+
+    async def take_statement(self, sha256: bytes, not_after_ms: int) -> bool:
+        """Remember until that time that an authority statement is carried out; False if it was before."""
         ...
 
     async def add_enrolment(self, enrolment: Enrolment) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.queue import Job, JobState, Lease, Queue, QueuedRequest, Request, RequestUse, Standing
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow
 from privyseal.storage.calls import Row
 
@@ -33,6 +33,8 @@ __all__ = [
     "queued_from",
     "request_from",
     "request_row",
+    "standing_from",
+    "use_from",
 ]
 
 JOIN_CODE_COLUMNS: Final = "secret_sha256, role, name, profiles, expires_ms, statement_sha256"
@@ -202,6 +204,18 @@ def queued_from(row: Row) -> QueuedRequest:
     """From REQUEST_COLUMNS followed by the place of the first queued job and their number."""
     *request, seq, items = row
     return QueuedRequest(request=request_from(request), seq=int(seq), items=int(items))
+
+
+def use_from(row: Row) -> RequestUse:
+    """From REQUEST_COLUMNS followed by the token and the number of the jobs."""
+    *request, token, items = row
+    return RequestUse(request=request_from(request), token=token, items=int(items))
+
+
+def standing_from(row: Row) -> Standing:
+    """From state, token, number of jobs, and the highest index of their RESULT entries."""
+    state, token, items, result_index = row
+    return Standing(state=JobState(state), token=token, items=int(items), result_index=result_index)
 
 
 def job_row(job: Job) -> tuple[Any, ...]:

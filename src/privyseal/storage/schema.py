@@ -29,7 +29,7 @@ __all__ = [
 Dialect = Literal["sqlite", "postgresql"]
 
 #: The newest revision: the one that this release reads.
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 
 #: SQLite: written into the file's header (PRAGMA application_id), so that another database is not taken for ours.
 APPLICATION_ID: Final = 0x50537948

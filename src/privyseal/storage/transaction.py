@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from privyseal.errors import ConflictError, LogIntegrityError
-from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request
+from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request, RequestUse, Standing
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ProfileRow
 from privyseal.storage import rows
 from privyseal.storage.calls import Insert, Query, Row
@@ -54,8 +54,10 @@ _GRANTS: Final = f"SELECT {rows.GRANT_COLUMNS} FROM key_grant ORDER BY profile, 
 _PROFILES: Final = f"SELECT {rows.PROFILE_COLUMNS} FROM key_profile ORDER BY name, agent, token"
 _REQUEST: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE id = ?"
 _REQUEST_BY_KEY: Final = f"SELECT {rows.REQUEST_COLUMNS} FROM request WHERE client = ? AND idempotency_key = ?"
+_REQUEST_IDS: Final = "SELECT id FROM request WHERE id >= ? AND id < ? AND client = ? ORDER BY id LIMIT ?"
 _JOBS_OF_REQUEST: Final = f"{_JOBS} WHERE request_id = ? AND item >= ? ORDER BY item LIMIT ?"
 _JOB: Final = f"{_JOBS} WHERE request_id = ? AND item = ?"
+_STANDS: Final = "SELECT state, token, count(*), max(result_index) FROM job WHERE request_id = ? GROUP BY 1, 2"
 _FIRST_WAITING: Final = f"SELECT min(seq) FROM job WHERE request_id = ? AND {_WAITING}"
 _QUEUED: Final = f"{_WAITING} AND state = 'queued'"
 _REQUESTS: Final = ", ".join(f"request.{column}" for column in rows.REQUEST_COLUMNS.split(", "))
@@ -78,6 +80,11 @@ _QUEUES: Final = (
     " min(CASE WHEN state = 'queued' THEN queued_ms END)"
     f" FROM job JOIN request ON request.id = request_id WHERE {_WAITING} GROUP BY job.profile ORDER BY job.profile"
 )
+_UNDER_WAY: Final = (
+    f"SELECT {_REQUESTS}, token, items FROM (SELECT request_id, token, min(seq) AS first, count(*) AS items FROM job"
+    f" WHERE {_WAITING} AND state = 'intent' GROUP BY request_id, token) AS used"
+    " JOIN request ON request.id = request_id ORDER BY token, first"
+)
 _OPEN_JOBS: Final = f"{_JOBS} WHERE {_WAITING} AND state = 'intent' ORDER BY seq"
 _AGENT_SEQ: Final = "SELECT seq FROM agent_event WHERE request_key = ?"
 _LEASE: Final = f"SELECT {rows.LEASE_COLUMNS} FROM lease WHERE token = ?"
@@ -87,6 +94,8 @@ _ADD_JOIN_CODE: Final = f"{_insert('join_code', rows.JOIN_CODE_COLUMNS)} ON CONF
 _TAKE_JOIN_CODE: Final = (
     f"UPDATE join_code SET taken = 1 WHERE secret_sha256 = ? AND taken = 0 RETURNING {rows.JOIN_CODE_COLUMNS}"
 )
+_FORGET_STATEMENTS: Final = "DELETE FROM authority_statement WHERE not_after_ms < ?"
+_TAKE_STATEMENT: Final = f"{_insert('authority_statement', 'sha256, not_after_ms')} ON CONFLICT DO NOTHING RETURNING 1"
 _OTHER_OF_CERTIFICATE: Final = "SELECT 1 FROM enrolment WHERE certificate_sha256 = ? AND (role <> ? OR name <> ?)"
 _ADD_ENROLMENT: Final = _upsert("enrolment", rows.ENROLMENT_COLUMNS, "role, name")
 _ADD_GRANT: Final = _upsert("key_grant", rows.GRANT_COLUMNS, "request_key, profile")
@@ -145,7 +154,7 @@ class StoreReadTx:
 
     async def grants(self) -> tuple[Grant, ...]:
         """All grants."""
-        return tuple([rows.grant_from(row) for row in await Query(_GRANTS)])
+        return await self._all(_GRANTS, (), rows.grant_from)
 
     async def profiles(self) -> tuple[ProfileRow, ...]:
         """All key profiles, by name, agent and token."""
@@ -159,6 +168,10 @@ class StoreReadTx:
         """The request that this client made under that key."""
         return await self._one(_REQUEST_BY_KEY, (client, idempotency_key), rows.request_from)
 
+    async def request_ids(self, prefix: str, client: str, limit: int) -> tuple[str, ...]:
+        """Ids of a client's requests that begin with these lower-case hex digits; no id has a `g`."""
+        return tuple([str(row[0]) for row in await Query(_REQUEST_IDS, (prefix, f"{prefix}g", client, limit))])
+
     async def jobs(self, request_id: str, start: int = 0, count: int = -1) -> tuple[Job, ...]:
         """The items of a request in their order: `count` at most (all if negative) from item `start` on."""
         return await self._all(_JOBS_OF_REQUEST, (request_id, start, _NO_LIMIT if count < 0 else count), rows.job_from)
@@ -166,6 +179,10 @@ class StoreReadTx:
     async def job(self, request_id: str, item: int) -> Job | None:
         """One item of a request."""
         return await self._one(_JOB, (request_id, item), rows.job_from)
+
+    async def standings(self, request_id: str) -> tuple[Standing, ...]:
+        """How many of a request's jobs stand how, by state and token."""
+        return await self._all(_STANDS, (request_id,), rows.standing_from)
 
     async def first_waiting(self, request_id: str) -> int | None:
         """`seq` of the request's first job that is queued or under way; None if all have ended."""
@@ -193,6 +210,10 @@ class StoreReadTx:
     async def queues(self) -> tuple[Queue, ...]:
         """What is queued or under way, by key profile."""
         return await self._all(_QUEUES, (), rows.queue_from)
+
+    async def requests_under_way(self) -> tuple[RequestUse, ...]:
+        """Requests with jobs in state INTENT: one for each token."""
+        return await self._all(_UNDER_WAY, (), rows.use_from)
 
     async def open_jobs(self) -> tuple[Job, ...]:
         """Jobs in state INTENT, oldest first."""
@@ -286,6 +307,11 @@ class StoreTx(StoreReadTx):
     async def take_join_code(self, secret_sha256: bytes) -> JoinCode | None:
         """Mark the code with that hash as taken and answer with it; None from the second time on."""
         return await self._one(_TAKE_JOIN_CODE, (secret_sha256,), rows.join_code_from)
+
+    async def take_statement(self, sha256: bytes, not_after_ms: int) -> bool:
+        """Remember until that time that an authority statement is carried out; False if it was before."""
+        await Query(_FORGET_STATEMENTS, (await self.now_ms(),))
+        return bool(await Query(_TAKE_STATEMENT, (sha256, not_after_ms)))
 
     async def add_enrolment(self, enrolment: Enrolment) -> None:
         """Remember an enrolment; replaces one of the same role and name.

@@ -12,7 +12,7 @@ from typing import Final
 
 from privyseal.errors import UnavailableError
 from privyseal.hub.config import QueueTable, TeamTable
-from privyseal.policy.fair_queue import FairQueue, Pick, Priority, Shares, Waiting
+from privyseal.policy.fair_queue import FairQueue, Pick, Place, Priority, Shares, Waiting
 from privyseal.ports.queue import QueuedRequest, Request
 
 __all__ = ["Line", "QueueBoard"]
@@ -49,6 +49,8 @@ class QueueBoard:
         #: When something was last taken of a line.
         self._turns: dict[Line, int] = {}
         self._turn = 0
+        #: How many requests were refused because the queue was full.
+        self.refusals = 0
 
     def share(self, client: str) -> str:
         """Whose fair share a client's requests count for: its team's, or its own."""
@@ -89,6 +91,30 @@ class QueueBoard:
         queued = self._requests.get(request_id)
         return 0 if queued is None else queued.items
 
+    def depth(self, profile: str) -> dict[Priority, int]:
+        """How many items of a key profile wait, by the class that they count for now; the highest first."""
+        queues = [self._lines[line] for line in self.lines(profile)]
+        counted = {one: sum(queue.items_in(one) for queue in queues) for one in reversed(Priority)}
+        return {priority: items for priority, items in counted.items() if items}
+
+    def first(self, profile: str, limit: int) -> tuple[tuple[Place, QueuedRequest], ...]:
+        """The requests of a key profile that will be served first, line by line."""
+        found = [place for line in sorted(self.lines(profile)) for place in self._lines[line].first(limit)]
+        return tuple((place, self._requests[place.waiting.request_id]) for place in found[:limit])
+
+    def queued(self, request_id: str) -> QueuedRequest | None:
+        """A request that waits."""
+        return self._requests.get(request_id)
+
+    def count(self, profile: str) -> int:
+        """How many requests of a key profile wait."""
+        return sum(len(self._lines[line]) for line in self.lines(profile))
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Key profiles of which something waits."""
+        return tuple(sorted({line.profile for line, queue in self._lines.items() if len(queue)}))
+
     def first_pick(self, queued: QueuedRequest, room: int) -> Pick:
         """What is claimed of a request before which nothing waits."""
         waiting = self._waiting(queued)
@@ -102,9 +128,13 @@ class QueueBoard:
         """
         own, most = self._by_client.get(client, 0), self._table.most_per_client
         if own + items > most:
-            raise _full(f"client {client!r} has {own} items in the queue, and may have {most}", again_seconds)
-        if self.items + items > self._table.most:
-            raise _full(f"{self.items} items are in the queue of at most {self._table.most}", again_seconds)
+            why = f"client {client!r} has {own} items in the queue, and may have {most}"
+        elif self.items + items > self._table.most:
+            why = f"{self.items} items are in the queue of at most {self._table.most}"
+        else:
+            return
+        self.refusals += 1
+        raise _full(why, again_seconds)
 
     def put(self, queued: QueuedRequest) -> None:
         """A request waits, or waits otherwise than it did."""
@@ -189,12 +219,12 @@ class QueueBoard:
             if (queued := self._requests.get(request_id)) is not None:
                 self.put(queued)
 
-    def before(self, request_id: str) -> int | None:
-        """How many waiting items go before the first of a request; None if it does not stand here."""
+    def place(self, request_id: str) -> Place | None:
+        """Where a request stands in its line, and in which class; None if it does not stand here."""
         line = self._line_of.get(request_id)
         if line is None or request_id not in self._lines[line]:
             return None
-        return self._lines[line].before(request_id)
+        return self._lines[line].place(request_id)
 
 
 def _is_member(team: TeamTable, client: str) -> bool:

@@ -145,6 +145,11 @@ class ServedProfile:
             for one in lane.under_way
         )
 
+    @property
+    def items_under_way(self) -> int:
+        """How many items its tokens have still to answer for, of whatever key profile."""
+        return sum(one.open_items for lane in self.lanes for one in lane.under_way)
+
     def seconds_if_known(self, items: int) -> float | None:
         """How long its tokens take for so many items, as was measured; None if nothing was."""
         rates = [1 / lane.pace.seconds_per_item for lane in self.lanes if lane.linked and lane.pace.seconds_per_item]

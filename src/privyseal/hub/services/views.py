@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
@@ -13,12 +14,13 @@ from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.queue_board import QueueBoard
 from privyseal.hub.services.withdrawing import unknown_request
 from privyseal.hub.services.witnesses import Witnesses
+from privyseal.policy.fair_queue import Place
 from privyseal.ports.queue import Job, JobState, Request
 from privyseal.ports.store import Enrolment, ProfileRow, ReadTx, Store
 from privyseal.wire.api import ItemView, RequestView
 from privyseal.wire.statement import accepted_statement
 
-__all__ = ["Question", "RequestViews"]
+__all__ = ["Outlook", "Question", "RequestViews"]
 
 #: Most items of one answer.
 _VIEW_ITEMS: Final = 256
@@ -49,11 +51,11 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class Outlook:
     """Where a request stands: items before it, and when its last one will be signed; None if nobody knows."""
 
-    before: int
-    eta_seconds: float | None
+    before: int = 0
+    eta_seconds: float | None = None
 
 
 class RequestViews:
@@ -91,9 +93,7 @@ class RequestViews:
         Raises:
             ConfigError: `request.unknown`.
         """
-        event = asyncio.Event()
-        self._waiting.setdefault(question.request_id, []).append(event)
-        try:
+        with self.watch(question.request_id) as event:
             view = None if fresh else await self._view(caller, question, enough=question.enough)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(question.seconds):
@@ -102,10 +102,18 @@ class RequestViews:
                         event.clear()
                         view = await self._view(caller, question, enough=question.enough)
             return view or await self.view(caller, question)
+
+    @contextlib.contextmanager
+    def watch(self, request_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something has become of a request."""
+        event = asyncio.Event()
+        self._waiting.setdefault(request_id, []).append(event)
+        try:
+            yield event
         finally:
-            self._waiting[question.request_id].remove(event)
-            if not self._waiting[question.request_id]:
-                del self._waiting[question.request_id]
+            self._waiting[request_id].remove(event)
+            if not self._waiting[request_id]:
+                del self._waiting[request_id]
 
     async def view(self, caller: Enrolment, question: Question) -> RequestView:
         """What became of a request until now; only its own client may ask.
@@ -137,12 +145,12 @@ class RequestViews:
             is_done = waiting is None and not held
             if not is_done and len(items) < enough:
                 return None
-            place = _Place(before=0, eta_seconds=None) if waiting is None else self._place(request)
+            outlook = Outlook() if waiting is None else self.outlook(request, self._board.place(request.id))
             return RequestView(
                 id=request.id,
                 state="done" if is_done else "waiting",
-                position=place.before,
-                eta_seconds=place.eta_seconds,
+                position=outlook.before,
+                eta_seconds=outlook.eta_seconds,
                 total=len(accepted_statement(request.envelope).items),
                 first=question.first,
                 chains=chains,
@@ -154,12 +162,15 @@ class RequestViews:
             self._witnesses.want(one.profile, one.index)
         return view
 
-    def _place(self, request: Request) -> _Place:
-        served, before = self._dispatch.profile(request.profile), self._board.before(request.id)
-        under_way = 0 if served is None else served.items_before(request.id)
-        waiting = (before or 0) + self._board.items_of(request.id)
-        seconds = None if served is None else served.seconds_if_known(under_way + waiting)
-        return _Place(before=under_way + before if before is not None else 0, eta_seconds=seconds)
+    def outlook(self, request: Request, place: Place | None) -> Outlook:
+        """What is before a request that has not ended, and stands at this place of its line; at none if all is sent."""
+        served = self._dispatch.profile(request.profile)
+        before = 0 if place is None else place.before
+        if served is None:
+            return Outlook(before=before)
+        items = served.items_under_way + before + self._board.items_of(request.id)
+        others = 0 if place is None else served.items_before(request.id)
+        return Outlook(before=others + before, eta_seconds=served.seconds_if_known(items))
 
     async def _items(
         self, tx: ReadTx, rows: dict[str, ProfileRow], chains: tuple[tuple[bytes, ...], ...], jobs: tuple[Job, ...]
