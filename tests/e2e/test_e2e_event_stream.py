@@ -12,7 +12,7 @@ import pytest
 
 from api_client import api_of, web_of
 from privyseal.client.transport import web_context
-from privyseal.hub.http import events
+from privyseal.hub.http import sse
 from privyseal.wire.events import AgentLinkEvent, TokenStateEvent
 from witnessed import WitnessedSite, running_site
 
@@ -63,7 +63,7 @@ def said(number: int) -> AgentLinkEvent:
 async def test_the_form_is_that_of_server_sent_events_and_a_comment_keeps_it(
     site: WitnessedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.5)
     hub_stream = site.hub.hub.observer.stream
     async with stream(site) as (reader, _):
         head = await read_until(reader, b"retry: 2000\n\n")
@@ -121,7 +121,7 @@ async def test_a_client_has_four_streams_at_most_and_gets_a_place_back_at_once(s
 async def test_a_reader_that_does_not_read_holds_up_nobody_and_is_let_go(
     site: WitnessedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "_WRITE_SECONDS", 5.0)
+    monkeypatch.setattr(sse, "_WRITE_SECONDS", 5.0)
     hub_stream = site.hub.hub.observer.stream
     long = TokenStateEvent(at=1, agent="pi", token="t", state="failed", pin_state="ok", problem="x" * 4000)
     async with stream(site) as (_, writer):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from privyseal import errors
 from privyseal.errors import MalformedInputError, PrivysealError, TokenError
 from privyseal.wire.api import (
-    JoinRequest,
     Problem,
     RequestView,
     SignatureItem,
@@ -21,6 +20,7 @@ from privyseal.wire.api import (
     error_from_problem,
     problem_from_error,
 )
+from privyseal.wire.membership import JoinRequest
 from wire_samples import mutated, texts
 
 data = st.binary(max_size=60)

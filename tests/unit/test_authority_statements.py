@@ -16,6 +16,8 @@ from privyseal.identity.authority import (
     AuthorityStatement,
     GrantStatement,
     Invitation,
+    QueueCancel,
+    QueueMove,
     Revocation,
     Unlock,
     UnlockQuestion,
@@ -76,6 +78,16 @@ statements: st.SearchStrategy[AuthorityStatement] = st.one_of(
         sealed=st.binary(max_size=40),
     ),
     st.builds(Revocation, v=st.just(1), hub=st.just(HUB), issued=times, not_after=late, role=texts, name=texts),
+    st.builds(QueueCancel, v=st.just(1), hub=st.just(HUB), issued=times, not_after=late, request=texts),
+    st.builds(
+        QueueMove,
+        v=st.just(1),
+        hub=st.just(HUB),
+        issued=times,
+        not_after=late,
+        request=texts,
+        priority=st.sampled_from(("next", "release", "normal", "nightly")),
+    ),
 )
 
 

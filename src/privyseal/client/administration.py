@@ -27,7 +27,8 @@ from privyseal.identity.keyfile import load_ed25519
 from privyseal.identity.unlocking import UNLOCK_MS, seal_unlock
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.tlog.quorum import parse_policy
-from privyseal.wire.api import UnlockView, decode_body
+from privyseal.wire.api import decode_body
+from privyseal.wire.membership import UnlockView
 from privyseal.wire.names import NAME_RULE, is_name
 
 __all__ = ["Administration"]

@@ -18,7 +18,8 @@ from privyseal.errors import ConfigError, IdentityError, MalformedInputError, Pr
 from privyseal.identity.bundle import TrustBundle, open_bundle
 from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
-from privyseal.wire.api import CertificateState, Health, decode_body
+from privyseal.wire.api import Health, decode_body
+from privyseal.wire.membership import CertificateState
 
 __all__ = ["HubProbe", "hub_rows"]
 

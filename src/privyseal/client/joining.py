@@ -16,7 +16,8 @@ from privyseal.identity.bundle import TrustBundle, open_bundle
 from privyseal.identity.ca import make_csr, new_tls_key
 from privyseal.identity.joining import parse_join_code, proof_message
 from privyseal.identity.keyfile import save_private_key, write_public
-from privyseal.wire.api import JoinRequest, JoinResponse, decode_body
+from privyseal.wire.api import decode_body
+from privyseal.wire.membership import JoinRequest, JoinResponse
 
 __all__ = ["Membership", "join"]
 

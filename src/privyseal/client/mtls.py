@@ -19,7 +19,7 @@ from privyseal.client.config import ClientConfig
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import ConfigError, IdentityError, PrivysealError
 from privyseal.identity.keyfile import read_private
-from privyseal.wire.api import CertificateState
+from privyseal.wire.membership import CertificateState
 
 __all__ = ["MtlsTransport", "mtls_context"]
 

@@ -25,6 +25,8 @@ from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.observer import Observer
 from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.queue_board import QueueBoard
+from privyseal.hub.services.queue_orders import QueueOrders
+from privyseal.hub.services.queue_views import QueueViews
 from privyseal.hub.services.served import Pools
 from privyseal.hub.services.settling import Settler
 from privyseal.hub.services.submit import Requests
@@ -82,6 +84,7 @@ class Hub:
             authority=authority,
             clock=clock,
             remember_ms=_REMEMBER_MS if config.database else None,
+            ordered=lambda signed: QueueOrders(self.withdrawals).carry_out(signed),
         )
         self.denials = Denials(self.store)
         self.observer = Observer(clock)
@@ -144,6 +147,9 @@ class Hub:
         )
         self.views = RequestViews(
             store=store, dispatch=self.dispatch, board=self.board, audit=self.audit, witnesses=self.witnesses
+        )
+        self.queue_views = QueueViews(
+            store=store, dispatch=self.dispatch, board=self.board, witnesses=self.witnesses, views=self.views
         )
         self.withdrawals = Withdrawals(
             store=store,

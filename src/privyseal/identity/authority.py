@@ -2,13 +2,14 @@
 """Authority statements: what administrators decide with keys that the hub never holds.
 
 An invitation lets somebody join, a grant lets a client's request key use a `pinned` key profile, a revocation ends a
-standing, an unlock hands a token's PIN to its agent. Each is a DSSE envelope signed by the bundle's quorum; hub and
-agent check it by themselves, and so its way to the hub needs no other login.
+standing, an unlock hands a token's PIN to its agent, an order cancels a request or moves it in the queue. Each is a
+DSSE envelope signed by the bundle's quorum; hub and agent check it by themselves, and so its way to the hub needs no
+other login.
 """
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,6 +24,9 @@ __all__ = [
     "AuthorityStatement",
     "GrantStatement",
     "Invitation",
+    "QueueCancel",
+    "QueueMove",
+    "QueueOrder",
     "Revocation",
     "SignedStatement",
     "Unlock",
@@ -67,6 +71,19 @@ class Revocation(_Statement, frozen=True, tag="revoke"):
     name: str
 
 
+class QueueCancel(_Statement, frozen=True, tag="queue-cancel"):
+    """What the token has not begun of this request is not signed; `request` is its whole id."""
+
+    request: str
+
+
+class QueueMove(_Statement, frozen=True, tag="queue-move"):
+    """What waits of this request waits in this class from now on; `request` is its whole id."""
+
+    request: str
+    priority: Literal["next", "release", "normal", "nightly"]
+
+
 class UnlockQuestion(_Statement, frozen=True, tag="unlock-question"):
     """Which token is that, and which nonce goes into an unlock of it? `token` is its name at that agent."""
 
@@ -94,7 +111,8 @@ class Unlock(_Statement, frozen=True, tag="unlock"):
     sealed: bytes
 
 
-AuthorityStatement = Invitation | GrantStatement | Revocation | UnlockQuestion | Unlock
+QueueOrder = QueueCancel | QueueMove
+AuthorityStatement = Invitation | GrantStatement | Revocation | QueueOrder | UnlockQuestion | Unlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

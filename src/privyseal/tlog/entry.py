@@ -284,16 +284,21 @@ class Admin(BaseEntry, frozen=True, tag="admin"):
 
     `genesis` opens a log under a trust bundle, and `bundle` puts another one in its place; with `confirm` the operator
     has said that this log is the newest, where no agent or witness could; `prune` says that old entries went, and
-    `move` that the hub keeps its log in another database from here on.
+    `move` that the hub keeps its log in another database from here on. `queue-cancel` and `queue-move` are orders of
+    authority keys about a request that was not signed yet.
 
     Attributes:
-        action: `genesis`, `bundle`, `confirm`, `prune` or `move`.
-        bundle: SHA-256 of the trust bundle's statement; empty for `prune` and `move`.
+        action: `genesis`, `bundle`, `confirm`, `prune`, `move`, `queue-cancel` or `queue-move`.
+        bundle: SHA-256 of the trust bundle's statement; empty for the last four.
         former: Of a `genesis` that continues a log that was given up: the newest checkpoints of it that were known, as
             signed notes.
         entries: Of a `prune`: how many entries from the log's beginning on are not kept any more; whole bundles of 256.
             Of a `move`: how many entries were moved.
-        reason: Of a `prune`: why they went. Of a `move`: from where to where.
+        reason: Of a `prune`: why they went. Of a `move`: from where to where. Of a `queue-move`: the class of priority
+            that the request was put into.
+        request: Of an order about the queue: the request, named as in `intent`.
+        statement: SHA-256 of the authority statement that holds the order.
+        authorities: SHA-256 of each authority key that signed it.
     """
 
     action: str
@@ -301,6 +306,9 @@ class Admin(BaseEntry, frozen=True, tag="admin"):
     former: tuple[str, ...] = ()
     entries: Integer = 0
     reason: str = ""
+    request: str = ""
+    statement: str = ""
+    authorities: tuple[str, ...] = ()
 
 
 #: What an agent tells of its tokens.

@@ -11,34 +11,24 @@ from typing import Final
 from aiohttp import web
 
 from privyseal.hub.core import Hub
+from privyseal.hub.http import sse
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.services.event_stream import EventStream, Sent, Subscription
 from privyseal.wire.events import GapEvent, encode_event, event_name
 
-__all__ = ["HEARTBEAT_SECONDS", "ROUTES"]
+__all__ = ["ROUTES"]
 
-HEARTBEAT_SECONDS: Final = 10.0
 #: How soon it is noticed that a listener has hung up.
 _LOOK_SECONDS: Final = 1.0
-#: How long a listener may leave what was sent to it lying.
-_WRITE_SECONDS: Final = 20.0
-#: Bytes on their way to one listener, before it counts as slow.
-_BUFFER_BYTES: Final = 64 * 1024
-_RETRY_MS: Final = 2000
 
 
 def _lines(sent: Sent) -> bytes:
-    return f"id: {sent.id}\nevent: {sent.name}\ndata: ".encode() + sent.data + b"\n\n"
+    return sse.event_lines(sent.name, sent.data, sent.id)
 
 
 def _gap(hub: Hub) -> bytes:
     gap = GapEvent(at=hub.clock())
-    return f"event: {event_name(gap)}\ndata: ".encode() + encode_event(gap) + b"\n\n"
-
-
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(_WRITE_SECONDS):
-        await response.write(data)
+    return sse.event_lines(event_name(gap), encode_event(gap))
 
 
 async def _next(stream: EventStream, subscription: Subscription) -> tuple[Sent, ...] | None:
@@ -62,9 +52,9 @@ async def _serve(call: Call, subscription: Subscription, response: web.StreamRes
         found = await _next(call.hub.observer.stream, subscription)
         if found is None:
             raise TimeoutError
-        if not found and loop.time() - written_s < HEARTBEAT_SECONDS:
+        if not found and loop.time() - written_s < sse.HEARTBEAT_SECONDS:
             continue
-        await _write(response, b"".join(map(_lines, found)) or b":\n\n")
+        await sse.write(response, b"".join(map(_lines, found)) or sse.HEARTBEAT)
         written_s = loop.time()
 
 
@@ -72,12 +62,9 @@ async def _events(call: Call) -> web.StreamResponse:
     stream = call.hub.observer.stream
     subscription = stream.subscribe(call.caller.name, call.request.headers.get("Last-Event-ID", ""))
     dropped = False
+    response = sse.new_stream()
     try:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(call.request)
-        if call.request.transport is not None:
-            call.request.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
-        await _write(response, f"retry: {_RETRY_MS}\n\n".encode() + (_gap(call.hub) if subscription.missed else b""))
+        await sse.begin(response, call.request, _gap(call.hub) if subscription.missed else b"")
         await _serve(call, subscription, response)
     except TimeoutError:
         dropped = True

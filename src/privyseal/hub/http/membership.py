@@ -9,7 +9,7 @@ from aiohttp import web
 from privyseal.errors import MalformedInputError
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.identity.authority import Revocation
-from privyseal.wire.api import CertificateState, Decreed, JoinRequest, JoinResponse, UnlockView
+from privyseal.wire.membership import CertificateState, Decreed, JoinRequest, JoinResponse, UnlockView
 
 __all__ = ["ROUTES"]
 
@@ -82,7 +82,8 @@ ROUTES: Final = (
         path="/v1/authority",
         listener=Listener.WEB,
         permission=Permission.ANYONE,
-        audit="grant or enrol (revoke); an invitation leaves its hash in the enrol entry of who joins",
+        audit="grant, enrol (revoke), admin (queue-cancel, queue-move); an invitation leaves its hash in the enrol"
+        " entry of who joins",
         summary="Hand in an authority statement; its signatures are its permission",
         handler=_decree,
         answer=Decreed,

@@ -4,6 +4,7 @@
 import datetime as dt
 import hashlib
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from cryptography import x509
@@ -17,6 +18,8 @@ from privyseal.hub.entries import enrol_entry
 from privyseal.identity.authority import (
     GrantStatement,
     Invitation,
+    QueueCancel,
+    QueueMove,
     Revocation,
     SignedStatement,
     Unlock,
@@ -29,7 +32,7 @@ from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock
 from privyseal.ports.store import Enrolment, Grant, JoinCode, ReadTx, Store, Tx
 from privyseal.tlog.entry import GrantEntry, encode_entry
-from privyseal.wire.api import JoinRequest
+from privyseal.wire.membership import JoinRequest
 
 __all__ = ["Enrolments", "Joined", "TlsAuthority"]
 
@@ -55,9 +58,26 @@ class Enrolments:
     """Who stands, and how that changes."""
 
     def __init__(
-        self, *, store: Store, trust: PinnedTrust, authority: TlsAuthority, clock: Clock, remember_ms: int | None
+        self,
+        *,
+        store: Store,
+        trust: PinnedTrust,
+        authority: TlsAuthority,
+        clock: Clock,
+        ordered: Callable[[SignedStatement], Awaitable[None]],
+        remember_ms: int | None,
     ) -> None:
-        """`remember_ms`: for how long a standing is believed without a look into the database; None for ever."""
+        """Keep enrolments.
+
+        Args:
+            store: Where they stand.
+            trust: The trust bundle in force.
+            authority: The TLS CA.
+            clock: The time.
+            ordered: Carries out what is about the queue.
+            remember_ms: For how long a standing is believed without a look into the database; None for ever.
+        """
+        self._ordered = ordered
         self._store = store
         self._trust = trust
         self._authority = authority
@@ -111,7 +131,8 @@ class Enrolments:
         Raises:
             VerificationError: `authority.quorum`, `authority.hub`, `authority.expired`.
             ConflictError: `join.code_reused`.
-            ConfigError: `member.unknown` for a revocation, `join.role` for an invitation.
+            ConfigError: `member.unknown` for a revocation, `join.role` for an invitation; `request.unknown`,
+                `request.ended`, `request.not_queued` for what is about the queue.
             MalformedInputError: `authority.misplaced` for what is about the PIN of a token.
         """
         signed = open_authority(envelope, self._trust.bundle, self._clock())
@@ -122,6 +143,8 @@ class Enrolments:
                 await self._grant(signed.statement, signed, envelope)
             case Revocation():
                 await self._revoke(signed.statement, signed)
+            case QueueCancel() | QueueMove():
+                await self._ordered(signed)
             case UnlockQuestion() | Unlock():
                 raise MalformedInputError("authority.misplaced", "the PIN of a token is handed in at /v1/unlocks")
         return signed

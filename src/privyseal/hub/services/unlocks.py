@@ -11,8 +11,8 @@ from privyseal.hub.links import AgentLink
 from privyseal.identity.authority import Unlock, UnlockQuestion, open_authority
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock
-from privyseal.wire.api import UnlockView
 from privyseal.wire.link import UnlockAnswer, UnlockOrder, UnlockQuery
+from privyseal.wire.membership import UnlockView
 
 __all__ = ["Unlocks"]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that leave the queue unsigned, or move in it: cancelled, put elsewhere, too late, for a key that is gone."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from privyseal.errors import ConfigError, ConflictError
@@ -15,7 +15,10 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.queue import JobState, QueuedRequest, Request
 from privyseal.ports.store import Enrolment, Store, Tx
 
-__all__ = ["Withdrawals", "certificate_changed", "unknown_request"]
+__all__ = ["Recorder", "Withdrawals", "certificate_changed", "unknown_request"]
+
+#: Puts an order on record in the transaction that carries it out; False if it was carried out before.
+Recorder = Callable[[Tx], Awaitable[bool]]
 
 
 def certificate_changed(profile: str) -> ConflictError:
@@ -30,7 +33,15 @@ def certificate_changed(profile: str) -> ConflictError:
 def unknown_request(request_id: str, client: str = "") -> ConfigError:
     """The refusal of a question about a request that is not there, or is another client's."""
     whose = f"client {client!r} has" if client else "there is"
-    return ConfigError("request.unknown", f"{whose} no request {request_id!r}")
+    return ConfigError("request.unknown", f"{whose} no request {request_id!r}", hint="privyseal queue list")
+
+
+def _ended(request_id: str) -> ConfigError:
+    return ConfigError(
+        "request.ended",
+        f"every item of request {request_id!r} has ended",
+        hint="privyseal log find shows what was signed",
+    )
 
 
 class Withdrawals:
@@ -65,19 +76,22 @@ class Withdrawals:
             raise unknown_request(request_id, caller.name)
         await self.end(request_id)
 
-    async def end(self, request_id: str, entry: Callable[[int], bytes] | None = None) -> None:
-        """The same for whoever may; `entry` makes a log entry of the time, for the record.
+    async def end(self, request_id: str, record: Recorder | None = None) -> None:
+        """The same for whoever may, whose order `record` puts on record.
 
         Raises:
-            ConfigError: `request.unknown`.
+            ConfigError: `request.unknown`; `request.ended` if there is nothing left to put on record.
         """
 
-        async def write(tx: Tx) -> tuple[Request, list[int]]:
+        async def write(tx: Tx) -> tuple[Request, list[int]] | None:
             request = await tx.request(request_id)
             if request is None:
                 raise unknown_request(request_id)
-            if entry is not None:
-                await tx.append(entry(await tx.now_ms()))
+            if record is not None:
+                if not await record(tx):
+                    return None
+                if await tx.first_waiting(request_id) is None:
+                    raise _ended(request_id)
             waiting = [job for job in await tx.jobs(request_id) if job.state is JobState.QUEUED]
             for job in waiting:
                 await tx.put_job(cancelled(job))
@@ -85,7 +99,10 @@ class Withdrawals:
             await tx.tell(request_id)
             return request, [job.item for job in waiting]
 
-        request, items = await self._store.write(write)
+        written = await self._store.write(write)
+        if written is None:
+            return
+        request, items = written
         self._board.remove(request_id)
         if items:
             self._observer.jobs(request, items, JobStep(state="failed", outcome="cancelled", code="request.cancelled"))
@@ -97,28 +114,35 @@ class Withdrawals:
         for lane in self._dispatch.lanes:
             await lane.recall(request_id)
 
-    async def move(self, request_id: str, priority: Priority, entry: Callable[[int], bytes]) -> None:
-        """Put a request into another class; `entry` makes the log entry for the record.
+    async def move(self, request_id: str, priority: Priority, record: Recorder) -> None:
+        """Put a request into another class; `record` puts the order on record.
 
         Raises:
             ConfigError: `request.unknown`; `request.not_queued` if nothing of it waits.
         """
 
-        async def write(tx: Tx) -> QueuedRequest:
+        async def write(tx: Tx) -> QueuedRequest | None:
+            if await tx.request(request_id) is None:
+                raise unknown_request(request_id)
+            if not await record(tx):
+                return None
             queued = await tx.queued_request(request_id)
             if queued is None:
-                if await tx.request(request_id) is None:
-                    raise unknown_request(request_id)
-                raise ConfigError("request.not_queued", f"nothing of request {request_id!r} waits in the queue")
-            await tx.append(entry(await tx.now_ms()))
+                raise ConfigError(
+                    "request.not_queued",
+                    f"nothing of request {request_id!r} waits in the queue",
+                    hint="what is at a token, or has ended, cannot be moved; privyseal queue list shows what waits",
+                )
             moved = replace(queued.request, priority=priority)
             await tx.put_request(moved)
             await tx.tell(request_id)
             return replace(queued, request=moved)
 
         queued = await self._store.write(write)
-        self._board.put(queued)
-        self._dispatch.wake(queued.request.profile)
+        if queued is not None:
+            self._board.put(queued)
+            self._dispatch.wake(queued.request.profile)
+            self._changed(request_id)
 
     async def refuse_late(self) -> None:
         """Let requests that have passed their own not_after leave the queue, on record."""
