@@ -202,6 +202,7 @@ class Requests:
         line, priority = self._board.line(request), Priority(request.priority)
         is_first = not self._board.lines(request.profile)
         lane = served.idle_lane(line, lambda one: one.reserve(priority)) if is_first else None
+        room = 0 if lane is None else lane.pace.room(priority)  # here: it asks the loop for the time
 
         async def write(tx: Tx) -> tuple[str | None, QueuedRequest | None, Batch | None]:
             earlier = await tx.request_by_idempotency_key(asked.caller.name, asked.statement.idempotency_key)
@@ -211,7 +212,7 @@ class Requests:
             await tx.tell(request.id)
             if lane is None:
                 return None, queued, None
-            pick = self._board.first_pick(queued, lane.pace.room(priority))
+            pick = self._board.first_pick(queued, room)
             batch = await lane.claim(tx, lane.members[request.profile].profile, (pick,))
             return None, queued if batch is None else batch.left[request.id], batch
 
