@@ -236,10 +236,10 @@ def software_token(
     )
 
 
-def make_site(directory: Path, *, database: str = "") -> Site:
+def make_site(directory: Path, *, database: str = "", more: str = "") -> Site:
     """`hub init`, `hub run`, an agent and a client that have joined; the agent has no token yet and does not run.
 
-    `database` is for hub.toml, if it is not to be SQLite.
+    `database` is for hub.toml, if it is not to be SQLite; `more` stands at its end.
     """
     site = Site(directory=directory)
     port = str(free_port())
@@ -248,6 +248,8 @@ def make_site(directory: Path, *, database: str = "") -> Site:
     if database:
         with (site.hub_directory / "hub.toml").open("a") as file:
             file.write(f'database = "{database}"\n')
+    with (site.hub_directory / "hub.toml").open("a") as file:
+        file.write(more)
     site.start_hub()
     try:
         code = site.invite("agent", "lab")

@@ -20,7 +20,7 @@ from privyseal.wire.link import TokenHealth
 from programs import Running, privyseal, succeeded, until
 from witnessed import WitnessedSite, running_site
 
-_ROW = re.compile(r"software \(\w+\) +other ")
+_ROW = re.compile(r"software +other ")
 TOKEN = TokenHealth(
     name="software",
     state="ready",

@@ -167,6 +167,16 @@ _noun(
     ),
 )
 _noun(
+    "queue",
+    "What waits at the hub to be signed.",
+    (
+        ("list", "What waits and is under way, in the order in which it will be signed."),
+        ("show", "One of this client's requests: where each item stands, and what became of it."),
+        ("cancel", "Cancel a request: this client's own, or any with an authority key."),
+        ("move", "Put a request into another class of the queue (needs an authority key)."),
+    ),
+)
+_noun(
     "config",
     "Configuration.",
     (("check", "Read a configuration as the programs do."), ("show", "The client configuration in force.")),

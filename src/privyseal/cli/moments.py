@@ -5,7 +5,7 @@ import datetime as dt
 
 from privyseal.errors import ConfigError
 
-__all__ = ["exact_moment", "moment_text", "parse_moment"]
+__all__ = ["clock_text", "duration_text", "exact_moment", "moment_text", "parse_moment"]
 
 _DAY = dt.timedelta(days=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -56,3 +56,18 @@ def exact_moment(milliseconds: int) -> str:
     except OverflowError:
         return f"{milliseconds} ms"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_text(milliseconds: int, now_ms: int) -> str:
+    """The same, without the day if that is today."""
+    text = moment_text(milliseconds)
+    day, _, time = text.partition(" ")
+    return f"{time or day}Z" if day == moment_text(now_ms).partition(" ")[0] else f"{text}Z"
+
+
+def duration_text(seconds: float) -> str:
+    """How long something takes, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, TextIO
 
+from privyseal.cli.moments import duration_text
+
 __all__ = ["Watcher", "watching"]
 
 _REFRESH_SECONDS: Final = 0.1
@@ -52,15 +54,10 @@ class Watcher:
 def _line(stage: str, done: int, total: int, position: int, seconds: float) -> str:
     text = f"{_STAGES[stage]} {done}/{total}"
     if done and seconds > 0:
-        text += f", {done / seconds:.0f} a second, {_duration((total - done) * seconds / done)} left"
+        text += f", {done / seconds:.0f} a second, {duration_text((total - done) * seconds / done)} left"
     if position:
         text += f"; {position} jobs of the queue come first"
     return text
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 @contextmanager

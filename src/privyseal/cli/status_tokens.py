@@ -35,17 +35,18 @@ def token_lines(tokens: tuple[TokenStatus, ...]) -> Iterator[str]:
     """A row for each token, and below them why one is not ready."""
     if not tokens:
         return
-    rows = [("TOKEN", "AGENT", "STATE", "PIN", "SIGNED", "FAILED", "TIME P50/P99", "RECOVERIES")]
+    rows = [("TOKEN", "AGENT", "STATE", "PIN", "RECOVERIES", "SIGNED", "FAILED", "TIME P50/P99", "SERIAL")]
     rows += [
         (
-            one.token + (f" ({one.serial})" if one.serial else ""),
+            one.token,
             one.agent,
             one.state if one.linked else "agent offline",
             _PINS.get(one.pin_state, one.pin_state),
+            _recoveries(one),
             str(one.signatures),
             str(one.failures),
             _times(one),
-            _recoveries(one),
+            one.serial or "-",
         )
         for one in tokens
     ]

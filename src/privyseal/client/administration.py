@@ -15,6 +15,9 @@ from privyseal.identity.authority import (
     AuthorityStatement,
     GrantStatement,
     Invitation,
+    PriorityName,
+    QueueCancel,
+    QueueMove,
     Revocation,
     Unlock,
     UnlockQuestion,
@@ -202,6 +205,33 @@ class Administration:
             if known.name == agent:
                 return known.key
         raise self._agent_unknown(agent)
+
+    def cancel_request(self, request_id: str) -> None:
+        """Have what the token has not begun of a client's request not signed.
+
+        Raises:
+            ConfigError: `request.unknown`, `request.ended`. VerificationError: `authority.quorum`.
+        """
+        now_ms = self._clock()
+        self._decree(
+            QueueCancel(hub=self._bundle.hub, issued=now_ms, not_after=now_ms + _DECREE_MS, request=request_id)
+        )
+
+    def move_request(self, request_id: str, priority: PriorityName) -> None:
+        """Put what waits of a client's request into another class.
+
+        Raises:
+            ConfigError: `request.unknown`, `request.not_queued`. VerificationError: `authority.quorum`.
+        """
+        now_ms = self._clock()
+        order = QueueMove(
+            hub=self._bundle.hub,
+            issued=now_ms,
+            not_after=now_ms + _DECREE_MS,
+            request=request_id,
+            priority=priority,
+        )
+        self._decree(order)
 
     def revoke(self, role: str, name: str) -> None:
         """End a standing at once."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from typing import Final, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -21,6 +22,7 @@ from privyseal.wire.api import (
     decode_body,
 )
 from privyseal.wire.names import NAME_RULE, is_name
+from privyseal.wire.queue import QueueView, RequestRecord, is_request_prefix, not_an_id
 
 __all__ = ["HubClient"]
 
@@ -92,6 +94,43 @@ class HubClient:
         """What the hub says of itself."""
         return _decode(self._cell.request("GET", "/v1/status"), HubStatus)
 
+    def queue(self, profile: str = "", prefix: str = "") -> QueueView:
+        """What waits and is under way at the hub, of all clients.
+
+        Args:
+            profile: Of this key profile alone.
+            prefix: Requests whose ids begin so alone.
+
+        Raises:
+            MalformedInputError: `request.id`.
+        """
+        wanted = {name: value for name, value in (("profile", profile), ("id", prefix)) if value}
+        view = _decode(self._cell.request("GET", f"/v1/queue?{urlencode(wanted)}"), QueueView)
+        if not all(one.id.startswith(prefix) and is_request_prefix(one.id) for one in view.requests):
+            raise _other_answer(prefix)
+        return view
+
+    def request(self, prefix: str) -> RequestRecord:
+        """All that the hub knows of an own request, by the beginning of its id.
+
+        Raises:
+            MalformedInputError: `request.id`. ConfigError: `request.unknown`, `request.ambiguous`.
+        """
+        if not is_request_prefix(prefix):
+            raise not_an_id(prefix)
+        record = _decode(self._cell.request("GET", f"/v1/queue/{prefix}"), RequestRecord)
+        if not record.progress.id.startswith(prefix) or not is_request_prefix(record.progress.id):
+            raise _other_answer(prefix)
+        return record
+
+    def cancel(self, request_id: str) -> None:
+        """Take back what the token has not begun of an own request; what it has signed stays signed.
+
+        Raises:
+            ConfigError: `request.unknown`.
+        """
+        self._cell.request("DELETE", f"/v1/signatures/{request_id}")
+
     def sign(self, request_id: str, body: SignatureRequest, deadline: Deadline) -> Iterator[RequestView]:
         """Submit a request; answers with its items as they end, part by part, until each has been answered for once.
 
@@ -140,6 +179,14 @@ def _decode(data: bytes, kind: type[T]) -> T:
         raise UnavailableError(
             "hub.answer", f"what came from the hub's address is no answer of a hub: {error}"
         ) from error
+
+
+def _other_answer(prefix: str) -> UnavailableError:
+    return UnavailableError(
+        "hub.answer",
+        f"the hub answers for other requests than {prefix}…",
+        hint="no honest hub does: tell its administrator",
+    )
 
 
 def _check_view(view: RequestView, request_id: str, known: int, wanted: int) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "AuthorityStatement",
     "GrantStatement",
     "Invitation",
+    "PriorityName",
     "QueueCancel",
     "QueueMove",
     "QueueOrder",
@@ -71,6 +72,9 @@ class Revocation(_Statement, frozen=True, tag="revoke"):
     name: str
 
 
+PriorityName = Literal["next", "release", "normal", "nightly"]
+
+
 class QueueCancel(_Statement, frozen=True, tag="queue-cancel"):
     """What the token has not begun of this request is not signed; `request` is its whole id."""
 
@@ -81,7 +85,7 @@ class QueueMove(_Statement, frozen=True, tag="queue-move"):
     """What waits of this request waits in this class from now on; `request` is its whole id."""
 
     request: str
-    priority: Literal["next", "release", "normal", "nightly"]
+    priority: PriorityName
 
 
 class UnlockQuestion(_Statement, frozen=True, tag="unlock-question"):

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError, branch_named
+from privyseal.wire.queue import LastSignatures, QueueDepth, TokenUse
 
 __all__ = [
     "AgentStatus",
@@ -165,6 +166,8 @@ class ProfileStatus(_Body, frozen=True):
     Attributes:
         online: Its agent has a link, and serves it.
         code, problem, hint: Why nothing can be signed for it now, as in docs/errors; empty if something can.
+        queued: Items that have not ended.
+        queue: The same in detail.
     """
 
     name: str
@@ -181,6 +184,7 @@ class ProfileStatus(_Body, frozen=True):
     hint: str = ""
     witness: str = "off"
     test: bool = False
+    queue: QueueDepth = QueueDepth()
 
 
 class TsaStatus(_Body, frozen=True):
@@ -234,6 +238,8 @@ class TokenStatus(_Body, frozen=True):
         signatures, failures, restarts, recoveries: Since the agent was started; `restarts` without the first start.
         p50_seconds, p99_seconds: The bound that half, and 99 of 100, of the signatures stayed within; None for none.
         code, problem, hint: Why it is not ready, and the next step; empty if it is.
+        lease: Which hub process uses it: `here`, `elsewhere` or `free`.
+        users: Whose items are at it, or prepared for it; those that are signed first stand first.
     """
 
     agent: str
@@ -254,6 +260,8 @@ class TokenStatus(_Body, frozen=True):
     code: str = ""
     problem: str = ""
     hint: str = ""
+    lease: str = "free"
+    users: tuple[TokenUse, ...] = ()
 
 
 class CertificateWarning(_Body, frozen=True):
@@ -273,7 +281,7 @@ class CertificateWarning(_Body, frozen=True):
 
 
 class HubStatus(_Body, frozen=True):
-    """GET /v1/status."""
+    """GET /v1/status; `signatures` are the newest of this hub process, the newest first."""
 
     hub: str
     version: str
@@ -286,6 +294,7 @@ class HubStatus(_Body, frozen=True):
     witnesses: tuple[WitnessStatus, ...] = ()
     tokens: tuple[TokenStatus, ...] = ()
     certificates: tuple[CertificateWarning, ...] = ()
+    signatures: tuple[LastSignatures, ...] = ()
 
 
 class Health(_Body, frozen=True, omit_defaults=True):

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from privyseal.errors import MalformedInputError
+
 __all__ = [
     "MIN_PREFIX_DIGITS",
     "ItemsView",
@@ -20,6 +22,7 @@ __all__ = [
     "RequestRecord",
     "TokenUse",
     "is_request_prefix",
+    "not_an_id",
 ]
 
 #: So much of a request's id names it, if no other one begins with the same.
@@ -31,6 +34,15 @@ _HEX: Final = frozenset("0123456789abcdef")
 def is_request_prefix(text: str) -> bool:
     """Whether this can be the beginning of a request's id."""
     return MIN_PREFIX_DIGITS <= len(text) <= _ID_DIGITS and set(text) <= _HEX
+
+
+def not_an_id(text: str) -> MalformedInputError:
+    """The refusal of what cannot be the beginning of a request's id."""
+    return MalformedInputError(
+        "request.id",
+        f"{text[:80]!r} is not the beginning of a request's id",
+        hint=f"give {MIN_PREFIX_DIGITS} or more of its lower-case hex digits; privyseal queue list shows them",
+    )
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True):

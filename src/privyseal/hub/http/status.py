@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """/v1/status: the hub as a person or a program wants to see it at a glance."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -11,25 +12,48 @@ from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
 from privyseal.hub.readiness import served_refusal
 from privyseal.hub.services.certificates import own_certificate, warning
+from privyseal.hub.services.queue_views import priority_name
 from privyseal.hub.services.served import ServedProfile
 from privyseal.hub.sign_times import quantile_seconds
-from privyseal.ports.queue import Queue
+from privyseal.ports.queue import Lease, Queue, RequestUse
 from privyseal.ports.store import Enrolment, ReadTx
 from privyseal.wire.api import AgentStatus, CertificateWarning, HubStatus, ProfileStatus, TokenStatus, WitnessStatus
 from privyseal.wire.link import TokenHealth
+from privyseal.wire.queue import QueueDepth, TokenUse
 
 __all__ = ["ROUTES"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What only the database knows: of all hub processes, at one moment.
+
+    Attributes:
+        queues: By key profile.
+        leases: By token, as `AGENT/TOKEN`.
+    """
+
+    enrolments: tuple[Enrolment, ...]
+    queues: dict[str, Queue]
+    uses: tuple[RequestUse, ...]
+    leases: dict[str, Lease]
+    now_ms: int
 
 
 async def _status(call: Call) -> msgspec.Struct:
     hub = call.hub
     profiles = hub.dispatch.profiles  # as they are now: an agent may announce another while the database is read
 
-    async def read(tx: ReadTx) -> tuple[tuple[Enrolment, ...], tuple[Queue, ...]]:
-        return await tx.enrolments(), await tx.queues()
+    async def read(tx: ReadTx) -> _Stored:
+        return _Stored(
+            enrolments=await tx.enrolments(),
+            queues={queue.profile: queue for queue in await tx.queues()},
+            uses=await tx.requests_under_way(),
+            leases={lease.token: lease for lease in await tx.leases()},
+            now_ms=await tx.database_ms(),
+        )
 
-    enrolments, queues = await hub.store.read(read)
-    waiting = {queue.profile: queue.queued + queue.under_way for queue in queues}
+    stored = await hub.store.read(read)
     links = hub.dispatch.links
     return HubStatus(
         hub=hub.bundle.hub,
@@ -37,18 +61,19 @@ async def _status(call: Call) -> msgspec.Struct:
         client=call.caller.name,
         log_size=hub.store.head.size,
         log_root=hub.store.head.root.hex(),
-        profiles=tuple(_profile_status(hub, one, waiting.get(one.name, 0)) for one in profiles),
+        profiles=tuple(_profile_status(hub, one, stored.queues.get(one.name)) for one in profiles),
         agents=tuple(
             _agent_status(one.name, links.get(one.name))
-            for one in enrolments
+            for one in stored.enrolments
             if one.role == "agent" and one.revoked_ms is None
         ),
         tsas=hub.timestamps.status(),
         witnesses=tuple(
             WitnessStatus(name=one.witness.name, size=one.size, problem=one.problem) for one in hub.witnesses.status()
         ),
-        tokens=_tokens(hub),
+        tokens=_tokens(hub, stored),
         certificates=_warnings(hub, profiles),
+        signatures=hub.observer.recent.signatures,
     )
 
 
@@ -58,7 +83,7 @@ def _agent_status(name: str, link: AgentLink | None) -> AgentStatus:
     return AgentStatus(name=name, linked=True, witness=link.witness, here=link.here)
 
 
-def _profile_status(hub: Hub, served: ServedProfile, queued: int) -> ProfileStatus:
+def _profile_status(hub: Hub, served: ServedProfile, queue: Queue | None) -> ProfileStatus:
     certificate, refusal = own_certificate(served.profile), served_refusal(hub, served)
     return ProfileStatus(
         name=served.profile.name,
@@ -72,25 +97,40 @@ def _profile_status(hub: Hub, served: ServedProfile, queued: int) -> ProfileStat
         code="" if refusal is None else refusal.code,
         problem="" if refusal is None else str(refusal),
         hint="" if refusal is None else refusal.hint,
-        queued=queued,
+        queued=0 if queue is None else queue.queued + queue.under_way,
+        queue=_depth(hub, served, queue),
         subject="" if certificate is None else certificate.subject,
         not_after="" if certificate is None else certificate.not_after.isoformat(),
     )
 
 
-def _tokens(hub: Hub) -> tuple[TokenStatus, ...]:
-    links = hub.dispatch.links
+def _depth(hub: Hub, served: ServedProfile, queue: Queue | None) -> QueueDepth:
+    waiting = hub.board.depth(served.name)
+    under_way = 0 if queue is None else queue.under_way
+    items = sum(waiting.values())
+    return QueueDepth(
+        waiting={priority_name(priority): items for priority, items in waiting.items()},
+        under_way=under_way,
+        oldest_ms=None if queue is None else queue.oldest_ms,
+        eta_seconds=served.seconds_if_known(served.items_under_way + items) if items or under_way else None,
+    )
+
+
+def _tokens(hub: Hub, stored: _Stored) -> tuple[TokenStatus, ...]:
     return tuple(
-        _token_status(agent, token, linked=agent in links)
+        _token_status(hub, agent, token, stored)
         for agent, tokens in sorted(hub.token_board.tokens.items())
         for token in tokens
     )
 
 
-def _token_status(agent: str, token: TokenHealth, *, linked: bool) -> TokenStatus:
+def _token_status(hub: Hub, agent: str, token: TokenHealth, stored: _Stored) -> TokenStatus:
+    place = f"{agent}/{token.name}"
     return TokenStatus(
         agent=agent,
-        linked=linked,
+        linked=agent in hub.dispatch.links,
+        lease=_lease(hub, place, stored),
+        users=tuple(_use(hub, use, stored) for use in stored.uses if use.token == place),
         token=token.name,
         label=token.label,
         serial=token.serial,
@@ -107,6 +147,31 @@ def _token_status(agent: str, token: TokenHealth, *, linked: bool) -> TokenStatu
         code=token.code,
         problem=token.problem,
         hint=token.hint,
+    )
+
+
+def _lease(hub: Hub, place: str, stored: _Stored) -> str:
+    """Which process uses a token."""
+    lane = next((lane for lane in hub.dispatch.lanes if lane.place == place), None)
+    if lane is not None and lane.lease.held:
+        return "here"
+    lease = stored.leases.get(place)
+    if not hub.config.database or lease is None or lease.expires_ms <= stored.now_ms:
+        return "free"
+    return "here" if lane is not None and lane.lease.is_mine(lease) else "elsewhere"
+
+
+def _use(hub: Hub, use: RequestUse, stored: _Stored) -> TokenUse:
+    request = use.request
+    sent = sum(one.items for one in stored.uses if one.request.id == request.id)
+    return TokenUse(
+        client=request.client,
+        profile=request.profile,
+        priority=priority_name(request.priority),
+        request=request.id,
+        under_way=use.items,
+        left=sent + hub.board.items_of(request.id),
+        since_ms=hub.observer.recent.since_ms(request.id),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from privyseal.hub.services.event_stream import EventStream
+from privyseal.hub.services.recent import Recent
 from privyseal.ports.clock import Clock
 from privyseal.ports.queue import Request
 from privyseal.ports.store import Enrolment
@@ -54,12 +55,14 @@ class Observer:
 
     Attributes:
         stream: Events for who listens.
+        recent: What was signed last.
         outcomes: How many jobs ended in which way since the hub was started, by key profile and outcome.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock: Final = clock
         self.stream: Final = EventStream()
+        self.recent: Final = Recent()
         self.outcomes: Final[Counter[tuple[str, str]]] = Counter()
 
     def jobs(self, request: Request, items: Iterable[int], step: JobStep) -> None:
@@ -68,6 +71,11 @@ class Observer:
         ranges = item_ranges(numbers)
         if step.outcome:
             self.outcomes[request.profile, step.outcome] += len(numbers)
+        if step.state == "intent":
+            self.recent.begun(request.id, self._clock())
+        elif step.state != "queued":
+            outcome, code = step.outcome, step.code
+            self.recent.ended(request, len(numbers), outcome=outcome, code=code, at_ms=self._clock())
         _LOG.info(
             _SAID[step.state],
             request=short_request(request.id),

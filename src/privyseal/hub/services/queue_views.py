@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from privyseal.errors import ConfigError, IdentityError, MalformedInputError, UnavailableError
+from privyseal.errors import ConfigError, IdentityError, UnavailableError
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.queue_board import QueueBoard
 from privyseal.hub.services.views import Outlook, RequestViews
@@ -18,13 +18,13 @@ from privyseal.ports.queue import JobState, Request, RequestUse, Standing
 from privyseal.ports.store import Enrolment, ProfileRow, ReadTx, Store
 from privyseal.wire.job_names import item_ranges
 from privyseal.wire.queue import (
-    MIN_PREFIX_DIGITS,
     ItemsView,
     QueuedView,
     QueueView,
     RequestProgress,
     RequestRecord,
     is_request_prefix,
+    not_an_id,
 )
 from privyseal.wire.statement import accepted_statement
 
@@ -83,8 +83,8 @@ class QueueViews:
         Raises:
             MalformedInputError: `request.id`.
         """
-        if prefix:
-            _check_prefix(prefix)
+        if prefix and not is_request_prefix(prefix):
+            raise not_an_id(prefix)
         uses: dict[str, list[RequestUse]] = defaultdict(list)
         for use in await self._store.read(lambda tx: tx.requests_under_way()):
             if use.request.id.startswith(prefix) and profile in ("", use.request.profile):
@@ -136,7 +136,8 @@ class QueueViews:
         Raises:
             MalformedInputError: `request.id`. ConfigError: `request.unknown`, `request.ambiguous`.
         """
-        _check_prefix(prefix)
+        if not is_request_prefix(prefix):
+            raise not_an_id(prefix)
         found = await self._store.read(lambda tx: tx.request_ids(prefix, caller.name, 2))
         if not found:
             raise unknown_request(prefix, caller.name)
@@ -253,12 +254,3 @@ class QueueViews:
             self._watchers[caller.name] -= 1
             if not self._watchers[caller.name]:
                 del self._watchers[caller.name]
-
-
-def _check_prefix(text: str) -> None:
-    if not is_request_prefix(text):
-        raise MalformedInputError(
-            "request.id",
-            f"{text[:80]!r} is not the beginning of a request's id",
-            hint=f"give {MIN_PREFIX_DIGITS} or more of its lower-case hex digits; privyseal queue list shows them",
-        )

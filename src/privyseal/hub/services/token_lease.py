@@ -54,6 +54,10 @@ class TokenLease:
         self._terms: Final = terms
         self.held = False
 
+    def is_mine(self, lease: Lease) -> bool:
+        """Whether a lease is this process's, by what the database says."""
+        return lease.holder == self._terms.holder
+
     def begin(self) -> None:
         """What was open is settled."""
         self.held = True
