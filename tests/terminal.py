@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program on a terminal of its own, and somebody who answers its questions."""
 
+import fcntl
 import os
 import pty
+import struct
+import termios
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,11 +27,18 @@ def on_terminal(*arguments: str | Path, answers: dict[str, str], more: dict[str,
 
 
 def run_on_terminal(
-    arguments: list[str], variables: dict[str, str], directory: Path, answers: Mapping[str, Answer]
+    arguments: list[str],
+    variables: dict[str, str],
+    directory: Path,
+    answers: Mapping[str, Answer],
+    *,
+    columns: int = 80,
+    rows: int = 24,
 ) -> tuple[int, str]:
-    """The same for any program, in a directory."""
+    """The same for any program, in a directory, on a terminal of that size."""
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         os.chdir(directory)
         os.execve(arguments[0], arguments, variables)
     shown = ""
