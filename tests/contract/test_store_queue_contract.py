@@ -152,8 +152,6 @@ async def test_the_newest_grant_and_profile_are_kept(store: Store) -> None:
     assert await store.read(lambda tx: tx.grant(b"r" * 32, "acme-ev")) == newer
     assert await store.read(lambda tx: tx.grant(b"r" * 32, "demo")) is None
     assert await store.read(lambda tx: tx.profiles()) == (changed, elsewhere, software)
-    await store.write(lambda tx: tx.drop_profile(elsewhere))
-    assert await store.read(lambda tx: tx.profiles()) == (changed, software)
 
 
 async def test_a_request_is_queued_with_its_jobs(store: Store) -> None:

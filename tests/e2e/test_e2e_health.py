@@ -133,7 +133,7 @@ async def test_metrics_follow_what_happens(site: WitnessedSite) -> None:
 
 async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
     """The token is held, so that what is sent waits."""
-    served = site.agents["signer"].executor._keys["demo"]
+    served = site.agents["signer"].executor._keys["demo", "software"]
     async with served.turn:
         sent = [asyncio.create_task(site.send(await site.ask())) for _ in range(4)]
 
@@ -150,7 +150,7 @@ async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
 
 
 async def test_what_is_refused_in_the_queue_is_counted(site: WitnessedSite) -> None:
-    served = site.agents["signer"].executor._keys["demo"]
+    served = site.agents["signer"].executor._keys["demo", "software"]
     async with served.turn:
         sent = [asyncio.create_task(site.send(await site.ask(), wait_seconds=0)) for _ in range(4)]
         await asyncio.gather(*sent)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lane_services import lane_services
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane, Member
+from privyseal.hub.services.lane import Lane, LaneRules, Member
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore
@@ -54,7 +54,7 @@ async def test_a_lane_takes_nothing_before_it_holds_the_lease(tmp_path: Path) ->
         head_path=tmp_path / "head.checkpoint",
     )
     await store.write(lambda tx: tx.add_enrolment(AGENT))
-    lane = Lane(PROFILE.place, lane_services(store), lambda *_: True)
+    lane = Lane(PROFILE.place, lane_services(store), LaneRules(serves=lambda *_: True, unfit=lambda _: None))
     lane.attach(AgentLink(AGENT, send, held_size=0, hang_up=hang_up), {PROFILE.name: Member(profile=PROFILE)})
     early, held = [], asyncio.create_task(_until_held(store))
     while not held.done():

@@ -146,8 +146,8 @@ async def test_a_job_without_parts_changes_nothing(bench: Bench) -> None:
 
 
 async def test_a_job_under_the_lease_of_another_token_is_refused(bench: Bench, ask: Ask) -> None:
-    await bench.refuses(bench.hub.job(ask, token="another"), "job.token")
-    await bench.refuses(bench.hub.job(ask, token=""), "job.token")
+    await bench.refuses(bench.hub.job(ask, token="another"), "profile.not_served")
+    await bench.refuses(bench.hub.job(ask, token=""), "profile.not_served")
     assert await bench.journal.max_fence("another") == 0
 
 

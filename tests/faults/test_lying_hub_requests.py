@@ -79,7 +79,7 @@ async def test_the_last_millisecond_of_a_statement_still_counts(bench: Bench, as
 
 
 async def test_no_job_is_signed_outside_the_certificates_dates(bench: Bench, ask: Ask) -> None:
-    served = bench.executor._keys[bench.profile.name]
+    served = bench.executor._keys[bench.profile.name, bench.profile.token]
     expired = dataclasses.replace(bench.profile, not_after_ms=NOW_MS - 1)
     bench.executor.serve((dataclasses.replace(served, profile=expired),))
 

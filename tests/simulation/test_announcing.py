@@ -12,7 +12,7 @@ from privyseal.errors import IdentityError
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.lane import Lane
-from privyseal.hub.services.served import Pools
+from privyseal.hub.services.pools import Pools
 from privyseal.wire.link import HubMessage
 from simulated.chaos import Chaos
 from simulated.disk import Database, HeadDisk

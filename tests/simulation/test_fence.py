@@ -8,7 +8,7 @@ import pytest
 from lane_services import lane_services
 from lying_hub import HUB, NOW_MS
 from privyseal.errors import UnavailableError
-from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.lane import Lane, LaneRules
 from privyseal.hub.services.settling import Answered, write_ended
 from privyseal.policy.fair_queue import Pick, Priority, Waiting
 from privyseal.ports.queue import Lease, Request
@@ -69,7 +69,11 @@ async def enqueue(store: SimStore, one: Asked) -> Pick:
 
 async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
     """The fence of a job that is claimed after the database has twice refused to raise it, and the lease."""
-    lane = Lane(profile_row().place, lane_services(store, clock=lambda: NOW_MS), lambda *_: True)
+    lane = Lane(
+        profile_row().place,
+        lane_services(store, clock=lambda: NOW_MS),
+        LaneRules(serves=lambda *_: True, unfit=lambda _: None),
+    )
     profile = profile_row()
     await store.write(lane.lease.take)
     picked = await enqueue(store, asked(0, 0, 1, profile.name, 60))

@@ -88,3 +88,28 @@ def test_what_hub_may_not_say(hub: str, words: str) -> None:
 
     assert caught.value.code == "config.malformed"
     assert words in caught.value.message
+
+
+TOKENS = """
+[[token]]
+name = "second"
+kind = "software"
+path = "second"
+"""
+KEY = """
+[[key]]
+profile = "acme"
+token = "{token}"
+"""
+
+
+def test_two_tokens_may_serve_one_key_profile() -> None:
+    text = TEXT.format(line="", recovery="") + TOKENS + KEY.format(token="etoken") + KEY.format(token="second")
+
+    keys = parse_agent_config(text, Path("agent.toml")).key
+
+    assert [(key.profile, key.token) for key in keys] == [("acme", "etoken"), ("acme", "second")]
+
+
+def test_one_token_serves_a_key_profile_with_one_key() -> None:
+    assert "acme (etoken)" in refusal(KEY.format(token="etoken") * 2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lied_to_agent import with_item, with_member, with_part
 from lying_hub import HOUR_MS, NOW_MS, PROFILE, TOKEN, Key, LyingHub, make_trust, pe_preimage
 from privyseal.agent.check import CheckedItem, CheckedPart, Held, KeyProfile, check_checkpoint, check_job
-from privyseal.errors import LogIntegrityError, PrivysealError
+from privyseal.errors import LogIntegrityError, PrivysealError, VerificationError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
@@ -77,6 +77,13 @@ def means_the_same(job: Job) -> bool:
         return set(check(job)) <= set(ORDERS)
     except PrivysealError:
         return True
+
+
+def test_a_job_is_for_the_token_whose_lease_it_names() -> None:
+    with pytest.raises(VerificationError) as caught:
+        check(msgspec.structs.replace(JOB, token="another"))
+
+    assert caught.value.code == "job.token"
 
 
 @settings(max_examples=300)

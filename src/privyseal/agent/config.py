@@ -131,7 +131,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[key]]`: a key profile.
+    """`[[key]]`: a key profile, or one of several tokens that serve it (a pool, which hub.toml must name).
 
     Attributes:
         token: Name of a `[[token]]`.
@@ -251,7 +251,7 @@ def _check_names(config: AgentConfig, path: Path) -> None:
     for kind, names in (
         ("hub", list(config.hubs)),
         ("token", [token.name for token in config.token]),
-        ("key profile", [key.profile for key in config.key]),
+        ("key profile on one token", [f"{key.profile} ({key.token})" for key in config.key]),
     ):
         twice = {name for name in names if names.count(name) > 1}
         if twice:

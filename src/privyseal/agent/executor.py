@@ -98,7 +98,7 @@ class Executor:
         self._journal = journal
         self._clock = clock
         self._formats = formats
-        self._keys: dict[str, ServedKey] = {}
+        self._keys: dict[tuple[str, str], ServedKey] = {}
         self._held = Held(size=0, root=EMPTY_ROOT)
         self._monotonic: Final = monotonic
         self._leases: Final = TokenLeases(monotonic)
@@ -159,7 +159,7 @@ class Executor:
 
     def serve(self, keys: tuple[ServedKey, ...]) -> None:
         """Replace the key profiles that are served."""
-        self._keys = {key.profile.name: key for key in keys}
+        self._keys = {_place(key): key for key in keys}
 
     async def accept(self, job: Job, answer: Answer, shown: Shown | None = None) -> Coroutine[Any, Any, None] | None:
         """Check and journal a job; what is left, the signing itself, is returned to be run beside other things.
@@ -201,9 +201,11 @@ class Executor:
         # From here on it counts as seen, whatever else is wrong with the job.
         self._hold(Held(size=checkpoint.size, root=checkpoint.root), shown)
         try:
-            key = self._keys.get(job.profile)
+            key = self._keys.get((job.profile, job.token))
             if key is None:
-                raise TokenError("profile.not_served", f"this agent serves no key profile {job.profile!r}")
+                raise TokenError(
+                    "profile.not_served", f"this agent serves no key profile {job.profile!r} with a token {job.token!r}"
+                )
             parts = await self._begin(job, checkpoint, key, shown.link)
         except PrivysealError:
             await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
@@ -222,7 +224,7 @@ class Executor:
             fence=job.fence,
             lease=lease or self._leases.over(job.token, answer),
             at_work=self._at_work,
-            is_served=lambda key: self._keys.get(key.profile.name) == key,
+            is_served=lambda key: self._keys.get(_place(key)) == key,
             answer=answer,
         )
         self._leases.add(run)
@@ -318,6 +320,11 @@ class Executor:
         """
         async with self.checks:
             return await self._at_work.outcome(query, asker)
+
+
+def _place(key: ServedKey) -> tuple[str, str]:
+    """Key profile and token, as a job names them."""
+    return key.profile.name, key.profile.token
 
 
 async def _refuse(job: Job, refused: list[tuple[JobPart, PrivysealError]], answer: Answer) -> None:

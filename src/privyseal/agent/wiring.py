@@ -93,7 +93,7 @@ class Agent:
                 failed=self._failure_seen,
             ),
         )
-        self._announced: dict[str, ProfileAnnouncement] = {}
+        self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -223,20 +223,27 @@ class Agent:
         """Serve and announce what the tokens can sign for now."""
         profiles = [profile for keeper in self.keepers.values() for profile in keeper.profiles]
         for profile in profiles:
-            found, before = profile.announcement, self._announced.get(profile.announcement.name)
-            if found == before:
+            found = profile.announcement
+            if found == self._announced.get((found.name, found.token)):
                 continue
-            self._announced[found.name] = found
+            self._announced[found.name, found.token] = found
             if profile.served is None:
                 _LOG.error(
                     "key profile not served",
                     profile=found.name,
+                    token=found.token,
                     code=found.problem_code,
                     reason=found.problem,
                     next=found.problem_hint,
                 )
             else:
-                _LOG.info("key profile ready", profile=found.name, level=found.level, hardware=found.hardware)
+                _LOG.info(
+                    "key profile ready",
+                    profile=found.name,
+                    token=found.token,
+                    level=found.level,
+                    hardware=found.hardware,
+                )
         self.executor.serve(tuple(profile.served for profile in profiles if profile.served is not None))
         await self.links.announce(tuple(profile.announcement for profile in profiles))
         await self.links.report(self._health())

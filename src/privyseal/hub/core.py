@@ -23,11 +23,11 @@ from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.hearing import Hearing
 from privyseal.hub.services.lane import LaneServices
 from privyseal.hub.services.observer import Observer
+from privyseal.hub.services.pools import Pools
 from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.queue_board import QueueBoard
 from privyseal.hub.services.queue_orders import QueueOrders
 from privyseal.hub.services.queue_views import QueueViews
-from privyseal.hub.services.served import Pools
 from privyseal.hub.services.settling import Settler
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
@@ -75,6 +75,7 @@ class Hub:
         self._trust = trust
         self._broken: PrivysealError | None = None
         self._in_doubt = asyncio.Event()
+        self._keys_may_differ = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.audit = Audit(self.store)
         self.publication = Publication(store=self.store, cosigner=log_cosigner)
@@ -171,7 +172,7 @@ class Hub:
             clock=clock,
             told=self.observer.certificate,
         )
-        self.dispatch.announced = self.certificates.look
+        self.dispatch.announced = self._announced
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.views.changed_all
 
@@ -230,6 +231,10 @@ class Hub:
 
     def _changed(self, request_id: str) -> None:
         self.views.changed(request_id)
+
+    def _announced(self) -> None:
+        self.certificates.look()
+        self._keys_may_differ.set()
 
     def fail(self, error: BaseException) -> None:
         """Nothing more is signed by this process; reads go on and say why. What came first is the reason."""
@@ -306,13 +311,17 @@ class Hub:
             self._tasks.append(task)
 
     async def _sweep(self) -> None:
-        """Requests that have waited too long are told so when it is so, and not when their turn comes."""
+        """Requests whose turn cannot come any more are told so when it is so."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_SECONDS):
+                    await self._keys_may_differ.wait()
+            self._keys_may_differ.clear()
             try:
                 await self.withdrawals.refuse_late()
+                await self.withdrawals.refuse_orphans()
             except UnavailableError as error:
-                _LOG.warning("late requests not refused", code=error.code, reason=error.message)
+                _LOG.warning("requests not refused", code=error.code, reason=error.message)
 
     def _begin_writing(self) -> None:
         self.anchors.start()

@@ -40,6 +40,7 @@ __all__ = [
     "hashed_name",
     "intent_entry",
     "key_entry",
+    "key_sha256",
     "leaf_spki",
     "preimage_facts",
     "result_entry",
@@ -53,7 +54,17 @@ _SMALL_BYTES: Final = 4096
 @lru_cache(maxsize=64)
 def leaf_spki(chain: tuple[bytes, ...]) -> bytes:
     """SubjectPublicKeyInfo (DER) of the first certificate."""
-    return parse_certificate(chain[0]).spki
+    return _spki(chain[0])
+
+
+@lru_cache(maxsize=256)
+def _spki(certificate: bytes) -> bytes:
+    return parse_certificate(certificate).spki
+
+
+def key_sha256(chain: tuple[bytes, ...]) -> str:
+    """SHA-256 of the key of the first certificate in hex: how entries and requests name a key."""
+    return hashlib.sha256(leaf_spki(chain)).hexdigest()
 
 
 def hashed_name(salt: bytes, name: str) -> str:
@@ -183,7 +194,7 @@ def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
         ts=now_ms,
         profile=profile.name,
         agent=_key_hash(agent_key),
-        key=hashlib.sha256(leaf_spki(profile.chain)).hexdigest(),
+        key=key_sha256(profile.chain),
         certificate=hashlib.sha256(profile.chain[0]).hexdigest(),
         level=profile.level,
         opaque=profile.opaque,

@@ -33,7 +33,9 @@ _MAX_UNKNOWN: Final = 2
 #: The agent had prepared it and did not use the token: the journal there has its fence as used, so it gets another.
 _NOT_USED_CODE: Final = "job.not_used"
 #: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
-_REQUEUE_CODES: Final = frozenset({"job.stale_fence", "job.never_begun", "job.checkpoint_behind", _NOT_USED_CODE})
+_REQUEUE_CODES: Final = frozenset(
+    {"job.stale_fence", "job.never_begun", "job.checkpoint_behind", "profile.not_served", _NOT_USED_CODE}
+)
 #: Why a job never left the hub: the token was not used, and the item has ended all the same.
 _NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
 _ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})

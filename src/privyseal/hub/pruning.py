@@ -7,7 +7,6 @@ were. Before that an `admin` entry says so. Enrolments, grants and keys keep the
 
 import asyncio
 import datetime as dt
-import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final
 from privyseal.errors import MalformedInputError
 from privyseal.hub.config import HubFiles, load_hub_config
 from privyseal.hub.database import open_store
-from privyseal.hub.entries import leaf_spki
+from privyseal.hub.entries import key_sha256
 from privyseal.hub.idle_database import idle_database
 from privyseal.identity.bundle import load_bundle
 from privyseal.pki.x509 import parse_certificate
@@ -150,7 +149,7 @@ async def _expiries(store: Store, certificates: tuple[bytes, ...]) -> dict[str, 
     profiles = await store.read(lambda tx: tx.profiles())
     found: dict[str, int] = {}
     for chain in (*(profile.chain for profile in profiles if profile.chain), *((one,) for one in certificates)):
-        name = hashlib.sha256(leaf_spki(chain)).hexdigest()
+        name = key_sha256(chain)
         expiry_ms = int(parse_certificate(chain[0]).not_after.timestamp() * 1000)
         found[name] = max(expiry_ms, found.get(name, 0))
     return found

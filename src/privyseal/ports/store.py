@@ -299,11 +299,7 @@ class Tx(ReadTx, Protocol):
         ...
 
     async def put_profile(self, profile: ProfileRow) -> None:
-        """Remember a key profile as announced; replaces one of the same name, agent and token."""
-        ...
-
-    async def drop_profile(self, profile: ProfileRow) -> None:
-        """Forget how a token served a key profile."""
+        """Remember a key profile as announced; replaces one of the same name, agent and token, and keeps all others."""
         ...
 
     async def add_request(self, request: Request, jobs: tuple[Job, ...]) -> int:

@@ -100,7 +100,6 @@ _OTHER_OF_CERTIFICATE: Final = "SELECT 1 FROM enrolment WHERE certificate_sha256
 _ADD_ENROLMENT: Final = _upsert("enrolment", rows.ENROLMENT_COLUMNS, "role, name")
 _ADD_GRANT: Final = _upsert("key_grant", rows.GRANT_COLUMNS, "request_key, profile")
 _PUT_PROFILE: Final = _upsert("key_profile", rows.PROFILE_COLUMNS, "name, agent, token")
-_DROP_PROFILE: Final = "DELETE FROM key_profile WHERE name = ? AND agent = ? AND token = ?"
 _PUT_AGENT_SEQ: Final = _upsert("agent_event", "request_key, seq", "request_key")
 _PUT_COSIGNED: Final = _upsert("log_cosigned", "size, note", "size")
 _ADD_REQUEST: Final = f"{_insert('request', rows.REQUEST_COLUMNS)} ON CONFLICT DO NOTHING RETURNING 1"
@@ -332,12 +331,8 @@ class StoreTx(StoreReadTx):
         await Query(_ADD_GRANT, rows.grant_row(grant))
 
     async def put_profile(self, profile: ProfileRow) -> None:
-        """Remember a key profile as announced; replaces one of the same name."""
+        """Remember a key profile as announced; replaces one of the same name, agent and token."""
         await Query(_PUT_PROFILE, rows.profile_row(profile))
-
-    async def drop_profile(self, profile: ProfileRow) -> None:
-        """Forget how a token served a key profile."""
-        await Query(_DROP_PROFILE, (profile.name, profile.agent, profile.token))
 
     async def put_agent_seq(self, agent_key: bytes, seq: int) -> None:
         """Remember the number of the last event of an agent, by its request key."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from privyseal.errors import ConfigError, IdentityError, TokenError
+from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError
 from privyseal.hub.entries import key_entry
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane, LaneServices, Member
+from privyseal.hub.services.lane import Lane, LaneRules, LaneServices, Member
+from privyseal.hub.services.pools import Pools
 from privyseal.hub.services.queue_board import Line
-from privyseal.hub.services.served import Pools, ServedProfile
+from privyseal.hub.services.served import ServedProfile
 from privyseal.ports.store import ProfileRow, Tx
 from privyseal.tlog.entry import encode_entry
 from privyseal.wire.link import ProfileAnnouncement
@@ -26,9 +27,10 @@ class Dispatch:
     def __init__(self, services: LaneServices, pools: Pools) -> None:
         self._services: Final = services
         self._pools: Final = pools
+        self._rules: Final = LaneRules(serves=pools.serves, unfit=self._unfit)
         self._lanes: dict[str, Lane] = {}
-        #: Key profiles as they were announced last, by name and place of the token.
-        self._rows: dict[tuple[str, str], ProfileRow] = {}
+        #: Key profiles by name, as they were announced last for each token that stands for them, in their order.
+        self._rows: dict[str, tuple[ProfileRow, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._links: dict[str, AgentLink] = {}
         self._hanging_up: set[asyncio.Future[object]] = set()
@@ -38,9 +40,11 @@ class Dispatch:
 
     async def start(self) -> None:
         """Make a lane for each token that is known from before; they wait for their agents."""
-        for row in await self._services.store.read(lambda tx: tx.profiles()):
-            self._rows[row.name, row.place] = row
+        found = await self._services.store.read(lambda tx: tx.profiles())
+        for row in found:  # also for former tokens: one may have signed something of which nobody was told
             self._lane(row.place)
+        for name in {row.name for row in found}:
+            self._rows[name] = self._pools.current(row for row in found if row.name == name)
         self._services.board.load(await self._services.store.read(lambda tx: tx.queued_requests()))
         self._spawn(self._keep(), "leases")
 
@@ -80,13 +84,12 @@ class Dispatch:
     @property
     def profiles(self) -> tuple[ServedProfile, ...]:
         """All key profiles by name."""
-        return tuple(one for name in sorted({name for name, _ in self._rows}) if (one := self.profile(name)))
+        return tuple(one for name in sorted(self._rows) if (one := self.profile(name)))
 
     def profile(self, name: str) -> ServedProfile | None:
         """A key profile; None if none of that name is known."""
         line = self._line_now(name)
-        rows = [row for (known, _), row in sorted(self._rows.items()) if known == name]
-        rows.sort(key=lambda row: not self._pools.serves(row, line))
+        rows = sorted(self._rows.get(name, ()), key=lambda row: not self._pools.serves(row, line))
         if not rows:
             return None
         lanes = tuple(self._lane(row.place) for row in rows)
@@ -95,6 +98,9 @@ class Dispatch:
     def _line_now(self, name: str) -> Line:
         since_ms = self._pools.rollovers.get(name)
         return Line(profile=name, successor=since_ms is not None and self._services.clock() >= since_ms)
+
+    def _unfit(self, row: ProfileRow) -> PrivysealError | None:
+        return self._pools.unfit(row, self._rows.get(row.name, ()), self._services.clock())
 
     def wake(self, profile: str) -> None:
         """Something of a key profile waits."""
@@ -105,7 +111,7 @@ class Dispatch:
     def _lane(self, place: str) -> Lane:
         lane = self._lanes.get(place)
         if lane is None:
-            lane = self._lanes[place] = Lane(place, self._services, self._pools.serves)
+            lane = self._lanes[place] = Lane(place, self._services, self._rules)
             self._spawn(lane.run(), f"lane {place}")
         return lane
 
@@ -147,67 +153,72 @@ class Dispatch:
         members: dict[str, dict[str, Member]] = defaultdict(dict)
         for announcement in announcements:
             self._check_stands(link)
-            self._check_free(link, announcement)
+            self._check_free(link, announcement, announcements)
             profile = await self._record(link, announcement)
             # While that was written the agent may have come back, and announced the same over another link.
             self._check_stands(link)
-            self._check_free(link, announcement)
-            members[profile.place][profile.name] = self._member(profile, announcement)
+            self._check_free(link, announcement, announcements)
+            self._take(profile)
+            members[profile.place][profile.name] = Member(profile=profile, problem=_problem(announcement))
         for place, lane in tuple(self._lanes.items()):
             if lane.agent_name == link.agent.name and place not in members:
                 lane.attach(link, {})
         for place, served in members.items():
             self._lane(place).attach(link, served)
+        for lane in self._lanes.values():  # what one token is like decides about others of its pool
+            lane.wake()
         self.changed.set()
         self.announced()
 
-    def _member(self, profile: ProfileRow, announcement: ProfileAnnouncement) -> Member:
-        if announcement.problem_code:
-            problem = TokenError(announcement.problem_code, announcement.problem, hint=announcement.problem_hint)
-            return Member(profile=profile, problem=problem)
-        live = [row for row in self._others(profile.name, profile.place) if row.agent in self._links]
-        return Member(profile=profile, problem=self._pools.difference(profile, live))
+    def _take(self, profile: ProfileRow) -> None:
+        """Go by what was announced for a token from now on."""
+        if self._pools.has(profile.name):
+            others = (row for row in self._rows.get(profile.name, ()) if row.place != profile.place)
+            self._rows[profile.name] = self._pools.current((*others, profile))
+        else:
+            self._rows[profile.name] = (profile,)
 
     def _check_stands(self, link: AgentLink) -> None:
         if self._links.get(link.agent.name) is not link:
             raise IdentityError("identity.revoked", f"this link does not stand for agent {link.agent.name!r} any more")
 
-    def _check_free(self, link: AgentLink, announcement: ProfileAnnouncement) -> None:
+    def _check_free(
+        self, link: AgentLink, announcement: ProfileAnnouncement, announcements: tuple[ProfileAnnouncement, ...]
+    ) -> None:
         name, place = announcement.name, f"{link.agent.name}/{announcement.token}"
         if self._pools.has(name):
-            if self._pools.names(name, place):
-                return
-            raise ConfigError(
-                "profile.taken",
-                f"token {place} is not in the pool of key profile {name!r}",
-                hint="name it under [[pool]] in hub.toml, and start the hub again",
-            )
-        for row in self._others(name, place):
-            if row.agent != link.agent.name and row.agent in self._links:
+            if place not in self._pools.places(name):
                 raise ConfigError(
                     "profile.taken",
-                    f"key profile {name!r} is served by agent {row.agent!r} already",
-                    hint="give the profile another name in this agent's agent.toml, or name both tokens under [[pool]]"
-                    " in hub.toml",
+                    f"token {place} is not in the pool of key profile {name!r}",
+                    hint="name it under [[pool]] in hub.toml, and start the hub again",
                 )
-
-    def _others(self, name: str, place: str) -> list[ProfileRow]:
-        """How other tokens serve a key profile."""
-        return [row for (known, other), row in sorted(self._rows.items()) if known == name and other != place]
+            return
+        own = {f"{link.agent.name}/{one.token}" for one in announcements if one.name == name}
+        elsewhere = {
+            lane.place
+            for lane in self._lanes.values()
+            if name in lane.members and lane.linked and lane.agent_name != link.agent.name
+        }
+        if others := (own | elsewhere) - {place}:
+            raise ConfigError(
+                "profile.taken",
+                f"key profile {name!r} is served by token {min(others)} already",
+                hint="give the profile of one of them another name in agent.toml, or name both tokens under [[pool]] in"
+                " hub.toml",
+            )
 
     async def _record(self, link: AgentLink, announcement: ProfileAnnouncement) -> ProfileRow:
-        """Write a `key` entry if the profile is new or differs from what is known."""
-        name, place = announcement.name, f"{link.agent.name}/{announcement.token}"
-        replaced = () if self._pools.has(name) else self._others(name, place)
+        """Write a `key` entry if the profile is new, differs from what is known, or stood for another token."""
+        name, token = announcement.name, announcement.token
 
         async def write(tx: Tx) -> ProfileRow:
-            for other in replaced:  # it has moved to this token
-                await tx.drop_profile(other)
-            known = next((row for row in await tx.profiles() if (row.name, row.place) == (name, place)), None)
+            rows = [row for row in await tx.profiles() if row.name == name]
+            known = next((row for row in rows if (row.agent, row.token) == (link.agent.name, token)), None)
             profile = ProfileRow(
                 name=name,
                 agent=link.agent.name,
-                token=announcement.token,
+                token=token,
                 chain=announcement.chain,
                 level=announcement.level,
                 opaque=announcement.opaque,
@@ -218,15 +229,17 @@ class Dispatch:
                 test=announcement.test,
                 entry_index=0 if known is None else known.entry_index,
             )
-            if known == profile or not announcement.chain:
+            if not announcement.chain or (known == profile and known in self._pools.current(rows)):
                 return known or profile
             entry = key_entry(profile, link.agent.request_key, await tx.now_ms())
             recorded = replace(profile, entry_index=await tx.append(encode_entry(entry)))
             await tx.put_profile(recorded)
             return recorded
 
-        profile = await self._services.store.write(write)
-        for other in replaced:
-            self._rows.pop((name, other.place), None)
-        self._rows[name, place] = profile
-        return profile
+        return await self._services.store.write(write)
+
+
+def _problem(announcement: ProfileAnnouncement) -> TokenError | None:
+    if not announcement.problem_code:
+        return None
+    return TokenError(announcement.problem_code, announcement.problem, hint=announcement.problem_hint)

@@ -34,7 +34,7 @@ from privyseal.ports.queue import QueuedRequest
 from privyseal.ports.store import ProfileRow, Store, Tx
 from privyseal.wire.jobs import ItemDone, Recall
 
-__all__ = ["WINDOW", "Lane", "LaneServices", "Member"]
+__all__ = ["WINDOW", "Lane", "LaneRules", "LaneServices", "Member"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
@@ -67,25 +67,40 @@ class Member:
     """A key profile as one token serves it.
 
     Attributes:
-        problem: Why it takes nothing now, or None.
+        problem: Why nothing can be signed for it now, as its agent says; or None.
     """
 
     profile: ProfileRow
     problem: PrivysealError | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRules:
+    """What decides about a lane's members beside their agent.
+
+    Attributes:
+        serves: Whether a member may take from a line of its key profile, now or later.
+        unfit: Why a member takes nothing now, or None.
+    """
+
+    serves: Callable[[ProfileRow, Line], bool]
+    unfit: Callable[[ProfileRow], PrivysealError | None]
+
+
 class Lane:
     """Dispatch for one token, given as `AGENT/TOKEN`."""
 
-    def __init__(self, place: str, services: LaneServices, serves: Callable[[ProfileRow, Line], bool]) -> None:
-        """`serves` says whether a member may take from a line of its key profile."""
+    def __init__(self, place: str, services: LaneServices, rules: LaneRules) -> None:
         self.place: Final = place
         self.agent_name: Final = place.partition("/")[0]
         self.token_name: Final = place.partition("/")[2]
         self.members: Mapping[str, Member] = {}
         self.pace: Final = Pace()
         self.lease: Final = TokenLease(place, services)
-        self.serves: Final = serves
+        self.serves: Final = rules.serves
+        #: When something was last given to the token, by the event loop's clock.
+        self.used_s = 0.0
+        self._unfit: Final = rules.unfit
         self._services: Final = services
         self._link: AgentLink | None = None
         self._under_way: list[UnderWay] = []
@@ -109,7 +124,17 @@ class Lane:
     @property
     def seconds_left(self) -> float:
         """How long the token will be busy with what is under way, as it was measured before."""
-        return self.pace.seconds_per_item * sum(one.open_items for one in self._under_way)
+        return self.pace.seconds_per_item * self.open_items
+
+    @property
+    def open_items(self) -> int:
+        """How many items are under way."""
+        return sum(one.open_items for one in self._under_way)
+
+    def problem(self, profile: str) -> PrivysealError | None:
+        """Why nothing can be signed here for a key profile that the token serves; None if nothing is known."""
+        member = self.members.get(profile)
+        return None if member is None else member.problem or self._unfit(member.profile)
 
     def takes(self, line: Line) -> bool:
         """Whether something of a line can be signed here now."""
@@ -117,8 +142,8 @@ class Lane:
         return (
             self._link is not None
             and member is not None
-            and member.problem is None
             and self.serves(member.profile, line)
+            and self.problem(line.profile) is None
         )
 
     # -- link and lease -----------------------------------------------------------------------------------------
@@ -298,6 +323,7 @@ class Lane:
             self.release()
         else:
             self._reserved -= 1
+            self.used_s = asyncio.get_running_loop().time()
             if not self._under_way:
                 self.pace.begin()
             under_way = UnderWay(batch=batch, priority=priority, open_items=len(batch.jobs))

@@ -71,6 +71,10 @@ class QueueBoard:
         """The lines of a key profile in which something waits."""
         return tuple(line for line, queue in self._lines.items() if line.profile == profile and len(queue))
 
+    def keyed_lines(self) -> tuple[Line, ...]:
+        """The lines of requests that only one key will do for."""
+        return tuple(line for line in self._lines if line.key)
+
     # -- what waits ---------------------------------------------------------------------------------------------
 
     @property

@@ -1,68 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A key profile as its clients see it: the tokens behind it, and which of them can sign now."""
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
 
-from privyseal.errors import ConfigError, PrivysealError, UnavailableError
-from privyseal.hub.config import PoolTable
-from privyseal.hub.entries import leaf_spki
+from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.queue_board import Line
 from privyseal.ports.store import ProfileRow
 
-__all__ = ["Pools", "ServedProfile", "key_name"]
-
-
-def key_name(profile: ProfileRow) -> str:
-    """SHA-256 of the profile's public key in hex; empty if nothing is known of it."""
-    return hashlib.sha256(leaf_spki(profile.chain)).hexdigest() if profile.chain else ""
-
-
-class Pools:
-    """Which tokens may serve which key profiles."""
-
-    def __init__(self, tables: Sequence[PoolTable]) -> None:
-        self._tables: Final = {table.profile: table for table in tables}
-
-    @property
-    def rollovers(self) -> dict[str, int]:
-        """From when on (milliseconds) requests are for the successors, by key profile."""
-        return {name: since for name, table in self._tables.items() if (since := table.since_ms) is not None}
-
-    def has(self, profile: str) -> bool:
-        """Whether a key profile may have several tokens."""
-        return profile in self._tables
-
-    def names(self, profile: str, place: str) -> bool:
-        """Whether a pool names the token at that place."""
-        table = self._tables[profile]
-        return place in (*table.tokens, *table.successors)
-
-    def serves(self, profile: ProfileRow, line: Line) -> bool:
-        """Whether the token of this row may take from a line."""
-        table = self._tables.get(line.profile)
-        if table is not None and profile.place not in (table.successors if line.successor else table.tokens):
-            return False
-        return not line.key or line.key == key_name(profile)
-
-    def difference(self, profile: ProfileRow, others: Sequence[ProfileRow]) -> ConfigError | None:
-        """Clients of a pool do not choose the token, so all of them must be alike in what is promised of them."""
-        for other in others:
-            if _promises(other) != _promises(profile):
-                return ConfigError(
-                    "profile.differs",
-                    f"token {profile.place} serves key profile {profile.name!r} with another level, witness, opaque or"
-                    f" test than token {other.place}",
-                    hint="make the [[key]] tables of all agents in the pool alike",
-                )
-        return None
-
-
-def _promises(profile: ProfileRow) -> tuple[object, ...]:
-    return profile.level, profile.witness, sorted(profile.opaque), profile.test
+__all__ = ["ServedProfile"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +18,9 @@ class ServedProfile:
     """One key profile.
 
     Attributes:
-        rows: How it was announced for each of its tokens, the preferred one first.
+        rows: How it was announced for each of its tokens, those for requests made now first.
         lanes: Those tokens' lanes, in the same order.
-        line: Where a request made now would stand, if any key will do.
+        line: Where a request stands that is asked about; one made now for which any key will do, if nothing is said.
     """
 
     name: str
@@ -80,18 +28,23 @@ class ServedProfile:
     lanes: tuple[Lane, ...]
     line: Line
 
-    @property
-    def profile(self) -> ProfileRow:
-        """The row of the token that a request made now would most likely use."""
-        return self.rows[self._preferred]
+    def for_line(self, line: Line) -> Self:
+        """The same for a request that stands elsewhere."""
+        return replace(self, line=line)
 
     @property
-    def _preferred(self) -> int:
+    def profile(self) -> ProfileRow:
+        """The row of the token that a request would most likely use."""
         ranks = [
-            (lane.takes(self.line), lane.linked and self.name in lane.members, bool(row.chain))
+            (lane.takes(self.line), lane.serves(row, self.line), lane.problem(self.name) is None, bool(row.chain))
             for lane, row in zip(self.lanes, self.rows, strict=True)
         ]
-        return ranks.index(max(ranks))
+        return self.rows[ranks.index(max(ranks))]
+
+    @property
+    def has_token(self) -> bool:
+        """Whether a token may sign for the line at all, now or later."""
+        return any(lane.serves(row, self.line) for lane, row in zip(self.lanes, self.rows, strict=True))
 
     @property
     def online(self) -> bool:
@@ -103,7 +56,8 @@ class ServedProfile:
         """Why nothing can be signed although an agent has a link, or None."""
         if self.online:
             return None
-        found = (lane.members[self.name].problem for lane in self.lanes if lane.linked and self.name in lane.members)
+        may = [lane for lane, row in zip(self.lanes, self.rows, strict=True) if lane.serves(row, self.line)]
+        found = (lane.problem(self.name) for lane in may if lane.linked)
         return next((problem for problem in found if problem is not None), None)
 
     @property
@@ -113,7 +67,8 @@ class ServedProfile:
 
     def offline(self) -> UnavailableError:
         """Why nothing can be sent while there is no link."""
-        agents = ", ".join(sorted({repr(row.agent) for row in self.rows}))
+        may = [row for lane, row in zip(self.lanes, self.rows, strict=True) if lane.serves(row, self.line)]
+        agents = ", ".join(sorted({repr(row.agent) for row in may or self.rows}))
         return UnavailableError(
             "agent.offline",
             f"agent {agents}, which serves key profile {self.name!r}, has no link to the hub",
@@ -127,14 +82,15 @@ class ServedProfile:
         chains = (row.chain for row, lane in zip(self.rows, self.lanes, strict=True) if lane.serves(row, self.line))
         return tuple(dict.fromkeys(chain for chain in chains if chain and chain != own))
 
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Names of the keys of all tokens."""
-        return tuple(key_name(row) for row in self.rows)
+    def idle_lane(self, free: Callable[[Lane], bool]) -> Lane | None:
+        """Of the lanes that can take from the line now and have room, the one that is busy for the shortest time.
 
-    def idle_lane(self, line: Line, free: Callable[[Lane], bool]) -> Lane | None:
-        """Of the lanes that can take from a line now and have room, the one that is busy for the shortest time."""
-        able = sorted((lane for lane in self.lanes if lane.takes(line)), key=lambda lane: lane.seconds_left)
+        Of several that have nothing to do, the one that has rested longest.
+        """
+        able = sorted(
+            (lane for lane in self.lanes if lane.takes(self.line)),
+            key=lambda lane: (lane.seconds_left, lane.open_items, lane.used_s),
+        )
         return next((lane for lane in able if free(lane)), None)
 
     def items_before(self, request_id: str) -> int:
@@ -152,7 +108,8 @@ class ServedProfile:
 
     def seconds_if_known(self, items: int) -> float | None:
         """How long its tokens take for so many items, as was measured; None if nothing was."""
-        rates = [1 / lane.pace.seconds_per_item for lane in self.lanes if lane.linked and lane.pace.seconds_per_item]
+        able = (lane for lane in self.lanes if lane.takes(self.line))
+        rates = [1 / lane.pace.seconds_per_item for lane in able if lane.pace.seconds_per_item]
         return items / sum(rates) if rates else None
 
     def seconds_for(self, items: int) -> float:

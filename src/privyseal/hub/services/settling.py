@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from privyseal.errors import PrivysealError, UnavailableError
-from privyseal.hub.entries import leaf_spki, result_entry, unknown_entry
+from privyseal.errors import ConflictError, PrivysealError, UnavailableError
+from privyseal.hub.entries import key_sha256, leaf_spki, result_entry, unknown_entry
 from privyseal.hub.jobs import Record, Settled, cancelled, lease_raised, settle
 from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.queue_board import QueueBoard
@@ -175,6 +175,15 @@ def _checked(profile: ProfileRow, answered: Answered) -> ItemDone | ItemRefused:
     answer = answered.answer
     if isinstance(answer, ItemRefused):
         return answer
+    if answered.intent.key != key_sha256(profile.chain):  # its certificate went before the token was asked
+        return ItemRefused(
+            request=answer.request,
+            item=answer.item,
+            fence=answer.fence,
+            branch=ConflictError.branch,
+            code="certificate.changed",
+            message=f"token {profile.place} signed with a key that is not its key for {profile.name!r} any more",
+        )
     try:
         mechanism = Mechanism(answered.intent.mechanism)
         digest = bytes.fromhex(answered.intent.digest)

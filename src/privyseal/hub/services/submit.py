@@ -33,7 +33,7 @@ from privyseal.policy.decide import Facts, decide
 from privyseal.policy.fair_queue import Priority, priority_named
 from privyseal.ports.clock import Clock
 from privyseal.ports.queue import Job, QueuedRequest, Request
-from privyseal.ports.store import Enrolment, ReadTx, Store, Tx
+from privyseal.ports.store import Enrolment, ProfileRow, ReadTx, Store, Tx
 from privyseal.wire.api import SignatureItem, SignatureRequest
 from privyseal.wire.statement import RequestStatement, open_request
 
@@ -88,7 +88,7 @@ class Requests:
         Raises:
             DeniedError: a rule of `policy`, after a `deny` entry.
             ConflictError: `idempotency.conflict` if the key was used for another request; `certificate.changed` if it
-                wants a key that no token of the profile has any more.
+                wants a key with which no token signs for the profile.
             ConfigError: `profile.unknown`. TokenError: what the agent announced. UnavailableError: `agent.offline`,
                 `queue.full`.
             MalformedInputError, VerificationError: the statement, a preimage, or `request.priority`.
@@ -142,25 +142,26 @@ class Requests:
                 f"there is no key profile {statement.profile!r} at hub {self._trust.bundle.hub!r}",
                 hint=f"known key profiles: {', '.join(names) or 'none; no agent has announced one yet'}",
             )
-        problem = served.problem
-        if problem is not None and not served.profile.chain:
+        wanted = served.for_line(self._board.line(asked.request))
+        has_token = wanted.has_token
+        problem = wanted.problem if has_token else None
+        if problem is not None and not wanted.profile.chain:
             raise problem
-        decision = decide(await self._facts(asked, served))
+        decision = decide(await self._facts(asked, wanted.profile if has_token else served.profile))
         if not decision.allow:
             reason = decision.reasons[0]
             raise DeniedError(reason.code, reason.message, hint=reason.hint)
+        if asked.request.key and not has_token:
+            raise certificate_changed(statement.profile)
         if problem is not None:
             raise problem
-        self._witnesses.ensure_possible(served.profile)
-        if not served.online:
-            raise served.offline()
-        if asked.request.key and asked.request.key not in served.key_names:
-            raise certificate_changed(statement.profile)
-        self._board.ensure_room(asked.caller.name, len(asked.jobs), served.seconds_for(self._board.items))
-        return served
+        self._witnesses.ensure_possible(wanted.profile)
+        if not wanted.online:
+            raise wanted.offline()
+        self._board.ensure_room(asked.caller.name, len(asked.jobs), wanted.seconds_for(self._board.items))
+        return wanted
 
-    async def _facts(self, asked: _Asked, served: ServedProfile) -> Facts:
-        profile = served.profile
+    async def _facts(self, asked: _Asked, profile: ProfileRow) -> Facts:
         certificate = x509.load_der_x509_certificate(profile.chain[0])
         highest = self._board.highest(asked.caller.name)
         return Facts(
@@ -199,9 +200,9 @@ class Requests:
     async def _enqueue(self, asked: _Asked, served: ServedProfile) -> Accepted:
         """Queue the request; if a token has nothing to do, claim in the same transaction (one fsync for both)."""
         request, items = asked.request, len(asked.jobs)
-        line, priority = self._board.line(request), Priority(request.priority)
+        priority = Priority(request.priority)
         is_first = not self._board.lines(request.profile)
-        lane = served.idle_lane(line, lambda one: one.reserve(priority)) if is_first else None
+        lane = served.idle_lane(lambda one: one.reserve(priority)) if is_first else None
         room = 0 if lane is None else lane.pace.room(priority)  # here: it asks the loop for the time
 
         async def write(tx: Tx) -> tuple[str | None, QueuedRequest | None, Batch | None]:

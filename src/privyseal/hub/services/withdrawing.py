@@ -22,11 +22,11 @@ Recorder = Callable[[Tx], Awaitable[bool]]
 
 
 def certificate_changed(profile: str) -> ConflictError:
-    """The refusal of a request for a key that is gone."""
+    """The refusal of a request for a key with which nothing is signed any more, or yet."""
     return ConflictError(
         "certificate.changed",
-        f"no token of key profile {profile!r} has the key any more that the request is for",
-        hint="ask for the profile's certificates again, and sign with one of them",
+        f"no token signs for key profile {profile!r} with the key that the request is for",
+        hint="ask for the profile's certificates again (GET /v1/profiles/NAME), and make the request for one of them",
     )
 
 
@@ -160,13 +160,14 @@ class Withdrawals:
             self._changed(request_id)
         self._board.update({request_id: await self._store.read(lambda tx: tx.queued_request(request_id))})
 
-    async def refuse_orphans(self, profile: str) -> None:
-        """Let requests leave the queue that want a key which no token of the profile has any more."""
-        served = self._dispatch.profile(profile)
-        keys = served.key_names if served is not None else ()
-        for queued in [one for one in self._board.requests if one.request.profile == profile]:
-            if queued.request.key and queued.request.key not in keys:
-                await self._orphan(queued.request)
+    async def refuse_orphans(self) -> None:
+        """Let requests leave the queue that name a key with which no token signs for their profile any more."""
+        for line in self._board.keyed_lines():
+            served = self._dispatch.profile(line.profile)
+            if served is None or served.for_line(line).has_token:
+                continue
+            for request in [one.request for one in self._board.requests if self._board.line(one.request) == line]:
+                await self._orphan(request)
 
     async def _orphan(self, request: Request) -> None:
         error = certificate_changed(request.profile)
@@ -181,5 +182,6 @@ class Withdrawals:
 
         items = await self._store.write(write)
         self._board.remove(request.id)
-        self._observer.jobs(request, items, JobStep(state="failed", outcome="failed", code=error.code))
+        if items:
+            self._observer.jobs(request, items, JobStep(state="failed", outcome="failed", code=error.code))
         self._changed(request.id)
