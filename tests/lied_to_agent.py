@@ -318,6 +318,7 @@ def make_format(name: str, binding: Binding, *, reads: Callable[[Preimage], Prei
         name=name,
         title=name,
         binding=binding,
+        certificate_in_preimage=False,
         detect=lambda _head, _name: False,
         scan=pe.scan,
         preimage=pe.preimage,

@@ -50,12 +50,16 @@ EVENTS: tuple[tuple[HubEvent, str], ...] = (
     (AgentLinkEvent(at=1, agent="pi", linked=True), "agent pi linked"),
     (AgentLinkEvent(at=1, agent="pi", linked=False), "agent pi lost: its key profiles are offline"),
     (
-        CertificateEvent(at=1, profile="acme", subject="CN=a", not_after="2026-12-31T00", days=5, level="urgent"),
-        "urgent: certificate of acme ends in 5 days, on 2026-12-31",
+        CertificateEvent(
+            at=1, profile="acme", token="pi/etoken", subject="CN=a", not_after="2026-12-31T00", days=5, level="urgent"
+        ),
+        "urgent: certificate of acme (pi/etoken) ends in 5 days, on 2026-12-31",
     ),
     (
-        CertificateEvent(at=1, profile="acme", subject="CN=a", not_after="2026-12-31T00", days=-5, level="expired"),
-        "expired: certificate of acme ended on 2026-12-31",
+        CertificateEvent(
+            at=1, profile="acme", token="pi/etoken", subject="CN=a", not_after="2026-12-31T00", days=-5, level="expired"
+        ),
+        "expired: certificate of acme (pi/etoken) ended on 2026-12-31",
     ),
     (GapEvent(at=1), "some events were missed: privyseal status shows how things are"),
 )

@@ -44,7 +44,7 @@ def _said(event: HubEvent) -> str:
             return f"agent {event.agent} " + ("linked" if event.linked else "lost: its key profiles are offline")
         case CertificateEvent():
             ends = "ended" if event.level == "expired" else f"ends in {event.days} days,"
-            return f"{event.level}: certificate of {event.profile} {ends} on {event.not_after[:10]}"
+            return f"{event.level}: certificate of {event.profile} ({event.token}) {ends} on {event.not_after[:10]}"
         case GapEvent():
             return "some events were missed: privyseal status shows how things are"
 

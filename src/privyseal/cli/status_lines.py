@@ -6,7 +6,7 @@ from typing import Final
 
 from privyseal.cli.render import table
 from privyseal.cli.status_queue import queue_lines, signature_lines, use_lines
-from privyseal.cli.status_tokens import certificate_lines, token_lines
+from privyseal.cli.status_tokens import certificate_lines, pool_lines, token_lines
 from privyseal.wire.api import AgentStatus, HubStatus, ProfileStatus
 
 __all__ = ["status_lines"]
@@ -61,6 +61,7 @@ def _profiles(found: HubStatus) -> Iterator[str]:
         for one in found.profiles
     ]
     yield from table(rows) if len(rows) > 1 else ("no key profiles: no agent has announced one yet",)
+    yield from pool_lines(found.profiles)
     for one in found.profiles:
         if one.problem:
             yield f"  {one.name}: {one.problem}"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from privyseal.cli.render import table
-from privyseal.wire.api import CertificateWarning, TokenStatus
+from privyseal.wire.api import CertificateWarning, ProfileStatus, TokenStatus
+from privyseal.wire.members import MemberStatus
 
 __all__ = ["certificate_lines", "token_lines"]
 
@@ -23,12 +24,41 @@ def certificate_lines(warnings: tuple[CertificateWarning, ...]) -> Iterator[str]
     """Certificates that end within 60 days, the most urgent first."""
     for one in warnings:
         days = "today" if one.days == 0 else "in 1 day" if one.days == 1 else f"in {one.days} days"
+        which = f"{one.profile} ({one.token})"
         if one.level == "expired":
-            yield f"EXPIRED  certificate of {one.profile} ended on {one.not_after[:10]}: nothing is signed with it"
+            yield f"EXPIRED  certificate of {which} ended on {one.not_after[:10]}: nothing is signed with it"
         else:
-            yield f"{one.level.upper():7}  certificate of {one.profile} ends {days}, on {one.not_after[:10]}"
+            yield f"{one.level.upper():7}  certificate of {which} ends {days}, on {one.not_after[:10]}"
     if any(one.level != "notice" for one in warnings):
         yield f"  next: {_RENEW}"
+
+
+def pool_lines(profiles: tuple[ProfileStatus, ...]) -> Iterator[str]:
+    """The tokens of each key profile that has several, and why one of them does not sign."""
+    for profile in profiles:
+        if len(profile.members) <= 1:
+            continue
+        yield f"  {profile.name} is a pool:"
+        rows = [
+            (
+                f"    {one.token}",
+                _member_state(one),
+                f"{one.subject}, until {one.not_after[:10]}" if one.subject else "no certificate",
+            )
+            for one in profile.members
+        ]
+        yield from table(rows)
+        for one in profile.members:
+            if one.problem:
+                yield f"    {one.token}: {one.problem} [{one.code}]"
+                if one.hint:
+                    yield f"      next: {one.hint}"
+
+
+def _member_state(member: MemberStatus) -> str:
+    if not member.online:
+        return "cannot sign" if member.problem else "agent offline"
+    return "ready" if member.is_asked else "not for new requests"
 
 
 def token_lines(tokens: tuple[TokenStatus, ...]) -> Iterator[str]:

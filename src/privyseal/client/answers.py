@@ -13,6 +13,7 @@ from privyseal.identity.bundle import TrustBundle
 from privyseal.pki.mechanism import mechanism_for, verify_digest
 from privyseal.pki.x509 import parse_certificate
 from privyseal.wire.api import ItemView
+from privyseal.wire.certificate_changed import CERTIFICATE_CHANGED, certificate_changed
 from privyseal.wire.statement import ClaimedFile
 
 __all__ = ["Answered", "Wanted", "WantedT", "check_answer", "is_by_wanted_key"]
@@ -47,8 +48,8 @@ class Wanted(Protocol):
         ...
 
     @property
-    def others(self) -> tuple[tuple[bytes, ...], ...]:
-        """The same of other keys of the profile that will do as well: what is signed does not name the key."""
+    def is_key_fixed(self) -> bool:
+        """Whether only that key will do (what is signed names it, or somebody has chosen it), or any of the profile."""
         ...
 
 
@@ -61,14 +62,19 @@ class Answered(Generic[WantedT]):
 
     Attributes:
         position: Of the item in its request.
-        chain: The certificates of the key that it says has signed.
+        named_chain: The certificates of the key that it says has signed.
     """
 
     request_id: str
     position: int
     wanted: WantedT
     item: ItemView
-    chain: tuple[bytes, ...]
+    named_chain: tuple[bytes, ...]
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """Certificates for the signature: those that were wanted, if only their key will do."""
+        return self.wanted.chain if self.wanted.is_key_fixed else self.named_chain
 
 
 def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedReceipt:
@@ -76,17 +82,17 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
 
     Raises:
         PrivysealError: what the hub says of an item that was not signed.
-        VerificationError: `certificate.changed`, or what does not hold.
+        ConflictError: `certificate.changed`. VerificationError: what does not hold.
     """
     wanted, item = answered.wanted, answered.item
+    if item.state != "signed" and item.code == CERTIFICATE_CHANGED:
+        raise certificate_changed("")
     if item.state != "signed":
         raise branch_named(item.branch)(item.code, item.message)
-    if not is_wanted_chain(answered):
-        raise VerificationError(
-            "certificate.changed", "the key profile's certificate changed meanwhile", hint="sign again"
-        )
+    spki = _signer(answered)
+    if spki is None:
+        raise certificate_changed("")
     facts = read_preimage(wanted.format_name, wanted.preimage)
-    spki = parse_certificate(answered.chain[0]).spki
     _check_signature(spki, facts, item)
     receipt = check_receipt(item.receipt, bundle)
     expected = SignatureReport(
@@ -99,20 +105,23 @@ def check_answer(answered: Answered[WantedT], bundle: TrustBundle) -> CheckedRec
     return receipt
 
 
-def is_wanted_chain(answered: Answered[WantedT]) -> bool:
-    """Whether the certificate that the hub names is one that was wanted."""
+def _signer(answered: Answered[WantedT]) -> bytes | None:
+    """The key (SPKI, DER) that the hub names, if it is one that was wanted."""
+    named = parse_certificate(answered.named_chain[0]).spki if answered.named_chain else None
     wanted = answered.wanted
-    return answered.chain[:1] in {chain[:1] for chain in (wanted.chain, *wanted.others)}
+    if wanted.is_key_fixed and named != parse_certificate(wanted.chain[0]).spki:
+        return None
+    return named
 
 
 def is_by_wanted_key(answered: Answered[WantedT]) -> bool:
-    """Whether a signature is of the key that is wanted now; one that was made earlier may be of a former key."""
-    wanted = answered.wanted
-    if not is_wanted_chain(answered):
+    """Whether a signature is of a key that is wanted now; one that was made earlier may be of a former key."""
+    spki = _signer(answered)
+    if spki is None:
         return False
-    facts = read_preimage(wanted.format_name, wanted.preimage)
+    facts = read_preimage(answered.wanted.format_name, answered.wanted.preimage)
     try:
-        _check_signature(parse_certificate(answered.chain[0]).spki, facts, answered.item)
+        _check_signature(spki, facts, answered.item)
     except VerificationError:
         return False
     return True

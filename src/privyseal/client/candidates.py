@@ -9,7 +9,7 @@ __all__ = ["candidates"]
 
 
 def candidates(hub: HubClient) -> tuple[Candidate, ...]:
-    """All of them, also those that cannot be used now, with the reason.
+    """All of them, also those that cannot be used now, with the reason; a pool's once for each certificate.
 
     Raises:
         UnavailableError, IdentityError: the hub cannot be asked.
@@ -17,14 +17,14 @@ def candidates(hub: HubClient) -> tuple[Candidate, ...]:
     found = []
     for one in hub.status().profiles:
         problem = one.problem
-        chain: tuple[bytes, ...] = ()
+        chains: tuple[tuple[bytes, ...], ...] = ((),)
         if not problem:
             try:
                 view = hub.profile(one.name)
             except (TokenError, ConfigError) as error:  # it has changed meanwhile
                 problem = str(error)
             else:
-                chain = view.chain
+                chains = (view.chain, *view.others)
                 problem = "" if view.online else "its agent is offline"
-        found.append(Candidate(profile=one.name, chain=chain, problem=problem, test=one.test))
+        found += [Candidate(profile=one.name, chain=chain, problem=problem, test=one.test) for chain in chains]
     return tuple(found)

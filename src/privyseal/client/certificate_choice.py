@@ -43,7 +43,7 @@ _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A key profile and its certificate.
+    """A key profile and its certificate; there may be another one of the same profile, for another of its tokens.
 
     Attributes:
         chain: DER, leaf first; empty if the key profile cannot show a certificate.
@@ -79,6 +79,11 @@ class Wish:
     usages: tuple[str, ...] = (oids.EKU_CODE_SIGNING,)
     automatic: bool = False
 
+    @property
+    def names_one(self) -> bool:
+        """Whether it is a wish for one certain certificate, and not for one of some kind."""
+        return bool(self.thumbprint or self.certificates or self.signer)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -94,12 +99,14 @@ class Choice:
     """What was considered, and what became of it.
 
     Attributes:
+        is_certain: No other certificate of the chosen key profile will do, also not one that it may get.
         error: Why none was chosen, or None.
     """
 
     considered: tuple[Candidate, ...]
     steps: tuple[Step, ...]
     chosen: Candidate | None = None
+    is_certain: bool = False
     error: ConfigError | None = None
 
     def reason(self, candidate: Candidate) -> str:
@@ -141,7 +148,10 @@ def _with_key(path: Path) -> UnsupportedInputError:
 
 
 def choose(considered: tuple[Candidate, ...], wish: Wish, at: datetime) -> Choice:
-    """Choose a candidate; the choice says why none was chosen if there are none or several."""
+    """Choose a candidate; the choice says why none was chosen if there are none or several.
+
+    Of a key profile with several certificates that all meet the wish, any will do, unless it is a wish for one of them.
+    """
     left = considered
     steps = []
     for name, judge in _conditions(wish, at):
@@ -149,13 +159,19 @@ def choose(considered: tuple[Candidate, ...], wish: Wish, at: datetime) -> Choic
         rejected = tuple((one, why) for one, why in judged if why)
         left = tuple(one for one, why in judged if not why)
         steps.append(Step(name=name, left=len(left), rejected=rejected))
+    meeting = left
     if wish.automatic and len(left) > 1:
         best = min(left, key=_rank)
         others = tuple((one, "another one is better") for one in left if one is not best)
         steps.append(Step(name="Best", left=1, rejected=others))
         left = (best,)
-    if len(left) == 1:
-        return Choice(considered=considered, steps=tuple(steps), chosen=left[0])
+    if len(left) == 1 or (left and not wish.names_one and len({one.profile for one in left}) == 1):
+        chosen = left[0]
+        # One that is not valid now is not signed with: it need not meet anything.
+        same = [one for one in considered if one.profile == chosen.profile and not (one.chain and _outside(one, at))]
+        all_do = all(one in meeting for one in same)
+        is_certain = wish.names_one or not all_do
+        return Choice(considered=considered, steps=tuple(steps), chosen=chosen, is_certain=is_certain)
     return Choice(considered=considered, steps=tuple(steps), error=_failure(left))
 
 

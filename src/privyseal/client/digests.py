@@ -41,14 +41,18 @@ class SignedDigest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedPreimage:
-    """See `Wanted`; for what is no file that is read here."""
+    """See `Wanted`; for what is no file that is read here: whoever made it has chosen the certificate."""
 
     format_name: str
     preimage: Preimage
     artifact: Artifact
     claimed: ClaimedFile
     chain: tuple[bytes, ...]
-    others: tuple[tuple[bytes, ...], ...] = ()
+
+    @property
+    def is_key_fixed(self) -> bool:
+        """See `Wanted`."""
+        return True
 
 
 class PreimageSigner:
@@ -77,6 +81,7 @@ class PreimageSigner:
 
         Raises:
             DeniedError: `policy.opaque` if the key profile does not sign the format.
+            ConflictError: `certificate.changed` if no token of it has the key of that certificate any more.
             PrivysealError: whatever else stands in the way.
         """
         (answered,) = self._requester.ask((wanted,), self._limit.begin())

@@ -108,7 +108,7 @@ class Placer:
         before = answered.wanted
         try:
             now = scan_file(before.scanned.work, self._options, whole=False).prepare(
-                before.chain, self._options, before.others
+                before.chain, self._options, is_chosen=before.is_key_fixed
             )
         except (MalformedInputError, UnsupportedInputError):
             return None

@@ -46,16 +46,20 @@ class Scanned:
     scan: Scan
     file_sha256: str
 
-    def prepare(
-        self, chain: tuple[bytes, ...], options: SignOptions, others: tuple[tuple[bytes, ...], ...] = ()
-    ) -> "Prepared":
-        """The same with the bytes that the signature will cover; `others` are chains that will do as well.
+    def prepare(self, chain: tuple[bytes, ...], options: SignOptions, *, is_chosen: bool = False) -> "Prepared":
+        """The same with the bytes that the signature will cover.
+
+        Args:
+            chain: Certificates (DER) of the key profile, leaf first.
+            options: How it shall be signed.
+            is_chosen: Somebody has chosen this certificate: another key of the profile will not do.
 
         Raises:
             UnsupportedInputError: what the format cannot write.
         """
         preimage = self.format.preimage(self.scan, chain, options)
-        return Prepared(scanned=self, chain=chain, preimage=preimage, others=others)
+        is_key_fixed = is_chosen or self.format.certificate_in_preimage
+        return Prepared(scanned=self, chain=chain, preimage=preimage, is_key_fixed=is_key_fixed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class Prepared:
     scanned: Scanned
     chain: tuple[bytes, ...]
     preimage: Preimage
-    others: tuple[tuple[bytes, ...], ...] = ()
+    is_key_fixed: bool
 
     @property
     def format_name(self) -> str:

@@ -29,6 +29,7 @@ class Plan:
         skip_signed: Leave files alone that carry a signature.
         dry_run: Read, and ask for the key profile, but sign nothing.
         certificates: DER; they go into the signature beside the key profile's chain.
+        chain: DER, leaf first: the key profile's certificate that somebody has chosen. Empty if any of it will do.
     """
 
     options: SignOptions = field(default_factory=SignOptions)
@@ -36,6 +37,7 @@ class Plan:
     skip_signed: bool = False
     dry_run: bool = False
     certificates: tuple[bytes, ...] = ()
+    chain: tuple[bytes, ...] = ()
 
 
 class Reading:

@@ -180,13 +180,13 @@ class Requester:
                         position=position,
                         wanted=asked[position],
                         item=item,
-                        chain=view.chains[item.chain] if view.chains else (),
+                        named_chain=view.chains[item.chain] if item.chain < len(view.chains) else (),
                     )
 
 
 def _only_key(wanted: Wanted) -> str:
-    """SHA-256 of the only public key that will do, in hex; empty if others of the profile will, too."""
-    return "" if wanted.others else hashlib.sha256(parse_certificate(wanted.chain[0]).spki).hexdigest()
+    """SHA-256 of the only public key that will do, in hex; empty if any of the profile will."""
+    return hashlib.sha256(parse_certificate(wanted.chain[0]).spki).hexdigest() if wanted.is_key_fixed else ""
 
 
 def _until_late(answers: Iterator[Answered[WantedT]], late: list[UnavailableError]) -> Iterator[Answered[WantedT]]:

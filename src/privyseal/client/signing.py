@@ -22,6 +22,7 @@ from privyseal.formats.model import SignOptions
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.wire.api import ProfileView
+from privyseal.wire.certificate_changed import CERTIFICATE_CHANGED
 
 __all__ = ["Outcome", "Plan", "Progress", "SignedFile", "Signer", "Work"]
 
@@ -65,7 +66,11 @@ _Pending = dict[Future[SignedFile], Answered[Prepared]]
 
 
 class Signer:
-    """Signs files with one key profile; with a timestamper, no file without a timestamp."""
+    """Signs files with one key profile; with a timestamper, no file without a timestamp.
+
+    Where what is signed names the certificate, and the key profile gets another one before the token's turn comes, the
+    files are asked for once more with that, unless the plan says which certificate.
+    """
 
     def __init__(
         self,
@@ -151,13 +156,19 @@ class Signer:
             clock=self._clock,
             certificates=plan.certificates,
         )
+
+        def place(answered: Answered[Prepared]) -> Future[SignedFile]:
+            return reading.threads.submit(lambda: placer.place(answered, reading.draft()))
+
         try:
-            batch.place(
-                self._requester,
-                prepared,
-                deadline,
-                lambda one: reading.threads.submit(lambda: placer.place(one, reading.draft())),
-            )
+            changed = batch.place(self._requester, prepared, deadline, place, may_change=not plan.chain)
+            if changed:
+                self._limit.notice(
+                    f"key profile {self._profile} has got another certificate: {len(changed)} of {len(prepared)} files"
+                    " are asked for once more, with that"
+                )
+                again = batch.prepare(changed, self._hub.profile(self._profile, deadline))
+                batch.place(self._requester, again, deadline, place, may_change=False)
         except BaseException:
             # Interrupted, or refused as a whole: the threads are waited for, and shall not wait for anybody else.
             if self._timestamper is not None:
@@ -174,6 +185,7 @@ class _Batch:
         self._plan = plan
         self._observe = observe
         self._outcomes: dict[Work, Outcome] = {}
+        self._changed: list[Scanned] | None = None
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -210,7 +222,8 @@ class _Batch:
         prepared = []
         for one in scanned:
             try:
-                prepared.append(one.prepare(profile.chain, self._plan.options, profile.others))
+                chain = self._plan.chain or profile.chain
+                prepared.append(one.prepare(chain, self._plan.options, is_chosen=bool(self._plan.chain)))
             except PrivysealError as error:
                 self._ended("read", Outcome(work=one.work, error=error))
         return prepared
@@ -226,8 +239,15 @@ class _Batch:
         prepared: Sequence[Prepared],
         deadline: Deadline,
         place: Callable[[Answered[Prepared]], Future[SignedFile]],
-    ) -> None:
-        """Put signatures into place as they come; what concerns all of the rest ends the rest."""
+        *,
+        may_change: bool,
+    ) -> list[Scanned]:
+        """Put signatures into place as they come; what concerns all of the rest ends the rest.
+
+        Returns:
+            Files that are to be asked for anew because their certificate has changed; none unless it `may_change`.
+        """
+        self._changed = [] if may_change else None
         pending: _Pending = {}
         failure: PrivysealError | None = None
         try:
@@ -237,11 +257,16 @@ class _Batch:
         except PrivysealError as error:
             failure = error
         self._collect(pending, requester, at_most=0)
-        if failure is not None and not any(one.signed for one in self._outcomes.values()):
+        changed = self._changed or []
+        left = [one.scanned for one in prepared if one.scanned.work not in self._outcomes]
+        if may_change and failure is not None and failure.code == CERTIFICATE_CHANGED:
+            return left
+        left = [one for one in left if one not in changed]
+        if failure is not None and not changed and not any(one.signed for one in self._outcomes.values()):
             raise failure
-        for one in prepared:
-            if one.scanned.work not in self._outcomes:
-                self._ended("sign", Outcome(work=one.scanned.work, error=failure))
+        for one in left:
+            self._ended("sign", Outcome(work=one.work, error=failure))
+        return changed
 
     def _waiting(self, position: int) -> None:
         done = len(self._outcomes)
@@ -266,7 +291,11 @@ class _Batch:
             outcome = Outcome(work=work, signed=future.result())
         except PrivysealError as error:
             outcome = Outcome(work=work, error=error)
+        has_changed = outcome.error is not None and outcome.error.code == CERTIFICATE_CHANGED
         # A signature that could not be put into place here stays in the journal, for the next run.
         if outcome.signed is not None or answered.item.state != "signed":
             requester.settled(answered)
-        self._ended("sign", outcome)
+        if has_changed and self._changed is not None:
+            self._changed.append(answered.wanted.scanned)
+        else:
+            self._ended("sign", outcome)

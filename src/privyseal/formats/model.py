@@ -301,6 +301,8 @@ class Format:
         name: Stable name, for example `authenticode-pe`; stands in requests and log entries.
         title: For people.
         binding: How preimages relate to the artifact.
+        certificate_in_preimage: Whether what is signed names the signer's certificate or key. If so, only that key will
+            do, and a preimage is made anew when the key profile has got another certificate.
         detect: (first 4096 bytes, file name) -> is it this format? None if it is no format of files.
         scan: (stream, options) -> Scan. One pass, bounded memory. Raises MalformedInputError,
             UnsupportedInputError.
@@ -316,6 +318,7 @@ class Format:
     name: str
     title: str
     binding: Binding
+    certificate_in_preimage: bool
     detect: Callable[[bytes, str], bool] | None
     scan: Callable[[BinaryIO, SignOptions], Scan]
     preimage: Callable[[Scan, tuple[bytes, ...], SignOptions], Preimage]

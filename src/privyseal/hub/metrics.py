@@ -128,14 +128,22 @@ def _profile_families(hub: Hub) -> Iterator[Metric]:
     ends = GaugeMetricFamily(
         "privyseal_certificate_expiry_timestamp_seconds",
         "When the certificate of a key profile ends (notAfter).",
-        labels=("profile",),
+        labels=("profile", "token"),
+    )
+    members = GaugeMetricFamily(
+        "privyseal_profile_token_ready",
+        "Whether a token can sign now for a key profile that it serves.",
+        labels=("profile", "token"),
     )
     for served in hub.dispatch.profiles:
         name = served.profile.name
         ready.add_metric((name,), profile_refusal(hub, name) is None)
-        if (certificate := own_certificate(served.profile)) is not None:
-            ends.add_metric((name,), certificate.not_after.timestamp())
-    yield from (ready, ends)
+        for row, lane in served.members:
+            is_ready = lane.linked and name in lane.members and lane.problem(name) is None
+            members.add_metric((name, row.place), is_ready)
+            if (certificate := own_certificate(row)) is not None:
+                ends.add_metric((name, row.place), certificate.not_after.timestamp())
+    yield from (ready, members, ends)
 
 
 def _agents(hub: Hub, enrolments: tuple[Enrolment, ...]) -> Metric:

@@ -51,7 +51,7 @@ def _of_certificate(hub: Hub, served: ServedProfile) -> DeniedError | None:
 def _of_token(hub: Hub, served: ServedProfile) -> TokenError | None:
     """What the agent says of the token behind the profile."""
     tokens = hub.token_board.tokens.get(served.agent_name, ())
-    token = next((one for one in tokens if one.serial and one.serial == served.profile.token_serial), None)
+    token = next((one for one in tokens if one.name == served.profile.token), None)
     if token is None or token.state == "ready":
         return None
     return TokenError(

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError, branch_named
+from privyseal.wire.members import MemberStatus
 from privyseal.wire.queue import LastSignatures, QueueDepth, TokenUse
 
 __all__ = [
@@ -161,10 +162,11 @@ class ProfileView(_Body, frozen=True):
 
 
 class ProfileStatus(_Body, frozen=True):
-    """A key profile in `status`.
+    """A key profile in `status`; what is said of a token is said of the one that would be used now.
 
     Attributes:
         online: Its agent has a link, and serves it.
+        members: All of its tokens.
         code, problem, hint: Why nothing can be signed for it now, as in docs/errors; empty if something can.
         queued: Items that have not ended.
         queue: The same in detail.
@@ -184,6 +186,7 @@ class ProfileStatus(_Body, frozen=True):
     hint: str = ""
     witness: str = "off"
     test: bool = False
+    members: tuple[MemberStatus, ...] = ()
     queue: QueueDepth = QueueDepth()
 
 
@@ -268,12 +271,14 @@ class CertificateWarning(_Body, frozen=True):
     """The certificate of a key profile ends soon, or has ended.
 
     Attributes:
+        token: `AGENT/TOKEN` that holds its key.
         not_after: ISO 8601, UTC.
         days: Whole days left; negative once it has ended.
         level: `notice` from 60 days on, `warning` from 30, `urgent` from 7, `expired`.
     """
 
     profile: str
+    token: str
     subject: str
     not_after: str
     days: int

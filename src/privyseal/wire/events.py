@@ -83,6 +83,7 @@ class CertificateEvent(_Event, frozen=True, tag="certificate"):
     """The certificate of a key profile ends soon, or has ended; fields as in the hub's status."""
 
     profile: str
+    token: str
     subject: str
     not_after: str
     days: int

@@ -50,8 +50,11 @@ def wish_of(arguments: Arguments, signer: tuple[bytes, int] | None = None) -> Wi
     )
 
 
-def choose_certificate(considered: tuple[Candidate, ...], wish: Wish, talk: Talk) -> Candidate:
+def choose_certificate(considered: tuple[Candidate, ...], wish: Wish, talk: Talk) -> tuple[Candidate, bool]:
     """Choose, and say how: with /v and /debug, and always if it fails.
+
+    Returns:
+        What was chosen, and whether no other certificate of that key profile will do.
 
     Raises:
         ConfigError: `certificate.none`, `certificate.several`.
@@ -64,7 +67,7 @@ def choose_certificate(considered: tuple[Candidate, ...], wish: Wish, talk: Talk
     talk.detail("The following certificate was selected:", *_candidate_lines(choice.chosen), "")
     if choice.chosen.test:
         talk.note(f"key profile {choice.chosen.profile} is for trying things out; give its signatures to nobody")
-    return choice.chosen
+    return choice.chosen, choice.is_certain
 
 
 def _considered(choice: Choice) -> Iterator[str]:

@@ -28,7 +28,7 @@ def generate_digests(arguments: Arguments, talk: Talk) -> int:
         considered: tuple[Candidate, ...] = (Candidate(profile="none, a file is named", chain=wish.certificates),)
     else:
         considered = candidates(HubClient(load_client_config()))
-    chain = choose_certificate(considered, wish, talk).chain
+    chain = choose_certificate(considered, wish, talk)[0].chain
     more = (one for name in arguments.values("ac") for one in read_certificates(Path(name)))
     certificates = tuple(dict.fromkeys((*chain, *more)))
     options = SignOptions(
@@ -57,7 +57,7 @@ def sign_digests(arguments: Arguments, talk: Talk) -> int:
         pending = read_pending(path)
         _check_digest(arguments, pending)
         signer = (pending.unfinished.issuer, pending.unfinished.serial_number)
-        chosen = choose_certificate(considered, wish_of(arguments, signer), talk)
+        chosen, _ = choose_certificate(considered, wish_of(arguments, signer), talk)
         if chosen.profile not in signers:
             signers[chosen.profile] = PendingSigner(config, profile=chosen.profile)
         done = signers[chosen.profile].sign(pending, chosen.chain)

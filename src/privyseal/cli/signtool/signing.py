@@ -45,7 +45,7 @@ def _sign(arguments: Arguments, talk: Talk) -> int:
     works = _works(arguments.files, talk)
     if not works:
         return talk.end(_VERB)
-    chosen = choose_certificate(candidates(HubClient(config)), wish, talk)
+    chosen, is_certain = choose_certificate(candidates(HubClient(config)), wish, talk)
     plan = Plan(
         options=SignOptions(
             digest_algorithm=file_digest(arguments, chosen.chain[0]),
@@ -56,6 +56,7 @@ def _sign(arguments: Arguments, talk: Talk) -> int:
         ),
         continue_on_error=True,
         certificates=certificates,
+        chain=chosen.chain if is_certain else (),
     )
     signer = Signer(config, profile=chosen.profile, timestamper=timestamper)
     signer.sign_all(works, plan, lambda progress: _tell(progress, talk))

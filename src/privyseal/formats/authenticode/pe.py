@@ -97,6 +97,7 @@ PE: Final = Format(
     name="authenticode-pe",
     title="Windows programs, libraries and drivers (PE)",
     binding=Binding.BOUND,
+    certificate_in_preimage=False,
     detect=looks_like_pe,
     scan=scan,
     preimage=preimage,

@@ -100,6 +100,7 @@ DIGEST: Final = Format(
     name="digest",
     title="bare digests",
     binding=Binding.OPAQUE,
+    certificate_in_preimage=True,  # it may well be: nobody here knows what the digest is of
     detect=None,
     scan=_scan,
     preimage=_preimage,

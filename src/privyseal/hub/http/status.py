@@ -8,17 +8,20 @@ import msgspec
 
 import privyseal
 from privyseal.hub.core import Hub
+from privyseal.hub.entries import key_sha256
 from privyseal.hub.http.routes import Call, Listener, Permission, Route
 from privyseal.hub.links import AgentLink
 from privyseal.hub.readiness import served_refusal
 from privyseal.hub.services.certificates import own_certificate, warning
+from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.queue_views import priority_name
 from privyseal.hub.services.served import ServedProfile
 from privyseal.hub.sign_times import quantile_seconds
 from privyseal.ports.queue import Lease, Queue, RequestUse
-from privyseal.ports.store import Enrolment, ReadTx
+from privyseal.ports.store import Enrolment, ProfileRow, ReadTx
 from privyseal.wire.api import AgentStatus, CertificateWarning, HubStatus, ProfileStatus, TokenStatus, WitnessStatus
 from privyseal.wire.link import TokenHealth
+from privyseal.wire.members import MemberStatus
 from privyseal.wire.queue import QueueDepth, TokenUse
 
 __all__ = ["ROUTES"]
@@ -101,6 +104,25 @@ def _profile_status(hub: Hub, served: ServedProfile, queue: Queue | None) -> Pro
         queue=_depth(hub, served, queue),
         subject="" if certificate is None else certificate.subject,
         not_after="" if certificate is None else certificate.not_after.isoformat(),
+        members=tuple(_member(served, row, lane) for row, lane in served.members),
+    )
+
+
+def _member(served: ServedProfile, row: ProfileRow, lane: Lane) -> MemberStatus:
+    certificate = own_certificate(row)
+    problem = lane.problem(row.name) if lane.linked else None
+    return MemberStatus(
+        token=row.place,
+        key=key_sha256(row.chain) if row.chain else "",
+        token_label=row.token_label,
+        hardware=row.hardware,
+        is_asked=lane.serves(row, served.line),
+        online=lane.linked and row.name in lane.members and problem is None,
+        subject="" if certificate is None else certificate.subject,
+        not_after="" if certificate is None else certificate.not_after.isoformat(),
+        code="" if problem is None else problem.code,
+        problem="" if problem is None else problem.message,
+        hint="" if problem is None else problem.hint,
     )
 
 

@@ -48,7 +48,12 @@ def warning(profile: ProfileRow, now_ms: int) -> CertificateWarning | None:
     if not level:
         return None
     return CertificateWarning(
-        profile=profile.name, subject=found.subject, not_after=found.not_after.isoformat(), days=days, level=level
+        profile=profile.name,
+        token=profile.place,
+        subject=found.subject,
+        not_after=found.not_after.isoformat(),
+        days=days,
+        level=level,
     )
 
 
@@ -68,7 +73,7 @@ class CertificateWatch:
         self._clock: Final = clock
         self._told: Final = told
         self._every_seconds: Final = every_seconds
-        self._said: dict[str, tuple[str, str]] = {}
+        self._said: dict[tuple[str, str], tuple[str, str]] = {}
 
     async def run(self) -> None:
         """Look once a day, until cancelled."""
@@ -82,14 +87,15 @@ class CertificateWatch:
         now_ms = self._clock()
         for profile in self._profiles():
             found = warning(profile, now_ms)
-            if found is None or self._said.get(found.profile) == (found.not_after, found.level):
+            if found is None or self._said.get((found.profile, found.token)) == (found.not_after, found.level):
                 continue
-            self._said[found.profile] = (found.not_after, found.level)
+            self._said[found.profile, found.token] = (found.not_after, found.level)
             _tell(found)
             self._told(
                 CertificateEvent(
                     at=now_ms,
                     profile=found.profile,
+                    token=found.token,
                     subject=found.subject,
                     not_after=found.not_after,
                     days=found.days,
@@ -100,7 +106,19 @@ class CertificateWatch:
 
 def _tell(found: CertificateWarning) -> None:
     if found.level == "expired":
-        _LOG.error("certificate has expired: nothing is signed with it", profile=found.profile, ended=found.not_after)
+        _LOG.error(
+            "certificate has expired: nothing is signed with it",
+            profile=found.profile,
+            token=found.token,
+            ended=found.not_after,
+        )
         return
     say = _LOG.info if found.level == "notice" else _LOG.warning
-    say("certificate ends soon", profile=found.profile, urgency=found.level, days=found.days, ends=found.not_after)
+    say(
+        "certificate ends soon",
+        profile=found.profile,
+        token=found.token,
+        urgency=found.level,
+        days=found.days,
+        ends=found.not_after,
+    )

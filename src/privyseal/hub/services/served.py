@@ -37,14 +37,19 @@ class ServedProfile:
         """The row of the token that a request would most likely use."""
         ranks = [
             (lane.takes(self.line), lane.serves(row, self.line), lane.problem(self.name) is None, bool(row.chain))
-            for lane, row in zip(self.lanes, self.rows, strict=True)
+            for row, lane in self.members
         ]
         return self.rows[ranks.index(max(ranks))]
 
     @property
+    def members(self) -> tuple[tuple[ProfileRow, Lane], ...]:
+        """Its tokens."""
+        return tuple(zip(self.rows, self.lanes, strict=True))
+
+    @property
     def has_token(self) -> bool:
         """Whether a token may sign for the line at all, now or later."""
-        return any(lane.serves(row, self.line) for lane, row in zip(self.lanes, self.rows, strict=True))
+        return any(lane.serves(row, self.line) for row, lane in self.members)
 
     @property
     def online(self) -> bool:
@@ -56,7 +61,7 @@ class ServedProfile:
         """Why nothing can be signed although an agent has a link, or None."""
         if self.online:
             return None
-        may = [lane for lane, row in zip(self.lanes, self.rows, strict=True) if lane.serves(row, self.line)]
+        may = [lane for row, lane in self.members if lane.serves(row, self.line)]
         found = (lane.problem(self.name) for lane in may if lane.linked)
         return next((problem for problem in found if problem is not None), None)
 
@@ -67,7 +72,7 @@ class ServedProfile:
 
     def offline(self) -> UnavailableError:
         """Why nothing can be sent while there is no link."""
-        may = [row for lane, row in zip(self.lanes, self.rows, strict=True) if lane.serves(row, self.line)]
+        may = [row for row, lane in self.members if lane.serves(row, self.line)]
         agents = ", ".join(sorted({repr(row.agent) for row in may or self.rows}))
         return UnavailableError(
             "agent.offline",
@@ -79,7 +84,7 @@ class ServedProfile:
     def other_chains(self) -> tuple[tuple[bytes, ...], ...]:
         """Certificates of the keys in the other tokens that may sign what is asked for now."""
         own = self.profile.chain
-        chains = (row.chain for row, lane in zip(self.rows, self.lanes, strict=True) if lane.serves(row, self.line))
+        chains = (row.chain for row, lane in self.members if lane.serves(row, self.line))
         return tuple(dict.fromkeys(chain for chain in chains if chain and chain != own))
 
     def idle_lane(self, free: Callable[[Lane], bool]) -> Lane | None:

@@ -19,6 +19,7 @@ from privyseal.pki.mechanism import Mechanism, verify_digest
 from privyseal.ports.queue import Job, JobState, QueuedRequest, Request
 from privyseal.ports.store import ProfileRow, ReadTx, Store, Tx
 from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_entry
+from privyseal.wire.certificate_changed import CERTIFICATE_CHANGED
 from privyseal.wire.jobs import ItemDone, ItemRefused
 
 __all__ = ["Answered", "OpenJob", "Settler", "write_ended"]
@@ -181,7 +182,7 @@ def _checked(profile: ProfileRow, answered: Answered) -> ItemDone | ItemRefused:
             item=answer.item,
             fence=answer.fence,
             branch=ConflictError.branch,
-            code="certificate.changed",
+            code=CERTIFICATE_CHANGED,
             message=f"token {profile.place} signed with a key that is not its key for {profile.name!r} any more",
         )
     try:

@@ -25,7 +25,6 @@ from privyseal.hub.services.lane import Lane
 from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.queue_board import QueueBoard
 from privyseal.hub.services.served import ServedProfile
-from privyseal.hub.services.withdrawing import certificate_changed
 from privyseal.hub.services.witnesses import Witnesses
 from privyseal.identity.authority import GrantStatement, open_authority
 from privyseal.identity.trust import PinnedTrust
@@ -35,6 +34,7 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.queue import Job, QueuedRequest, Request
 from privyseal.ports.store import Enrolment, ProfileRow, ReadTx, Store, Tx
 from privyseal.wire.api import SignatureItem, SignatureRequest
+from privyseal.wire.certificate_changed import certificate_changed
 from privyseal.wire.statement import RequestStatement, open_request
 
 __all__ = ["Accepted", "Requests"]

@@ -4,7 +4,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from privyseal.errors import ConfigError, ConflictError
+from privyseal.errors import ConfigError
 from privyseal.hub.jobs import cancelled
 from privyseal.hub.services.claiming import Part, refuse_late
 from privyseal.hub.services.dispatch import Dispatch
@@ -14,20 +14,12 @@ from privyseal.policy.fair_queue import Priority
 from privyseal.ports.clock import Clock
 from privyseal.ports.queue import JobState, QueuedRequest, Request
 from privyseal.ports.store import Enrolment, Store, Tx
+from privyseal.wire.certificate_changed import certificate_changed
 
-__all__ = ["Recorder", "Withdrawals", "certificate_changed", "unknown_request"]
+__all__ = ["Recorder", "Withdrawals", "unknown_request"]
 
 #: Puts an order on record in the transaction that carries it out; False if it was carried out before.
 Recorder = Callable[[Tx], Awaitable[bool]]
-
-
-def certificate_changed(profile: str) -> ConflictError:
-    """The refusal of a request for a key with which nothing is signed any more, or yet."""
-    return ConflictError(
-        "certificate.changed",
-        f"no token signs for key profile {profile!r} with the key that the request is for",
-        hint="ask for the profile's certificates again (GET /v1/profiles/NAME), and make the request for one of them",
-    )
 
 
 def unknown_request(request_id: str, client: str = "") -> ConfigError:
