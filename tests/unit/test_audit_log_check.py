@@ -318,7 +318,7 @@ def test_a_second_signature_for_one_item() -> None:
 
 def test_a_fence_that_goes_down() -> None:
     broken((*LOG, intent(20, item=9, fence=1)), len(LOG), "fence 1 is lower")
-    feed((*LOG, intent(20, item=9, fence=2), intent(20, item=9, fence=3), intent(20, key="cd" * 32)))
+    feed((*LOG, intent(20, item=9, fence=2), intent(20, item=9, fence=3), replace(intent(20), key="cd" * 32)))
 
 
 def test_time_that_goes_back() -> None:
