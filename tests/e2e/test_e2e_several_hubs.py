@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from api_client import api_of, ask
 from cell_site import PROFILE, Cell, make_cell
 from installation import copy_of_program
 from postgres_server import PostgresServer
@@ -136,3 +137,37 @@ def test_hubs_are_restarted_one_after_the_other_without_a_failed_request(cell: C
 
     succeeded(signing.ended())
     check(cell, client, signed=400)
+
+
+def test_a_request_is_answered_the_same_way_by_every_hub(cell: Cell) -> None:
+    """The same bytes again, at the hub that signed them and at the other: one operation, one signature, one receipt."""
+    configs = [cell.site.client(cell.client(f"one-{number}", number)) for number in (0, 1)]
+    asked = ask(configs[0], PROFILE)
+    other = ask(configs[0], PROFILE, idempotency_key=asked.statement.idempotency_key)
+    before = sum(cell.token.signed().values())
+    replies = []
+    for config in (*configs, configs[0]):
+        api = api_of(config)
+        try:
+            replies.append(api("POST", "/v1/signatures?wait=30&enough=1", asked.body).document)
+            assert api("POST", "/v1/signatures", other.body).problem == (409, "idempotency.conflict")
+        finally:
+            api.close()
+
+    assert replies[0] == replies[1] == replies[2]
+    assert replies[0]["items"][0]["receipt"]
+    assert sum(cell.token.signed().values()) == before + 1
+
+
+def test_the_hub_that_has_no_lease_tells_where_its_client_stands(cell: Cell, tmp_path: Path) -> None:
+    """Whichever hub has the token: a request that was handed in at the other is served, and seen from both."""
+    for number in (0, 1):
+        client = cell.client(f"one-{number}", number)
+        folder = programs(tmp_path / client, 40)
+        signing = in_background(Signing(cell, folder, client))
+        until(lambda folder=folder: list(folder.glob("*.tlog-proof")), "a signed file")  # type: ignore[misc]
+        for name in ("one-0", "one-1"):
+            waiting = succeeded(cell.site.run("queue", "list", "--json", client=cell.client(name, int(name[-1]))))
+            assert waiting.document["requests"], name
+        succeeded(signing.ended())
+    check(cell, "client", signed=80)
