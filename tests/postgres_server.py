@@ -66,6 +66,10 @@ class PostgresServer:
     def data(self) -> Path:
         return self.folder / "data"
 
+    @property
+    def socket(self) -> Path:
+        return self.folder / f".s.PGSQL.{self.port}"
+
     def run(self, program: str, *arguments: str | Path) -> None:
         # Not a pipe: the server inherits it, and would keep it open.
         with (self.folder / "output").open("ab") as output:

@@ -7,18 +7,22 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError
+import structlog
+
+from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError, UnavailableError
 from privyseal.hub.entries import key_entry
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.lane import Lane, LaneRules, LaneServices, Member
 from privyseal.hub.services.pools import Pools
 from privyseal.hub.services.queue_board import Line
 from privyseal.hub.services.served import ServedProfile
-from privyseal.ports.store import ProfileRow, Tx
+from privyseal.ports.store import ProfileRow, ReadTx, Tx
 from privyseal.tlog.entry import encode_entry
 from privyseal.wire.link import ProfileAnnouncement
 
 __all__ = ["Dispatch"]
+
+_LOG: Final = structlog.get_logger("privyseal.hub.lane")
 
 
 class Dispatch:
@@ -59,8 +63,28 @@ class Dispatch:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._services.lease_ms / 4000)
+            orphaned = await self._orphaned()
             for lane in self.lanes:
-                await lane.keep()
+                await lane.keep(orphaned=lane.place in orphaned)
+
+    async def _orphaned(self) -> frozenset[str]:
+        """Tokens with jobs that another process has left open with a lease that is over.
+
+        A lane that had such a token once may believe that it has it still: only a claim would tell it otherwise.
+        """
+        if self._services.alone:
+            return frozenset()
+
+        async def read(tx: ReadTx) -> frozenset[str]:
+            now_ms, holder = await tx.database_ms(), self._services.holder
+            over = {one.token for one in await tx.leases() if one.holder != holder and one.expires_ms <= now_ms}
+            return frozenset(job.token for job in await tx.open_jobs() if job.token in over) if over else frozenset()
+
+        try:
+            return await self._services.store.read(read)
+        except UnavailableError as error:
+            _LOG.warning("leases were not read", code=error.code, reason=error.message)
+            return frozenset()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

@@ -191,11 +191,17 @@ class Lane:
         store = self._services.store
         return await self._services.settler.until_there(lambda: store.read(lambda tx: tx.queued_requests()))
 
-    async def keep(self) -> None:
-        """Called a few times in the lease's life: put its end off while there is work, or get it."""
+    async def keep(self, *, orphaned: bool) -> None:
+        """Called a few times in the lease's life: put its end off while there is work, or get it.
+
+        Args:
+            orphaned: Another process has left jobs of this token open, and has its lease no longer.
+        """
         link = self._link
         if link is None:
             return
+        if orphaned:
+            self.lease.lose()
         if not self.lease.held:
             self.prepare()
         elif self._under_way or self._best() is not None:
