@@ -46,8 +46,8 @@ SETTINGS: Final = {
     "synchronous_commit": "on",
     # Less than _STATEMENT_SECONDS: the server's answer says more than a silence.
     "lock_timeout": "20s",
-    # A hub that hangs in the middle of a transaction loses the lock that all others wait for.
-    "idle_in_transaction_session_timeout": "60s",
+    # A hub that hangs in the middle of a transaction loses the lock that all others wait for, before they give up.
+    "idle_in_transaction_session_timeout": "10s",
     "jit": "off",
 }
 _SERVER: Final = (
