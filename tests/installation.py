@@ -4,6 +4,7 @@
 import datetime as dt
 import importlib.util
 import json
+import random
 import re
 import shutil
 import socket
@@ -57,16 +58,19 @@ def copy_of_program(directory: Path, name: str = "app.exe") -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that is free now, and the next one too."""
+    """A loopback port that is free now, and the next one too.
+
+    Not one that the kernel gives to who dials: a hub that is started again must find it free again.
+    """
 
     def look() -> int | None:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                return None
-            return port
+        port = random.randrange(10_000, 32_000, 2)
+        try:
+            for one in (port, port + 1):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError:
+            return None
+        return port
 
     return until(look, "two free ports side by side")
 

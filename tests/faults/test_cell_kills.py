@@ -37,6 +37,7 @@ def test_ends_at_an_effect(lab: Lab) -> None:
 
 def test_what_a_lost_hub_left_is_settled_by_one_that_had_the_token_before(lab: Lab, tmp_path: Path) -> None:
     """Both have had the lease, and the one that has it no longer has not been told: nobody asked it for anything."""
+    lab.both_serve()
     for _ in range(2):
         lab.sign()
         passes(LONGER_SECONDS)

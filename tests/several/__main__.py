@@ -24,6 +24,7 @@ def sweep_kills(folder: Path, only: str) -> None:
                 began_s = time.monotonic()
                 while number < _MOST_EFFECTS and kill_at(lab, effect, number + 1):
                     number += 1
+                    lab.renew_agent()
                     print(f"{name}: {number}", flush=True)
                 lab.judge()
                 print(f"{name}: at each of {number}; {lab.told}; {time.monotonic() - began_s:.0f} s", flush=True)

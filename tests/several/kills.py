@@ -71,11 +71,12 @@ EFFECTS: dict[str, Effect] = {
 
 
 def kill_at(lab: Lab, effect: Effect, number: int, *, items: int = 6) -> bool:
-    """Have something signed, and end the victim at its n-th effect; it is started again, and all must be answered.
+    """Have something signed, and end the victim at its n-th effect; all must be answered.
 
     Returns:
         Whether there were so many effects.
     """
+    lab.both_serve()
     holder = lab.find_holder()
     victim = lab.cell.hubs[holder] if effect.victim == "hub" else lab.agent
     way: Proxy = getattr(lab.ways[holder], effect.way)
@@ -101,5 +102,4 @@ def kill_at(lab: Lab, effect: Effect, number: int, *, items: int = 6) -> bool:
                 lab.cell.site.start_agent()
         answered.result()
     assert history.failure is None, history.failure
-    lab.both_serve()
     return trap.sprung.is_set()

@@ -98,6 +98,11 @@ class Lab:
         for number in self.cell.hubs:
             self.cell.until_linked(number)
 
+    def renew_agent(self) -> None:
+        """Start it again: one whose hub was lost more than once in a minute lets half a minute pass."""
+        self.agent.stop()
+        self.cell.site.start_agent()
+
     def judge(self) -> None:
         wrong = judge(self.cell, self.histories, bound_seconds=BOUND_SECONDS)
         assert not wrong, "\n".join(wrong[:20])
