@@ -221,10 +221,12 @@ def software_token(
     expires: dt.timedelta = dt.timedelta(days=30),
     profile: str = "demo",
     level: str = "traced",
+    name: str = "software",
+    folder: str = "token",
 ) -> str:
     """Make a software token for an agent; what agent.toml needs to say of it and of its one key."""
     pin = b"software-canary-481516"
-    place = directory / "token"
+    place = directory / folder
     (directory / "pin").touch(mode=0o600)
     (directory / "pin").write_bytes(pin)
     create_software_token(place, pin=pin, label="software")
@@ -235,8 +237,8 @@ def software_token(
     chain = ca.issue_code_signing(spki=spki, common_name="Lab", not_before=begin, not_after=now + expires)
     set_certificates(place, key_id=b"\x01", chain=chain)
     return (
-        '\n[[token]]\nname = "software"\nkind = "software"\npath = "token"\npin_file = "pin"\n'
-        f'\n[[key]]\nprofile = "{profile}"\ntoken = "software"\nid = "01"\nlevel = "{level}"\n'
+        f'\n[[token]]\nname = "{name}"\nkind = "software"\npath = "{folder}"\npin_file = "pin"\n'
+        f'\n[[key]]\nprofile = "{profile}"\ntoken = "{name}"\nid = "01"\nlevel = "{level}"\n'
     )
 
 

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lane_services import lane_services
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane, LaneRules, Member
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.lane_parts import LaneRules, Member
 from privyseal.ports.clock import system_clock
 from privyseal.ports.store import Enrolment, ProfileRow
 from privyseal.storage.sqlite import SqliteStore

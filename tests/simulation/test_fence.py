@@ -8,7 +8,8 @@ import pytest
 from lane_services import lane_services
 from lying_hub import HUB, NOW_MS
 from privyseal.errors import UnavailableError
-from privyseal.hub.services.lane import Lane, LaneRules
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.lane_parts import LaneRules
 from privyseal.hub.services.settling import Answered, write_ended
 from privyseal.policy.fair_queue import Pick, Priority, Waiting
 from privyseal.ports.queue import Lease, Request

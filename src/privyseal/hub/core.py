@@ -21,7 +21,7 @@ from privyseal.hub.services.denials import Denials
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.hearing import Hearing
-from privyseal.hub.services.lane import LaneServices
+from privyseal.hub.services.lane_parts import LaneServices
 from privyseal.hub.services.observer import Observer
 from privyseal.hub.services.pools import Pools
 from privyseal.hub.services.publication import Publication

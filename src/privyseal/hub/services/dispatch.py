@@ -12,7 +12,8 @@ import structlog
 from privyseal.errors import ConfigError, IdentityError, PrivysealError, TokenError, UnavailableError
 from privyseal.hub.entries import key_entry
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.lane import Lane, LaneRules, LaneServices, Member
+from privyseal.hub.services.lane import Lane
+from privyseal.hub.services.lane_parts import LaneRules, LaneServices, Member
 from privyseal.hub.services.pools import Pools
 from privyseal.hub.services.queue_board import Line
 from privyseal.hub.services.served import ServedProfile
@@ -31,7 +32,10 @@ class Dispatch:
     def __init__(self, services: LaneServices, pools: Pools) -> None:
         self._services: Final = services
         self._pools: Final = pools
-        self._rules: Final = LaneRules(serves=pools.serves, unfit=self._unfit)
+        rules = LaneRules(serves=pools.serves, unfit=self._unfit)
+        if pools:
+            rules = replace(rules, leaves=self._has_idle, busy=self._wake_others)
+        self._rules: Final = rules
         self._lanes: dict[str, Lane] = {}
         #: Key profiles by name, as they were announced last for each token that stands for them, in their order.
         self._rows: dict[str, tuple[ProfileRow, ...]] = {}
@@ -125,6 +129,14 @@ class Dispatch:
 
     def _unfit(self, row: ProfileRow) -> PrivysealError | None:
         return self._pools.unfit(row, self._rows.get(row.name, ()), self._services.clock())
+
+    def _has_idle(self, lane: Lane, line: Line) -> bool:
+        return any(one is not lane and one.is_idle and one.takes(line) for one in self._lanes.values())
+
+    def _wake_others(self, lane: Lane) -> None:
+        for one in self._lanes.values():
+            if one is not lane:
+                one.wake()
 
     def wake(self, profile: str) -> None:
         """Something of a key profile waits."""

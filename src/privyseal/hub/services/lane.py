@@ -8,9 +8,9 @@ token, one prepared; one more where a higher class has come, for which the other
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -18,23 +18,21 @@ import structlog
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.hub.jobs import is_requeued, never_sent
 from privyseal.hub.links import AgentLink
-from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.claiming import Batch, claim_picks
 from privyseal.hub.services.job_message import job_message
+from privyseal.hub.services.lane_parts import LaneRules, LaneServices, Member
 from privyseal.hub.services.lane_rest import Rest
-from privyseal.hub.services.observer import JobStep, Observer
-from privyseal.hub.services.queue_board import Line, QueueBoard
-from privyseal.hub.services.settling import Answered, Settler
+from privyseal.hub.services.observer import JobStep
+from privyseal.hub.services.queue_board import Line
+from privyseal.hub.services.settling import Answered
 from privyseal.hub.services.token_lease import TokenLease
 from privyseal.hub.services.under_way import Pace, UnderWay
-from privyseal.hub.services.witnesses import Witnesses
 from privyseal.policy.fair_queue import Pick, Priority
-from privyseal.ports.clock import Clock
 from privyseal.ports.queue import QueuedRequest
-from privyseal.ports.store import ProfileRow, Store, Tx
+from privyseal.ports.store import ProfileRow, Tx
 from privyseal.wire.jobs import ItemDone, Recall
 
-__all__ = ["WINDOW", "Lane", "LaneRules", "LaneServices", "Member"]
+__all__ = ["WINDOW", "Lane"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
@@ -42,49 +40,6 @@ WINDOW: Final = 2
 _LITTLE_SECONDS: Final = 0.2
 _MOST_BATCHES: Final = 8
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneServices:
-    """What every lane needs of the hub."""
-
-    store: Store
-    audit: Audit
-    witnesses: Witnesses
-    observer: Observer
-    board: QueueBoard
-    settler: Settler
-    clock: Clock
-    holder: str  #: names this process as the holder of leases
-    lease_ms: int
-    alone: bool  #: no other process uses the database
-    changed: Callable[[str], None]  #: called with a request id after each durable change
-    failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A key profile as one token serves it.
-
-    Attributes:
-        problem: Why nothing can be signed for it now, as its agent says; or None.
-    """
-
-    profile: ProfileRow
-    problem: PrivysealError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneRules:
-    """What decides about a lane's members beside their agent.
-
-    Attributes:
-        serves: Whether a member may take from a line of its key profile, now or later.
-        unfit: Why a member takes nothing now, or None.
-    """
-
-    serves: Callable[[ProfileRow, Line], bool]
-    unfit: Callable[[ProfileRow], PrivysealError | None]
 
 
 class Lane:
@@ -100,7 +55,7 @@ class Lane:
         self.serves: Final = rules.serves
         #: When something was last given to the token, by the event loop's clock.
         self.used_s = 0.0
-        self._unfit: Final = rules.unfit
+        self._rules: Final = rules
         self._services: Final = services
         self._link: AgentLink | None = None
         self._under_way: list[UnderWay] = []
@@ -123,8 +78,14 @@ class Lane:
 
     @property
     def seconds_left(self) -> float:
-        """How long the token will be busy with what is under way, as it was measured before."""
-        return self.pace.seconds_per_item * self.open_items
+        """How long the token will be busy with what is under way, as was measured before; infinite if nothing was."""
+        return (self.pace.seconds_per_item or math.inf) * self.open_items if self.open_items else 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the token has nothing to do, and could begin at once."""
+        is_free = self._link is not None and self.lease.held and not self._rest.active
+        return is_free and self.open_items + self._reserved == 0
 
     @property
     def open_items(self) -> int:
@@ -134,7 +95,7 @@ class Lane:
     def problem(self, profile: str) -> PrivysealError | None:
         """Why nothing can be signed here for a key profile that the token serves; None if nothing is known."""
         member = self.members.get(profile)
-        return None if member is None else member.problem or self._unfit(member.profile)
+        return None if member is None else member.problem or self._rules.unfit(member.profile)
 
     def takes(self, line: Line) -> bool:
         """Whether something of a line can be signed here now."""
@@ -164,6 +125,7 @@ class Lane:
             self.lease.lose()
             if not self._services.alone:
                 self._spawn(self.lease.give_back())
+            self._rules.busy(self)
 
     def prepare(self) -> None:
         """Get the lease, if nobody else has it, and settle what is open, before anything new is claimed."""
@@ -252,8 +214,12 @@ class Lane:
 
     def _best(self) -> tuple[Priority, Line] | None:
         board = self._services.board
-        lines = (line for name in self.members for line in board.lines(name) if self.takes(line))
+        lines = (line for name in self.members for line in board.lines(name) if self._wants(line))
         return board.best(lines, self._services.clock())
+
+    def _wants(self, line: Line) -> bool:
+        """Prepare nothing behind the item at the token that another token could begin with."""
+        return self.takes(line) and not (self.open_items and self._rules.leaves(self, line))
 
     async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...]) -> Batch | None:
         """Claim in the caller's transaction; None if the lease is another's.
@@ -302,6 +268,7 @@ class Lane:
         self._reserved -= 1
         self.lease.lose()
         self.prepare()
+        self._rules.busy(self)
 
     async def recall(self, request_id: str) -> None:
         """Take back what the token has not begun of a request."""
@@ -335,6 +302,7 @@ class Lane:
             under_way = UnderWay(batch=batch, priority=priority, open_items=len(batch.jobs))
             self._under_way.append(under_way)
             self._spawn(self._serve(under_way, self._link))
+            self._rules.busy(self)
 
     def _observe_claim(self, batch: Batch) -> None:
         observer = self._services.observer
@@ -405,6 +373,7 @@ class Lane:
         self._rest.settled(one.answer for one in ended if not (is_recalled and is_requeued(one.answer)))
         if again:
             self.wake()
+            self._rules.busy(self)
 
     # -- after a lost link, a restart, or another holder ---------------------------------------------------------
 

@@ -21,6 +21,9 @@ class Pools:
     def __init__(self, tables: Sequence[PoolTable]) -> None:
         self._tables: Final = {table.profile: table for table in tables}
 
+    def __bool__(self) -> bool:
+        return bool(self._tables)
+
     @property
     def rollovers(self) -> dict[str, int]:
         """From when on (milliseconds) requests are for the successors, by key profile."""

@@ -5,6 +5,7 @@ The database decides what is queued; this is a view of it that costs no query fo
 use one database, a view may be behind: then a claim finds less than was picked.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -44,6 +45,8 @@ class QueueBoard:
         self._shares: dict[str, Shares] = {}
         self._lines: dict[Line, FairQueue] = {}
         self._line_of: dict[str, Line] = {}
+        #: Requests of each line, with those that were taken and not put back yet.
+        self._standing: Counter[Line] = Counter()
         self._requests: dict[str, QueuedRequest] = {}
         self._by_client: dict[str, int] = {}
         #: When something was last taken of a line.
@@ -151,6 +154,7 @@ class QueueBoard:
             shares = self._shares.setdefault(line.profile, Shares(self._weights))
             self._lines[line] = FairQueue(shares, aging_ms=self._table.aging_minutes * 60_000)
         self._line_of[request.id] = line
+        self._standing[line] += 1
         self._requests[request.id] = queued
         self._by_client[request.client] = self._by_client.get(request.client, 0) + queued.items
         self._lines[line].put(self._waiting(queued))
@@ -166,8 +170,9 @@ class QueueBoard:
         self._by_client[client] -= queued.items
         if self._by_client[client] <= 0:
             del self._by_client[client]
-        if not len(self._lines[line]) and line.key:
-            del self._lines[line]  # there may be many of these
+        self._standing[line] -= 1
+        if not self._standing[line] and line.key:  # there may be many of these
+            del self._lines[line], self._standing[line]
             self._turns.pop(line, None)
 
     def load(self, found: Iterable[QueuedRequest]) -> None:

@@ -90,12 +90,10 @@ class ServedProfile:
     def idle_lane(self, free: Callable[[Lane], bool]) -> Lane | None:
         """Of the lanes that can take from the line now and have room, the one that is busy for the shortest time.
 
-        Of several that have nothing to do, the one that has rested longest.
+        Of several that have nothing to do, the one that has rested longest; one of which no time is known comes last.
         """
-        able = sorted(
-            (lane for lane in self.lanes if lane.takes(self.line)),
-            key=lambda lane: (lane.seconds_left, lane.open_items, lane.used_s),
-        )
+        able = [lane for lane in self.lanes if lane.takes(self.line)]
+        able.sort(key=lambda lane: (lane.seconds_left, lane.open_items, lane.used_s))
         return next((lane for lane in able if free(lane)), None)
 
     def items_before(self, request_id: str) -> int:
