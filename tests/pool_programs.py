@@ -17,7 +17,7 @@ from installation import Site, make_site, software_token
 from privyseal.client.log import LogReader
 from privyseal.client.log_files import verify_log
 from privyseal.tlog.entry import Entry, Intent, KeyEntry, Result, Unknown, parse_entry
-from privyseal.wire.api import HubStatus, RequestView
+from privyseal.wire.api import HubStatus, RequestView, SignatureRequest
 from privyseal.wire.members import MemberStatus
 from programs import Running, privyseal, succeeded, until
 
@@ -89,9 +89,11 @@ class PoolPrograms:
         finally:
             api.close()
 
-    def queue(self, items: int = 1) -> str:
+    def queue(self, items: int = 1, key: str = "") -> str:
         """Send a request without waiting for it; its name."""
-        return self.view(self.call("POST", "/v1/signatures?wait=0", self.ask(items).body)).id
+        asked = self.ask(items)
+        body = SignatureRequest(envelope=asked.envelope, preimages=asked.preimages, key=key)
+        return self.view(self.call("POST", "/v1/signatures?wait=0", msgspec.json.encode(body))).id
 
     def view(self, reply: Reply) -> RequestView:
         assert reply.status in (200, 202), reply
