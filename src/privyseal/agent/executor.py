@@ -201,11 +201,7 @@ class Executor:
         # From here on it counts as seen, whatever else is wrong with the job.
         self._hold(Held(size=checkpoint.size, root=checkpoint.root), shown)
         try:
-            key = self._keys.get((job.profile, job.token))
-            if key is None:
-                raise TokenError(
-                    "profile.not_served", f"this agent serves no key profile {job.profile!r} with a token {job.token!r}"
-                )
+            key = self._served(job)
             parts = await self._begin(job, checkpoint, key, shown.link)
         except PrivysealError:
             await self._journal.see_checkpoint(job.checkpoint, checkpoint.size, checkpoint.root)
@@ -229,6 +225,13 @@ class Executor:
         )
         self._leases.add(run)
         return parts, run
+
+    def _served(self, job: Job) -> ServedKey:
+        key = self._keys.get((job.profile, job.token))
+        if key is None:
+            what = f"key profile {job.profile!r} with a token {job.token!r}"
+            raise TokenError("profile.not_served", f"this agent serves no {what} now")
+        return key
 
     async def _carry_out(self, run: JobRun) -> None:
         try:

@@ -161,12 +161,8 @@ class Signer:
             return reading.threads.submit(lambda: placer.place(answered, reading.draft()))
 
         try:
-            changed = batch.place(self._requester, prepared, deadline, place, may_change=not plan.chain)
-            if changed:
-                self._limit.notice(
-                    f"key profile {self._profile} has got another certificate: {len(changed)} of {len(prepared)} files"
-                    " are asked for once more, with that"
-                )
+            if changed := batch.place(self._requester, prepared, deadline, place, may_change=not plan.chain):
+                self._limit.notice(_again(self._profile, len(changed), len(prepared)))
                 again = batch.prepare(changed, self._hub.profile(self._profile, deadline))
                 batch.place(self._requester, again, deadline, place, may_change=False)
         except BaseException:
@@ -175,6 +171,11 @@ class Signer:
                 self._timestamper.stop()
             raise
         return batch.outcomes
+
+
+def _again(profile: str, changed: int, asked: int) -> str:
+    what = f"{changed} of {asked} files are asked for once more, with that"
+    return f"key profile {profile} has got another certificate: {what}"
 
 
 class _Batch:

@@ -162,11 +162,10 @@ class ProfileView(_Body, frozen=True):
 
 
 class ProfileStatus(_Body, frozen=True):
-    """A key profile in `status`; what is said of a token is said of the one that would be used now.
+    """A key profile in `status`; of its tokens (`members`), what is said here is of the one that would be used now.
 
     Attributes:
         online: Its agent has a link, and serves it.
-        members: All of its tokens.
         code, problem, hint: Why nothing can be signed for it now, as in docs/errors; empty if something can.
         queued: Items that have not ended.
         queue: The same in detail.
@@ -268,10 +267,9 @@ class TokenStatus(_Body, frozen=True):
 
 
 class CertificateWarning(_Body, frozen=True):
-    """The certificate of a key profile ends soon, or has ended.
+    """The certificate of a key profile, whose key is in `token` (`AGENT/TOKEN`), ends soon, or has ended.
 
     Attributes:
-        token: `AGENT/TOKEN` that holds its key.
         not_after: ISO 8601, UTC.
         days: Whole days left; negative once it has ended.
         level: `notice` from 60 days on, `warning` from 30, `urgent` from 7, `expired`.
