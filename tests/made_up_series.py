@@ -73,6 +73,12 @@ FIRING: dict[str, Case] = {
         labels={"profile": "acme"},
         summary="A job for acme has waited for 9m 0s.",
     ),
+    "PrivysealQueueFull": Case(
+        series={"privyseal_queue_refusals_total": "0x5 1x20"},
+        minute=10,
+        quiet=5,
+        summary="The queue of the hub hub is full, and requests are refused.",
+    ),
     "PrivysealProfileNotReady": Case(
         series={"privyseal_profile_ready{profile=acme}": "0x20"},
         minute=6,
@@ -176,6 +182,7 @@ WELL: dict[str, str] = {
     "process_start_time_seconds": "1x90",
     "privyseal_agent_linked{agent=pi}": "1x90",
     "privyseal_queue_oldest_age_seconds{profile=acme}": "0 30 60 120 240 20x90",
+    "privyseal_queue_refusals_total": "3x90",
     "privyseal_profile_ready{profile=acme}": "1x90",
     "privyseal_jobs_total{profile=acme,outcome=unknown}": "2x90",
     "privyseal_witness_failing{witness=w1}": "0 1 0x90",

@@ -212,7 +212,7 @@ def test_a_full_queue_says_when_to_come_back_and_stays_open_for_others(slow: Que
 
     config = slow.site.client("ci-7")
     api = api_of(config)
-    answer = api._pool.request("POST", f"{api.url}/v1/signatures", body=ask(config, PROFILE, items=20).body)
+    answer = api._pool.request("POST", f"{api.url}/v1/signatures", body=ask(config, PROFILE, items=50).body)
 
     problem = answer.json()
     assert (answer.status, problem["code"]) == (503, "queue.full")
@@ -226,6 +226,35 @@ def test_a_team_asks_for_no_higher_class_than_it_may(queue: QueueSite) -> None:
     assert queue.entries("deny")[-1]["code"] == "policy.priority"
     assert queue.send("night-1", 1, "next").problem == (403, "policy.priority")
     assert queue.send("client", 1, "soon").problem == (422, "request.priority")
+
+
+def test_prometheus_is_told_of_all_that(slow: QueueSite) -> None:
+    def metrics() -> dict[str, float]:
+        shown = web_of(slow.site.client())("GET", "/metrics").body.decode()
+        rows = [line.rpartition(" ") for line in shown.splitlines() if line.startswith("privyseal_")]
+        return {name: float(value) for name, _, value in rows}
+
+    before = metrics()
+    slow.queued("ci-7", 50)
+    slow.queued("night-1", 4, "nightly")
+    assert slow.send("ci-7", 50).problem == (503, "queue.full")
+
+    def used() -> dict[str, float] | None:
+        now = metrics()
+        return now if now['privyseal_token_items_under_way{agent="lab",token="lab"}'] else None
+
+    busy = until(used, "a token that is used")
+    assert busy["privyseal_queue_refusals_total"] == before["privyseal_queue_refusals_total"] + 1
+    assert busy[f'privyseal_queue_waiting_items{{priority="nightly",profile="{PROFILE}"}}'] == 4
+    assert 0 < busy[f'privyseal_queue_waiting_items{{priority="normal",profile="{PROFILE}"}}'] <= 50
+    assert busy['privyseal_token_lease_held{agent="lab",token="lab"}'] == 1
+    recalls = 'privyseal_token_recalls_total{agent="lab",token="lab"}'
+    slow.queued("client", 2, "release")
+    until(lambda: metrics()[recalls] > busy[recalls], "a recall")
+    for row in slow.waiting():
+        slow.desk().cancel_request(row.id)
+    cancelled = f'privyseal_jobs_total{{outcome="cancelled",profile="{PROFILE}"}}'
+    assert metrics()[cancelled] >= before[cancelled] + 4
 
 
 # -- progress as it happens -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 import privyseal
 from privyseal.hub.core import Hub
+from privyseal.hub.metrics_queue import queue_families
 from privyseal.hub.metrics_tokens import token_families
 from privyseal.hub.readiness import profile_refusal
 from privyseal.hub.services.certificates import own_certificate
@@ -67,7 +68,7 @@ def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def _families(hub: Hub, stored: _Stored) -> Iterator[Metric]:
     yield from _hub_families(hub)
-    yield from _queue_families(hub, stored.queues)
+    yield from queue_families(hub, stored.queues)
     yield from _profile_families(hub)
     yield from _outside_families(hub)
     yield _agents(hub, stored.enrolments)
@@ -91,36 +92,11 @@ def _hub_families(hub: Hub) -> Iterator[Metric]:
             hub.store.committed_ms / 1000,
         )
     stream = hub.observer.stream
-    yield gauge("event_subscribers", "Open streams of events.", stream.subscribers)
+    watchers = hub.queue_views.watchers
+    yield gauge("event_subscribers", "Open streams of events.", stream.subscribers + watchers)
     yield CounterMetricFamily(
         "privyseal_event_subscribers_dropped", "Streams of events that were ended as too slow.", value=stream.dropped
     )
-
-
-def _queue_families(hub: Hub, queues: tuple[Queue, ...]) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily(
-        "privyseal_queue_jobs", "Jobs that wait, or are under way at an agent.", labels=("profile", "state")
-    )
-    ages = GaugeMetricFamily(
-        "privyseal_queue_oldest_age_seconds",
-        "Since when the first queued job's client waits, by its own clock; 0 if none is queued.",
-        labels=("profile",),
-    )
-    known = {queue.profile: queue for queue in queues}
-    for name in sorted({*known, *(served.profile.name for served in hub.dispatch.profiles)}):
-        queue = known.get(name, Queue(profile=name, queued=0, under_way=0, oldest_ms=None))
-        jobs.add_metric((name, "queued"), queue.queued)
-        jobs.add_metric((name, "under-way"), queue.under_way)
-        ages.add_metric((name,), 0 if queue.oldest_ms is None else max(0, hub.clock() - queue.oldest_ms) / 1000)
-    outcomes = CounterMetricFamily(
-        "privyseal_jobs",
-        "Jobs that ended since the start; those that are not-used or unknown may be tried again.",
-        labels=("profile", "outcome"),
-    )
-    for served in hub.dispatch.profiles:
-        for outcome in ("signed", "failed", "denied", "not-used", "unknown"):
-            outcomes.add_metric((served.profile.name, outcome), hub.observer.outcomes[served.profile.name, outcome])
-    yield from (jobs, ages, outcomes)
 
 
 def _profile_families(hub: Hub) -> Iterator[Metric]:

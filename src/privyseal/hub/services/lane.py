@@ -56,6 +56,8 @@ class Lane:
         #: When something was last given to the token, by the event loop's clock.
         self.used_s = 0.0
         self._rules: Final = rules
+        #: How often something was asked back of the agent.
+        self.recalls = 0
         self._services: Final = services
         self._link: AgentLink | None = None
         self._under_way: list[UnderWay] = []
@@ -277,6 +279,7 @@ class Lane:
             await self._send_recall(self._link, found, (request_id,))
 
     async def _send_recall(self, link: AgentLink, found: list[UnderWay], requests: tuple[str, ...] = ()) -> None:
+        self.recalls += 1
         for one in found:
             one.recalled = True
         names = requests or tuple(part.request.id for one in found for part in one.batch.parts)
