@@ -15,7 +15,7 @@ from pages import ROOT, blocks, commands, pages
 from privyseal.agent.config import AgentConfig, KeyConfig, RecoveryTable, TokenTable
 from privyseal.cli.app import app
 from privyseal.client.config import _ClientTable
-from privyseal.hub.config import AnchorTable, HubConfig, MetricsTable, TsaTable
+from privyseal.hub.config import AnchorTable, HubConfig, MetricsTable, QueueTable, TeamTable, TsaTable
 from privyseal.witness.config import LogTable, WitnessConfig
 
 PAGES = pages()
@@ -106,13 +106,21 @@ def fields(table: type[msgspec.Struct]) -> set[str]:
 
 def unknown_keys(document: dict[str, Any]) -> Iterator[str]:
     """Keys of a TOML example, which may be a part of a file, that no program reads."""
-    inner: dict[str, type[msgspec.Struct]] = {"token": TokenTable, "key": KeyConfig, "tsa": TsaTable, "log": LogTable}
+    inner: dict[str, type[msgspec.Struct]] = {
+        "token": TokenTable,
+        "key": KeyConfig,
+        "tsa": TsaTable,
+        "log": LogTable,
+        "team": TeamTable,
+    }
     top = {name for name, value in document.items() if not isinstance(value, list) or name not in inner}
     files = (AgentConfig, HubConfig, WitnessConfig, _ClientTable)
     parts = (TokenTable, KeyConfig, TsaTable, LogTable)
     if not any(top <= fields(table) for table in (*files, *parts)):
         yield f"no table has all of {sorted(top)}"
-    for name, table in (("anchor", AnchorTable), ("metrics", MetricsTable), ("recovery", RecoveryTable)):
+    tables: dict[str, type[msgspec.Struct]]
+    tables = {"anchor": AnchorTable, "metrics": MetricsTable, "recovery": RecoveryTable, "queue": QueueTable}
+    for name, table in tables.items():
         yield from (f"{name}.{key}" for key in document.get(name, {}).keys() - fields(table))
     for name in document.keys() & inner.keys():
         if isinstance(document[name], list):

@@ -12,7 +12,7 @@ from privyseal.agent.host_steps import host_steps
 from privyseal.agent.ladder import Rung
 from privyseal.client.config import load_client_config
 from privyseal.errors import ConfigError
-from privyseal.hub.config import load_hub_config
+from privyseal.hub.config import QueueTable, TeamTable, load_hub_config
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB, AGENT, CLIENT = range(3)
@@ -38,6 +38,14 @@ def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     assert [tsa.per_minute for tsa in config.tsa] == [60, 0]
     assert config.database.startswith("postgresql://")
     assert config.metrics.allow == ("127.0.0.1", "::1", "192.0.2.0/24")
+    assert config.queue == QueueTable(), "the example shows what holds without it"
+    assert [(team.clients, team.priority) for team in config.team] == [(("ci-*",), "normal")]
+
+
+def test_every_key_of_the_queue_is_in_the_hub_s_example(blocks: list[str]) -> None:
+    shown = set(re.findall(r"(?m)^(\w+) = ", blocks[HUB]))
+
+    assert (fields(QueueTable) | fields(TeamTable)) - shown == set()
 
 
 def test_postgresql_examples_are_accepted(blocks: list[str], tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class When:
             already), and the same command fetches the signatures later.
         timeout: Seconds, for all of it together; then exit 7. Without it, it goes on for as long as signatures come,
             and ends when none came for `wait_seconds` of client.toml.
-        priority: Which of this client's waiting requests comes first.
+        priority: Class in the hub's queue: a higher one is signed before a lower one, of all clients.
     """
 
     wait: bool = True

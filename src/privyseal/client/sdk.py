@@ -37,7 +37,7 @@ class Wait:
     Attributes:
         seconds: For all of it together, then `UnavailableError`; None goes on for as long as signatures come, and ends
             when none came for `wait_seconds` of client.toml. Signing the same files again resumes.
-        priority: `release`, `normal` or `nightly`: which of this client's waiting requests comes first.
+        priority: `release`, `normal` or `nightly`: a higher class is signed before a lower one, of all clients.
     """
 
     seconds: float | None = None

@@ -36,7 +36,7 @@ __all__ = ["WINDOW", "Lane"]
 
 #: Batches under way for one token: one being signed, one prepared.
 WINDOW: Final = 2
-#: What is little, and how many batches there may be of it: each costs a commit.
+#: What is little, and how many batches there may be of it.
 _LITTLE_SECONDS: Final = 0.2
 _MOST_BATCHES: Final = 8
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
