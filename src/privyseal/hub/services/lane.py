@@ -22,7 +22,6 @@ from privyseal.hub.services.claiming import Batch, claim_picks
 from privyseal.hub.services.job_message import job_message
 from privyseal.hub.services.lane_parts import LaneRules, LaneServices, Member
 from privyseal.hub.services.lane_rest import Rest
-from privyseal.hub.services.observer import JobStep
 from privyseal.hub.services.queue_board import Line
 from privyseal.hub.services.settling import Answered
 from privyseal.hub.services.token_lease import TokenLease
@@ -290,7 +289,7 @@ class Lane:
 
     def start(self, batch: Batch, priority: Priority) -> None:
         """Send a claimed batch; its place in the window is given back when every item is settled."""
-        self._observe_claim(batch)
+        self._services.tell_claim(batch)
         if not batch.jobs:
             self.release()
         elif self._link is None or not self.lease.held:
@@ -306,16 +305,6 @@ class Lane:
             self._under_way.append(under_way)
             self._spawn(self._serve(under_way, self._link))
             self._rules.busy(self)
-
-    def _observe_claim(self, batch: Batch) -> None:
-        observer = self._services.observer
-        for part in batch.parts:
-            if part.jobs:
-                observer.jobs(part.request, (job.item for job in part.jobs), JobStep(state="intent"))
-            elif part.refused:
-                step = JobStep(state="failed", outcome="denied", code=part.refused[0].code)
-                observer.jobs(part.request, (job.item for job in part.refused), step)
-                self._services.changed(part.request.id)
 
     # -- one batch ----------------------------------------------------------------------------------------------
 

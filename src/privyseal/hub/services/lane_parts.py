@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from privyseal.errors import PrivysealError
 from privyseal.hub.services.audit import Audit
-from privyseal.hub.services.observer import Observer
+from privyseal.hub.services.claiming import Batch
+from privyseal.hub.services.observer import JobStep, Observer
 from privyseal.hub.services.queue_board import Line, QueueBoard
 from privyseal.hub.services.settling import Settler
 from privyseal.hub.services.witnesses import Witnesses
@@ -36,6 +37,16 @@ class LaneServices:
     alone: bool  #: no other process uses the database
     changed: Callable[[str], None]  #: called with a request id after each durable change
     failed: Callable[[BaseException], None]  #: called when the log or database cannot be trusted any more
+
+    def tell_claim(self, batch: Batch) -> None:
+        """Say what was claimed, and wake those who wait for what was refused instead."""
+        for part in batch.parts:
+            if part.jobs:
+                self.observer.jobs(part.request, (job.item for job in part.jobs), JobStep(state="intent"))
+            elif part.refused:
+                step = JobStep(state="failed", outcome="denied", code=part.refused[0].code)
+                self.observer.jobs(part.request, (job.item for job in part.refused), step)
+                self.changed(part.request.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
