@@ -80,22 +80,25 @@ class Agent:
             several_hubs=len(config.hubs) > 1,
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
+        self.links = self._links(trust, witness_key, clock)
+        self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def _links(self, trust: PinnedTrust, witness_key: Ed25519PrivateKey, clock: Clock) -> HubLinks:
         desk = self._take_commands(trust, clock)
-        cosigner = agent_cosigner(trust.bundle.hub, config.name, witness_key)
-        self.links = HubLinks(
-            {url: dialer(url, lambda: _tls(files, trust.bundle)) for url in config.hubs},
+        cosigner = agent_cosigner(trust.bundle.hub, self.config.name, witness_key)
+        return HubLinks(
+            {url: dialer(url, lambda: _tls(self._files, trust.bundle)) for url in self.config.hubs},
             LinkServices(
                 trust=trust,
                 executor=self.executor,
                 witness=LinkWitness(cosigner=cosigner, executor=self.executor, clock=clock),
-                outbox=outbox,
+                outbox=self.outbox,
                 unlocks=desk.answer,
                 failed=self._failure_seen,
             ),
         )
-        self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def _keeper(self, table: TokenTable, custodian: Custodian) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)

@@ -95,9 +95,6 @@ class Hub:
         self.unlocks = Unlocks(trust=trust, links=lambda: self.dispatch.links, clock=clock)
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
-        self.agreement = Agreement(
-            store=self.store, audit=self.audit, witnesses=self.witnesses, trust=trust, failed=self.fail
-        )
 
     def _make_signing(self, store: Store, trust: PinnedTrust, clock: Clock) -> None:
         self.witnesses = Witnesses(
@@ -106,6 +103,9 @@ class Hub:
             trust=trust,
             links=lambda: self.dispatch.links,
             client=WitnessClient(is_here=self.is_here),
+        )
+        self.agreement = Agreement(
+            store=self.store, audit=self.audit, witnesses=self.witnesses, trust=trust, failed=self.fail
         )
         pools = Pools(self.config.pool)
         self.board = QueueBoard(self.config.queue, self.config.team, pools.rollovers)
