@@ -62,7 +62,9 @@ def test_the_log_s_events_are_those_of_the_programs() -> None:
     rows = re.findall(r"^\| (hub|agent) \| (.+?) \|", section, re.MULTILINE)
     sources = {
         "hub": (ROOT / "src/privyseal/hub/services/observer.py").read_text("utf-8"),
-        "agent": (ROOT / "src/privyseal/agent/executor.py").read_text("utf-8"),
+        "agent": "".join(
+            (ROOT / "src/privyseal/agent" / name).read_text("utf-8") for name in ("executor.py", "job_run.py")
+        ),
     }
 
     named = [(log, event) for log, cell in rows for event in re.findall("`([^`]+)`", cell)]

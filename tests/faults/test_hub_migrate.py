@@ -18,7 +18,7 @@ from privyseal.storage.schema import REVISION
 from programs import Outcome, privyseal, refused, succeeded
 from stopped_hub import append, made_hub, opened
 
-OLDEST = "0001"
+OLDEST = "0003"
 NEWER = "0999"
 
 

@@ -231,7 +231,7 @@ async def test_an_older_database_is_upgraded_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "REVISION", "0001")
+        patch.setattr(schema, "REVISION", "0003")
         directory = await made_hub(tmp_path / "hub", filled=False)
     move = Move(directory=directory, server=postgres, database=await postgres.make_database())
 

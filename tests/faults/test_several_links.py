@@ -79,7 +79,7 @@ async def test_two_links_that_send_jobs_alternately(sites: Sites) -> None:
     async with Meeting(sites) as peers:
         for number, ask in enumerate(asks_of(sites[0], 6)):
             here, there = number % 2, 1 - number % 2
-            job = sites[here].hub.job(ask)
+            job = sites[here].hub.job(ask, fence=number + 1)  # each takes the lease over
             await peers[here].send(job)
             sites[here].check_done(job, (await peers[here].hear(Answers)).items[0])
             sites[there].hub.held_size = (await peers[there].hear(Held)).size

@@ -243,7 +243,9 @@ def test_every_item_is_handed_out_once(steps: list[tuple[str, int, Priority, int
             picks = line.take(now_ms, room)
             assert sum(pick.items for pick in picks) <= room
             assert len({pick.priority for pick in picks}) <= 1
-            left.subtract({pick.waiting.request_id: pick.items for pick in picks})
+            named = {pick.waiting.request_id: pick.items for pick in picks}
+            assert len(named) == len(picks)
+            left.subtract(named)
     for pick in drain(line, room=room, now_ms=4 * AGING_MS):
         left[pick.waiting.request_id] -= pick.items
     assert not +left

@@ -174,9 +174,9 @@ class FairQueue:
     def take(self, now_ms: int, room: int) -> tuple[Pick, ...]:
         """What is next, `room` items at most, all of one class; it does not wait any more.
 
-        Of a request of which some items are left, the rest waits on.
+        Of a request of which some items are left, the rest waits on; each request is named once.
         """
-        picks: list[Pick] = []
+        picks: dict[str, Pick] = {}
         priority = self.best(now_ms)
         while priority is not None and room > 0 and (share := self._next_share(priority)) is not None:
             waiting = self._waiting[self._first(priority, share)]
@@ -190,9 +190,10 @@ class FairQueue:
                 self._enter(rest, priority)
             elif share in self._order[priority]:
                 self._turn(priority, share)
-            picks.append(Pick(waiting=waiting, priority=priority, items=items))
+            before = picks.get(waiting.request_id, Pick(waiting=waiting, priority=priority, items=0))
+            picks[waiting.request_id] = replace(before, items=before.items + items)
             room -= items
-        return tuple(picks)
+        return tuple(picks.values())
 
     def before(self, request_id: str) -> int:
         """How many waiting items will be served before the first of this request, if nothing else comes.
