@@ -319,6 +319,17 @@ async def test_a_moved_place_is_told_though_nothing_became_of_the_request(slow: 
             text += await reader.read(4096)
 
 
+async def test_a_stream_ends_with_its_client_s_standing(slow: QueueSite) -> None:
+    await asyncio.to_thread(slow.queued, "ci-7", 40)
+    await asyncio.to_thread(slow.site.add_client, "leaver")
+    mine = await asyncio.to_thread(slow.queued, "leaver", 3, "nightly")
+    async with progress_of(slow, "leaver", mine) as reader, asyncio.timeout(20):
+        await reader.readuntil(b"event: progress")
+        await asyncio.to_thread(slow.desk().revoke, "client", "leaver")
+        rest = await reader.read()
+    assert b"event: done" not in rest
+
+
 async def test_a_request_s_progress_is_its_own_client_s_and_bounded(slow: QueueSite) -> None:
     mine = await asyncio.to_thread(slow.queued, "client", 40)
     other = api_of(slow.site.client("ci-7"))

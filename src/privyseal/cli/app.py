@@ -50,7 +50,7 @@ app.command(
 app.command(
     "privyseal.cli.status:status",
     name="status",
-    help="Key profiles, agents and the log, as the hub sees them.",
+    help="Key profiles, tokens, queues and the log, as the hub sees them; --watch goes on.",
 )
 app.command(
     "privyseal.cli.doctor:doctor",
