@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import islice
 from typing import Final
 
 from privyseal.errors import MalformedInputError
@@ -214,18 +215,20 @@ class FairQueue:
         """The requests that will be served first, if nothing else comes, and what `before` says of each."""
         found: list[Place] = []
         for priority in reversed(Priority):
-            places: list[Place] = []
-            for share in self._order[priority]:
-                own = 0
-                for _, request_id in heapq.nsmallest(limit, self._current(priority, share)):
-                    waiting = self._waiting[request_id]
-                    before = self._before(share, priority, own)
-                    places.append(Place(waiting=waiting, priority=priority, before=before))
-                    own += waiting.items
-            found += sorted(places, key=lambda place: (place.before, place.waiting.seq))
-            if len(found) >= limit:
+            shares = (self._places(priority, share, limit) for share in self._order[priority])
+            in_order = heapq.merge(*shares, key=lambda place: (place.before, place.waiting.seq))
+            found += islice(in_order, limit - len(found))
+            if len(found) == limit:
                 break
-        return tuple(found[:limit])
+        return tuple(found)
+
+    def _places(self, priority: Priority, share: str, limit: int) -> Iterator[Place]:
+        """The first requests of a share in a class; reckoned as they are asked for."""
+        own = 0
+        for _, request_id in heapq.nsmallest(limit, self._current(priority, share)):
+            waiting = self._waiting[request_id]
+            yield Place(waiting=waiting, priority=priority, before=self._before(share, priority, own))
+            own += waiting.items
 
     def _current(self, priority: Priority, share: str) -> set[tuple[int, str]]:
         """Place and id of the requests of a share in a class: what waits on may stand in the order twice."""
