@@ -229,7 +229,9 @@ async def test_status_warns_of_a_certificate_that_ends(site: WitnessedSite) -> N
     lines = (await shown(site)).splitlines()
 
     (place,) = (
-        place for place, line in enumerate(lines) if line.startswith("WARNING  certificate of demo ends in 29 d")
+        place
+        for place, line in enumerate(lines)
+        if line.startswith("WARNING  certificate of demo (signer/software) ends in 29 d")
     )
     assert place < next(place for place, line in enumerate(lines) if line.startswith("KEY PROFILE"))
     assert lines[place + 1].startswith("  next: order the renewal now")

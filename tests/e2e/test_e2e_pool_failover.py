@@ -77,6 +77,24 @@ def test_what_is_open_at_a_dead_agent_can_be_cancelled(pool: PoolPrograms) -> No
     assert pool.signatures() == done, "nothing of it was signed"
 
 
+def test_an_agent_that_is_lost_for_good_is_revoked(pool: PoolPrograms) -> None:
+    """Nobody will ever know what became of its items: that is recorded, and they are repeated, once, by the other."""
+    keys = {place: member.key for place, member in pool.members().items()}
+    pool.freeze("one")
+    requests = [pool.queue(items=8) for _ in range(4)]
+    until(lambda: set(pool.open_items().values()) == {keys[ONE]}, "the other one is done")
+    held = set(pool.open_items())
+    pool.agent("one").kill()
+    pool.until_ready(TWO)
+
+    succeeded(pool.site.administer("hub", "revoke", "agent", "one"))
+    for request in requests:
+        assert [item.state for item in pool.ended(request).items] == ["signed"] * 8
+    unknown = {(one.request, one.item) for one in pool.entries() if isinstance(one, Unknown)}
+    assert unknown == held
+    assert pool.signatures() == {keys[TWO]: 32}
+
+
 def test_a_token_is_drained_while_it_works(pool: PoolPrograms) -> None:
     keys = {place: member.key for place, member in pool.members().items()}
     requests = [pool.queue(items=60) for _ in range(4)]

@@ -92,6 +92,46 @@ def test_each_condition_chooses(wish: Wish) -> None:
     assert chosen(choose(ALL, wish, NOW)) == "release"
 
 
+POOL = (candidate("pool", days=100), candidate("pool", days=200))
+
+
+@pytest.mark.parametrize(
+    ("wish", "is_certain"),
+    [
+        (Wish(), False),
+        (Wish(automatic=True), False),
+        (Wish(subject="pool"), False),
+        (Wish(thumbprint=hashlib.sha1(POOL[1].chain[0]).hexdigest()), True),
+        (Wish(certificates=(POOL[1].chain[0],)), True),
+        (Wish(issuer="test root"), False),
+    ],
+)
+def test_of_a_pool_any_will_do_unless_one_is_named(wish: Wish, is_certain: bool) -> None:  # noqa: FBT001
+    choice = choose(POOL, wish, NOW)
+
+    assert chosen(choice) == "pool"
+    assert choice.is_certain is is_certain
+
+
+def test_a_wish_that_one_of_a_pool_meets_is_for_that_one() -> None:
+    other = candidate("pool", name="another subject")
+
+    choice = choose((*POOL, other), Wish(subject="another"), NOW)
+
+    assert (choice.chosen, choice.is_certain) == (other, True)
+
+
+def test_a_certificate_that_has_expired_does_not_bind_the_rest_of_its_pool() -> None:
+    assert not choose((*POOL, candidate("pool", days=-1)), Wish(), NOW).is_certain
+
+
+def test_two_of_a_pool_that_are_both_in_a_file_are_several() -> None:
+    choice = choose(POOL, Wish(certificates=tuple(one.chain[0] for one in POOL)), NOW)
+
+    assert choice.error is not None
+    assert choice.error.code == "certificate.several"
+
+
 @pytest.mark.parametrize(
     ("wish", "step", "why"),
     [

@@ -84,6 +84,16 @@ async def test_the_watch_tells_each_warning_once_a_day_and_when_it_grows_worse()
     ]
 
 
+async def test_the_watch_tells_of_each_token_of_a_pool_once() -> None:
+    told: list[CertificateEvent] = []
+    rows = (PROFILE, replace(PROFILE, token="hsm"))
+    watch = CertificateWatch(profiles=lambda: rows, clock=lambda: END_MS - DAY_MS, told=told.append)
+    for _ in range(3):
+        watch.look()
+
+    assert [one.token for one in told] == ["pi/ev", "pi/hsm"]
+
+
 async def test_the_watch_repeats_itself_day_by_day() -> None:
     told: list[CertificateEvent] = []
     thrice = asyncio.Event()

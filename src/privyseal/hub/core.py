@@ -221,11 +221,12 @@ class Hub:
                 await link.send(TrustChanged(bundle=bundle.envelope))
         return bundle
 
-    def revoked(self, role: str, name: str) -> None:
+    async def revoked(self, role: str, name: str) -> None:
         """A member has no standing any more, from now on."""
         if role == "agent":
             self.dispatch.drop(name)
             self.token_board.forget(name)
+            await self.dispatch.give_up_lost()
         else:
             self.observer.stream.end(name)
 

@@ -25,6 +25,7 @@ __all__ = [
     "lease_raised",
     "lease_taken",
     "never_sent",
+    "never_told",
     "settle",
 ]
 
@@ -130,6 +131,15 @@ def _failed(job: Job, answer: ItemRefused) -> Job:
 
 def never_sent(job: Job, error: PrivysealError) -> ItemRefused:
     """The answer for a job that the hub kept back."""
+    return _refused(job, error, unknown=False)
+
+
+def never_told(job: Job, error: PrivysealError) -> ItemRefused:
+    """The answer for a job of which nobody will ever tell whether the token was used."""
+    return _refused(job, error, unknown=True)
+
+
+def _refused(job: Job, error: PrivysealError, *, unknown: bool) -> ItemRefused:
     return ItemRefused(
         request=job.request_id,
         item=job.item,
@@ -137,6 +147,7 @@ def never_sent(job: Job, error: PrivysealError) -> ItemRefused:
         branch=error.branch,
         code=error.code,
         message=error.message,
+        unknown=unknown,
     )
 
 

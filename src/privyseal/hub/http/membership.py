@@ -26,7 +26,7 @@ async def _change_bundle(call: Call) -> msgspec.Struct:
 async def _decree(call: Call) -> msgspec.Struct:
     signed = await call.hub.enrolments.decree(await call.request.read())
     if isinstance(signed.statement, Revocation):
-        call.hub.revoked(signed.statement.role, signed.statement.name)
+        await call.hub.revoked(signed.statement.role, signed.statement.name)
     return Decreed(statement=signed.sha256.hex(), authorities=signed.authorities)
 
 

@@ -4,6 +4,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -65,7 +66,12 @@ class Dispatch:
             await asyncio.gather(*(lane.lease.give_back() for lane in self._lanes.values() if lane.lease.held))
 
     async def _keep(self) -> None:
+        looked = False
         while True:
+            if not looked:  # an agent may have been revoked by a hub that ended at that moment
+                with suppress(UnavailableError):
+                    await self.give_up_lost()
+                    looked = True
             await asyncio.sleep(self._services.lease_ms / 4000)
             orphaned = await self._orphaned()
             for lane in self.lanes:
@@ -99,6 +105,14 @@ class Dispatch:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.failed(error)
 
+    async def give_up_lost(self) -> None:
+        """Settle what is open at tokens whose agent was revoked: nobody will ever say what became of it."""
+        enrolments = await self._services.store.read(lambda tx: tx.enrolments())
+        standing = {one.name for one in enrolments if one.role == "agent" and one.revoked_ms is None}
+        for lane in self.lanes:
+            if lane.agent_name not in standing:
+                await lane.give_up()
+
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """All lanes by place of their token."""
@@ -122,6 +136,15 @@ class Dispatch:
             return None
         lanes = tuple(self._lane(row.place) for row in rows)
         return ServedProfile(name=name, rows=tuple(rows), lanes=lanes, line=line)
+
+    async def may_serve(self, line: Line) -> bool:
+        """Whether a token that is on record may sign for a line; another hub's agents may have announced it there."""
+        served = self.profile(line.profile)
+        if served is not None and served.for_line(line).has_token:
+            return True
+        found = await self._services.store.read(lambda tx: tx.profiles())
+        rows = self._pools.current(row for row in found if row.name == line.profile)
+        return any(self._pools.serves(row, line) for row in rows)
 
     def _line_now(self, name: str) -> Line:
         since_ms = self._pools.rollovers.get(name)

@@ -15,8 +15,8 @@ from typing import Final
 
 import structlog
 
-from privyseal.errors import PrivysealError, UnavailableError
-from privyseal.hub.jobs import is_requeued, never_sent
+from privyseal.errors import IdentityError, PrivysealError, UnavailableError
+from privyseal.hub.jobs import is_requeued, never_sent, never_told
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.claiming import Batch, claim_picks
 from privyseal.hub.services.job_message import job_message
@@ -377,6 +377,14 @@ class Lane:
             for one in found:
                 key = (one.job.request_id, one.job.item, one.job.fence)
                 await self._settle(one.profile, [one.answered(await link.outcome_of(key))])
+
+    async def give_up(self) -> None:
+        """The token's agent will never be asked again: the outcome of what is open is unknown for good."""
+        error = IdentityError(
+            "identity.revoked", f"agent {self.agent_name!r} was revoked before it told what became of it"
+        )
+        for one in await self._services.settler.open_jobs(self.place):
+            await self._settle(one.profile, [one.answered(never_told(one.job, error))])
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
         task = asyncio.create_task(work)

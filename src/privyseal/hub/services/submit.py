@@ -151,7 +151,7 @@ class Requests:
         if not decision.allow:
             reason = decision.reasons[0]
             raise DeniedError(reason.code, reason.message, hint=reason.hint)
-        if asked.request.key and not has_token:
+        if asked.request.key and not has_token and not await self._dispatch.may_serve(wanted.line):
             raise certificate_changed(statement.profile)
         if problem is not None:
             raise problem

@@ -155,8 +155,7 @@ class Withdrawals:
     async def refuse_orphans(self) -> None:
         """Let requests leave the queue that name a key with which no token signs for their profile any more."""
         for line in self._board.keyed_lines():
-            served = self._dispatch.profile(line.profile)
-            if served is None or served.for_line(line).has_token:
+            if await self._dispatch.may_serve(line):
                 continue
             for request in [one.request for one in self._board.requests if self._board.line(one.request) == line]:
                 await self._orphan(request)
