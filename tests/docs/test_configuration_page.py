@@ -40,6 +40,8 @@ def test_hub_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     assert config.metrics.allow == ("127.0.0.1", "::1", "192.0.2.0/24")
     assert config.queue == QueueTable(), "the example shows what holds without it"
     assert [(team.clients, team.priority) for team in config.team] == [(("ci-*",), "normal")]
+    (pool,) = config.pool
+    assert (pool.tokens, pool.successors) == (("berlin/etoken-a", "paris/etoken"), ("berlin/hsm",))
 
 
 def test_every_key_of_the_queue_is_in_the_hub_s_example(blocks: list[str]) -> None:

@@ -93,7 +93,7 @@ def test_a_token_use_that_was_begun_and_is_told_as_never(monkeypatch: pytest.Mon
 
 def test_an_unknown_outcome_that_is_repeated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_MAX_UNKNOWN", 99)
-    assert caught({"P4"}, 300)
+    assert caught({"P4"}, 400)
 
 
 def test_an_unknown_outcome_that_is_taken_for_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
