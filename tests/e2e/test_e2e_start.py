@@ -60,11 +60,25 @@ def test_help_is_for_people_and_names_the_exit_codes() -> None:
     said = succeeded(privyseal("--help")).out
 
     assert "10 log integrity" in said
-    for noun in ("hub", "agent", "client", "key", "token", "log", "config", "sign", "verify", "up", "demo", "doctor"):
+    for noun in (
+        "hub",
+        "agent",
+        "client",
+        "key",
+        "token",
+        "log",
+        "queue",
+        "config",
+        "sign",
+        "verify",
+        "up",
+        "demo",
+        "doctor",
+    ):
         assert f"\n  {noun}" in said.replace("│", " "), noun
 
 
-@pytest.mark.parametrize("noun", ["hub", "agent", "client", "key", "token", "log", "config"])
+@pytest.mark.parametrize("noun", ["hub", "agent", "client", "key", "token", "log", "queue", "config"])
 def test_every_command_has_help(noun: str) -> None:
     assert "Usage: privyseal " + noun in succeeded(privyseal(noun, "--help")).out
 
