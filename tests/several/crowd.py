@@ -17,11 +17,11 @@ def resident_mib(pid: int) -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def crowd(lab: Lab, count: int, *, patience_seconds: float) -> list[float]:
-    """Stop every hub, let so many clients ask for one signature each, start the hubs again.
+def crowd(lab: Lab, count: int, *, patience_seconds: float) -> tuple[list[float], list[float]]:
+    """Stop every hub, let so many clients ask for one signature each, start the hubs again; then all ask once more.
 
     Returns:
-        MiB that each hub has in memory afterwards.
+        MiB that each hub has in memory after the first time, and after the second.
     """
     for hub in lab.cell.hubs.values():
         hub.kill()
@@ -29,11 +29,17 @@ def crowd(lab: Lab, count: int, *, patience_seconds: float) -> list[float]:
         Client(lab.configs[place % len(lab.configs)], first=place % 2, patience_seconds=patience_seconds)
         for place in range(count)
     ]
-    asked = [lab.ask(client) for client in clients]
     with ThreadPoolExecutor(max_workers=count) as threads:
-        answers = [threads.submit(client.send, one) for client, one in zip(clients, asked, strict=True)]
+        answers = [threads.submit(client.send, lab.ask(client)) for client in clients]
         for number in lab.cell.hubs:
             lab.cell.start(number)
         for answer in answers:
             answer.result()
+        first = _memory(lab)
+        for answer in [threads.submit(client.send, lab.ask(client)) for client in clients]:
+            answer.result()
+    return first, _memory(lab)
+
+
+def _memory(lab: Lab) -> list[float]:
     return [resident_mib(hub.process.pid) for hub in lab.cell.hubs.values()]

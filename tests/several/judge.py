@@ -7,7 +7,7 @@ sound, and records exactly these; the token was used for nothing that does not s
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Account:
     last_intents: dict[Key, Intent] = field(default_factory=dict)
     signatures: dict[Key, list[str]] = field(default_factory=lambda: defaultdict(list))
     unknown: Counter[str] = field(default_factory=Counter)
+    failed: dict[Key, str] = field(default_factory=dict)
     signed: Counter[str] = field(default_factory=Counter)
     fences: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -51,6 +52,8 @@ class Account:
             case Result() if entry.outcome == "ok":
                 self.signatures[entry.request, entry.item].append(entry.signature)
                 self.signed[self.intents[entry.intent].digest] += 1
+            case Result() if entry.outcome == "failed":
+                self.failed[entry.request, entry.item] = entry.code
             case Unknown():
                 self.unknown[self.intents[entry.intent].digest] += 1
 
@@ -65,13 +68,21 @@ def account_of(cell: Cell, client: str = "client") -> Account:
     return account
 
 
-def judge(cell: Cell, histories: Iterable[History], *, bound_seconds: float, client: str = "client") -> list[str]:
+def judge(
+    cell: Cell,
+    histories: Iterable[History],
+    *,
+    bound_seconds: float,
+    may_fail: Collection[str] = (),
+    client: str = "client",
+) -> list[str]:
     """What is wrong, in words; nothing if all of it holds.
 
     Args:
         cell: With a hub that runs.
         histories: All requests that were ever made at this cell.
         bound_seconds: None may have waited longer.
+        may_fail: Codes with which an item may have ended, if the log says so, too.
         client: Whose log this is.
     """
     asked = list(histories)
@@ -80,10 +91,10 @@ def judge(cell: Cell, histories: Iterable[History], *, bound_seconds: float, cli
         f"{key}: {len(found)} signatures in the log" for key, found in account.signatures.items() if len(found) > 1
     ]
     for history in asked:
-        wrong += _judge_history(cell, history, account, bound_seconds)
+        wrong += _judge_history(cell, history, account, bound_seconds, may_fail)
     known = {history.request_id for history in asked}
     wrong += [f"{request}: nobody asked for it" for request, _ in account.signatures if request not in known]
-    used = cell.token.signed()
+    used = sum((token.signed() for token in cell.tokens), Counter[str]())
     for digest in used.keys() | account.signed.keys():
         least, most = account.signed[digest], account.signed[digest] + account.unknown[digest]
         if not least <= used[digest] <= most:
@@ -99,7 +110,9 @@ def _settled(cell: Cell, client: str) -> Account | None:
         return None
 
 
-def _judge_history(cell: Cell, history: History, account: Account, bound_seconds: float) -> list[str]:
+def _judge_history(
+    cell: Cell, history: History, account: Account, bound_seconds: float, may_fail: Collection[str]
+) -> list[str]:
     name = history.request_id[:8]
     if history.ended_s is None or history.failure is not None:
         return [f"{name}: not answered: {history.failure}"]
@@ -109,19 +122,22 @@ def _judge_history(cell: Cell, history: History, account: Account, bound_seconds
     bundle = cell.site.client().load_bundle()
     for place in range(len(history.items)):
         try:
-            wrong += _judge_item(history, place, account, bundle)
+            wrong += _judge_item(history, place, account, bundle, may_fail)
         except PrivysealError as error:
             wrong.append(f"{name}/{place}: {error}")
     return wrong
 
 
-def _judge_item(history: History, place: int, account: Account, bundle: TrustBundle) -> list[str]:
+def _judge_item(
+    history: History, place: int, account: Account, bundle: TrustBundle, may_fail: Collection[str]
+) -> list[str]:
     key, item, name = (history.request_id, place), history.items[place], f"{history.request_id[:8]}/{place}"
     recorded, intent = account.signatures.get(key, []), account.last_intents.get(key)
     if intent is None:
         return [f"{name}: {item.state} {item.code}, and no intent in the log"]
     if item.state != "signed":
         is_given_up = not recorded and item.code in _UNKNOWN and account.unknown[intent.digest] >= 2
+        is_given_up |= not recorded and account.failed.get(key) == item.code in may_fail
         return [] if is_given_up else [f"{name}: {item.state} {item.code} {item.message}, {recorded}"]
     entry = check_receipt(item.receipt, bundle).entry
     signature = hashlib.sha256(item.signature).hexdigest()

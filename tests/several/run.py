@@ -3,7 +3,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,13 +46,13 @@ class Lab:
         return self.cell.site.running["agent"]
 
     @contextmanager
-    def load(self, count: int = 20) -> Iterator[Load]:
+    def load(self, count: int = 20, *, may_fail: Collection[str] = ()) -> Iterator[Load]:
         """So many clients at work, all of them served once before the block begins; judged at its end."""
         with loaded(self.configs, count, self.chain) as load:
             load.until_all_serve("at the beginning")
             yield load
         self.histories += load.histories
-        self.judge()
+        self.judge(may_fail=may_fail)
 
     def client(self, first: int = 0) -> Client:
         """One that begins with this hub."""
@@ -103,8 +103,8 @@ class Lab:
         self.agent.stop()
         self.cell.site.start_agent()
 
-    def judge(self) -> None:
-        wrong = judge(self.cell, self.histories, bound_seconds=BOUND_SECONDS)
+    def judge(self, *, may_fail: Collection[str] = ()) -> None:
+        wrong = judge(self.cell, self.histories, bound_seconds=BOUND_SECONDS, may_fail=may_fail)
         assert not wrong, "\n".join(wrong[:20])
 
 
@@ -114,11 +114,11 @@ def passes(seconds: float) -> None:
 
 
 @contextmanager
-def running_lab(directory: Path, postgres: PostgresServer, *, sign_ms: int = 30) -> Iterator[Lab]:
+def running_lab(directory: Path, postgres: PostgresServer, *, tokens: int = 1, sign_ms: int = 30) -> Iterator[Lab]:
     """A lab; hubs and agent must stop well at the end, if they were not killed."""
     database = asyncio.run(postgres.make_database())
     with running_ways(2, postgres.socket) as ways:
-        cell = make_cell(directory, postgres.url(database), sign_ms=sign_ms, ways=ways)
+        cell = make_cell(directory, postgres.url(database), tokens=tokens, sign_ms=sign_ms, ways=ways)
         try:
             names = ("client", "desk", "night")
             with ThreadPoolExecutor() as beside:
@@ -128,7 +128,7 @@ def running_lab(directory: Path, postgres: PostgresServer, *, sign_ms: int = 30)
             yield Lab(cell=cell, postgres=postgres, database=database, configs=configs, chain=chain)
             for one in ways:
                 one.heal()
-            cell.site.running["agent"].stop()
+            cell.stop_agents()
             for hub in cell.hubs.values():
                 if hub.process.returncode is None:
                     hub.stop()
