@@ -26,11 +26,12 @@ test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery
 	@tools/setup.sh dev
 	@$(BIN)/python -m pytest tests/vm $(ARGS)
 
-soak: ## Sign 10,000 times among faults and 100,000 times without, then run 100,000 simulated schedules of hub and agent
+soak: ## Sign 10,000 times among faults and 100,000 times without, break a cell of hubs everywhere, run 100,000 simulated schedules
 	@tools/system_packages.sh
 	@tools/setup.sh dev
 	@PYTHONPATH=tests $(BIN)/python -m lab --signatures 10000 --percent 1
 	@PYTHONPATH=tests $(BIN)/python -m lab --signatures 100000 --percent 0
+	@PYTHONPATH=tests $(BIN)/python -m several
 	@PYTHONPATH=tests $(BIN)/python -m simulated --first 1000000 --count 100000 $(ARGS)
 
 matrix: ## Sign every PE input in every way and ask every judge (ARGS=--all: with every key)

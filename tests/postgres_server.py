@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-__all__ = ["PASSWORD", "PostgresServer", "find_binaries", "running_postgres"]
+__all__ = ["PASSWORD", "USER", "PostgresServer", "account", "find_binaries", "running_postgres"]
 
 USER = "privyseal"
 PASSWORD = "a-test-password"
@@ -42,7 +42,7 @@ def find_binaries() -> Path | None:
     return None if program is None else Path(program).parent
 
 
-def _account() -> dict[str, Any]:
+def account() -> dict[str, Any]:
     """initdb and postgres refuse root: another account runs them then, in a folder that is its own."""
     if os.geteuid() != 0:
         return {}
@@ -82,7 +82,7 @@ class PostgresServer:
                 stderr=subprocess.STDOUT,
                 timeout=_START_SECONDS,
                 check=False,
-                **_account(),
+                **account(),
             )
         assert done.returncode == 0, (self.folder / "output").read_text(errors="replace")[-2000:]
 
@@ -151,9 +151,8 @@ def running_postgres() -> Iterator[PostgresServer]:
     try:
         password = folder / "password"
         password.write_text(PASSWORD)
-        account = _account()
         for path in (folder, password):
-            os.chown(path, account.get("user", -1), account.get("group", -1))
+            os.chown(path, account().get("user", -1), account().get("group", -1))
         server.run(
             *("initdb", "-D", server.data, "-U", USER, "-E", "UTF8", "--locale", "C.UTF-8", "--pwfile", password),
             *("--auth-local=trust", "--auth-host=scram-sha-256"),

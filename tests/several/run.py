@@ -103,8 +103,12 @@ class Lab:
         self.agent.stop()
         self.cell.site.start_agent()
 
+    def judged(self, *, bound_seconds: float, may_fail: Collection[str] = ()) -> list[str]:
+        """What is wrong, in words."""
+        return judge(self.cell, self.histories, bound_seconds=bound_seconds, may_fail=may_fail)
+
     def judge(self, *, may_fail: Collection[str] = ()) -> None:
-        wrong = judge(self.cell, self.histories, bound_seconds=BOUND_SECONDS, may_fail=may_fail)
+        wrong = self.judged(bound_seconds=BOUND_SECONDS, may_fail=may_fail)
         assert not wrong, "\n".join(wrong[:20])
 
 
