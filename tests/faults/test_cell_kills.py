@@ -9,7 +9,7 @@ import pytest
 from cell_site import LEASE_SECONDS
 from postgres_server import PostgresServer
 from several.judge import judge_agent
-from several.kills import EFFECTS, kill_at
+from several.kills import EFFECTS, cut_at_statement, kill_at
 from several.run import LONGER_SECONDS, Lab, passes, running_lab
 
 pytestmark = pytest.mark.interop
@@ -21,6 +21,8 @@ CHOSEN = (
     ("hub, after a message", 1),
     ("agent, before an answer", 1),
 )
+#: Some of a request that is accepted, claimed, sent to the agent, and settled.
+STATEMENTS = (1, *range(8, 30, 3))
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,17 @@ def lab(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_ends_at_an_effect(lab: Lab) -> None:
     for name, number in CHOSEN:
         assert kill_at(lab, EFFECTS[name], number), f"{name}: there is no number {number}"
+    lab.judge()
+
+
+def test_the_database_is_lost_at_a_statement(lab: Lab) -> None:
+    """Asking again is enough: no hub gives up signing until it is started again."""
+    lab.both_serve()
+
+    for number in STATEMENTS:
+        assert cut_at_statement(lab, number)
+
+    assert [one["event"] for hub in lab.cell.hubs.values() for one in hub.events if one["level"] == "critical"] == []
     lab.judge()
 
 

@@ -17,11 +17,12 @@ from cell_site import LEASE_SECONDS
 from postgres_server import PostgresServer, running_postgres
 from several.crowd import crowd
 from several.failover import fail_over, running_standby
-from several.kills import EFFECTS, Effect, kill_at
+from several.kills import EFFECTS, Effect, cut_at_statement, kill_at
 from several.proxy import BOTH
 from several.run import LONGER_SECONDS, Lab, passes, running_lab
 
 _MOST_EFFECTS = 40
+_MOST_STATEMENTS = 120
 _CROWD = 1000
 _ROUNDS = 3
 #: How much more a hub may need after a second crowd than after the first.
@@ -35,6 +36,14 @@ def kill_at_each(lab: Lab, effect: Effect) -> str:
         number += 1
         lab.renew_agent()
     return f"at each of {number}"
+
+
+def cut_at_each_statement(lab: Lab, after: ExitStack) -> str:
+    """The hub that has the token is cut off its database at each statement of a request."""
+    number = 0
+    while number < _MOST_STATEMENTS and cut_at_statement(lab, number + 1):
+        number += 1
+    return f"at each of {number} statements"
 
 
 def break_each_way(lab: Lab, after: ExitStack) -> str:
@@ -52,7 +61,7 @@ def break_each_way(lab: Lab, after: ExitStack) -> str:
                     count += 1
         for ways in lab.ways:
             for way in ways.all:
-                way.delay_seconds = 0.05
+                way.delay_seconds = 0.005
         load.until_all_serve("over slow ways", seconds=120)
         for ways in lab.ways:
             for way in ways.all:
@@ -86,6 +95,7 @@ def come_at_once(lab: Lab, after: ExitStack) -> str:
 
 SWEEPS: dict[str, Callable[[Lab, ExitStack], str]] = {
     **{name: lambda lab, _, effect=effect: kill_at_each(lab, effect) for name, effect in EFFECTS.items()},  # type: ignore[misc]
+    "statements": cut_at_each_statement,
     "partitions": break_each_way,
     "crashes of the database": crash_the_database,
     "failover": lose_the_database,

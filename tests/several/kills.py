@@ -15,7 +15,7 @@ from programs import until
 from several.proxy import Proxy, Trap
 from several.run import BOUND_SECONDS, Lab
 
-__all__ = ["EFFECTS", "Effect", "is_commit", "kill_at"]
+__all__ = ["EFFECTS", "Effect", "cut_at_statement", "is_commit", "kill_at"]
 
 #: A PING or PONG of a WebSocket, within a TLS record, is shorter; every message of ours is longer.
 _LEAST_MESSAGE_BYTES = 48
@@ -101,5 +101,24 @@ def kill_at(lab: Lab, effect: Effect, number: int, *, items: int = 6) -> bool:
             if effect.victim == "agent":
                 lab.cell.site.start_agent()
         answered.result()
+    assert history.failure is None, history.failure
+    return trap.sprung.is_set()
+
+
+def _is_statement(message: bytes) -> bool:
+    return message[:1] == b"B"
+
+
+def cut_at_statement(lab: Lab, number: int) -> bool:
+    """Have something signed, and cut the hub that has the token off its database at its n-th statement.
+
+    Returns:
+        Whether there were so many.
+    """
+    holder = lab.find_holder()
+    way = lab.ways[holder].database
+    trap = way.trap = Trap(direction="there", counts=_is_statement, number=number, do=way.hang_up_within)
+    history = lab.sign(first=holder, items=6)
+    way.trap = None
     assert history.failure is None, history.failure
     return trap.sprung.is_set()

@@ -100,6 +100,7 @@ class Lab:
 
     def renew_agent(self) -> None:
         """Start it again: one whose hub was lost more than once in a minute lets half a minute pass."""
+        self.agent.until_event(event="key profile ready")
         self.agent.stop()
         self.cell.site.start_agent()
 

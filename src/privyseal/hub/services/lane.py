@@ -27,7 +27,6 @@ from privyseal.hub.services.settling import Answered
 from privyseal.hub.services.token_lease import TokenLease
 from privyseal.hub.services.under_way import Pace, UnderWay
 from privyseal.policy.fair_queue import Pick, Priority
-from privyseal.ports.queue import QueuedRequest
 from privyseal.ports.store import ProfileRow, Tx
 from privyseal.wire.jobs import ItemDone, Recall
 
@@ -145,14 +144,10 @@ class Lane:
                 if error.code != "agent.link_lost":
                     raise
             else:
-                self._services.board.load(await self._queued())
+                self._services.board.load(await self._services.settler.read(lambda tx: tx.queued_requests()))
                 if self._link is link:
                     self.lease.begin()
         self.wake()
-
-    async def _queued(self) -> tuple[QueuedRequest, ...]:
-        store = self._services.store
-        return await self._services.settler.until_there(lambda: store.read(lambda tx: tx.queued_requests()))
 
     async def keep(self, *, orphaned: bool) -> None:
         """Called a few times in the lease's life: put its end off while there is work, or get it.
@@ -320,8 +315,9 @@ class Lane:
                 for job, intent in zip(part.jobs, part.intents, strict=True)
             )
             async with link.sending:
-                message, size = await self._services.settler.until_there(
-                    lambda: job_message(self._services.audit, batch, link.held_size, cosigned)
+                held_size = link.held_size
+                message, size = await self._services.settler.insist(
+                    lambda: job_message(self._services.audit, batch, held_size, cosigned)
                 )
                 await link.send(message)
                 link.held_size = size

@@ -78,19 +78,23 @@ class Settler:
         Raises:
             LogIntegrityError: the log can no longer be written by this process.
         """
-        return await self.until_there(lambda: self._store.write(operation))
+        return await self.insist(lambda: self._store.write(operation))
 
-    async def until_there(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what needs the database, and again while that is away.
+    async def read(self, operation: Callable[[ReadTx], Awaitable[T]]) -> T:
+        """Read, and again while the database does not answer: a token's lane cannot go on without.
 
         Raises:
-            LogIntegrityError: the log cannot be trusted any more.
+            LogIntegrityError: as `write`.
         """
+        return await self.insist(lambda: self._store.read(operation))
+
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the database for something until it answers."""
         while True:
             try:
-                return await work()
+                return await ask()
             except UnavailableError as error:
-                _LOG.error("the database is waited for", code=error.code, reason=error.message)
+                _LOG.error("the database does not answer yet", code=error.code, reason=error.message)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def open_jobs(self, place: str) -> list[OpenJob]:
@@ -107,7 +111,7 @@ class Settler:
                         found.append(OpenJob(profile=profile, request=request, job=job, intent=intent))
             return found
 
-        return await self.until_there(lambda: self._store.read(read))
+        return await self.read(read)
 
     async def settle(self, profile: ProfileRow, answered: Sequence[Answered]) -> bool:
         """Write what became of jobs of one token, in one commit, then tell whoever waits.
