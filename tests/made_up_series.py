@@ -67,7 +67,7 @@ FIRING: dict[str, Case] = {
         summary="Agent pi has no link to the hub.",
     ),
     "PrivysealQueueOld": Case(
-        series={"privyseal_queue_oldest_age_seconds{profile=acme}": "0+60x20"},
+        series={"privyseal_queue_oldest_age_seconds{profile=acme,token=pi/etoken}": "0+60x20"},
         minute=9,
         quiet=7,
         labels={"profile": "acme"},
@@ -159,16 +159,18 @@ FIRING: dict[str, Case] = {
         summary="One of 100 signatures of token etoken takes 28s.",
     ),
     "PrivysealCertificateEndsSoon": Case(
-        series={"privyseal_certificate_expiry_timestamp_seconds{profile=acme}": f"{20 * DAY_SECONDS}x9"},
+        series={
+            "privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{20 * DAY_SECONDS}x9"
+        },
         minute=0,
-        labels={"profile": "acme"},
+        labels={"profile": "acme", "token": "pi/etoken"},
         severity="ticket",
         summary="The certificate of acme ends in 20 days.",
     ),
     "PrivysealCertificateEndsNow": Case(
-        series={"privyseal_certificate_expiry_timestamp_seconds{profile=acme}": f"{5 * DAY_SECONDS}x9"},
+        series={"privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{5 * DAY_SECONDS}x9"},
         minute=0,
-        labels={"profile": "acme"},
+        labels={"profile": "acme", "token": "pi/etoken"},
         summary="The certificate of acme ends in 5 days; then nothing is signed with it.",
     ),
 }
@@ -181,7 +183,7 @@ WELL: dict[str, str] = {
     "privyseal_signing_stopped": "0x90",
     "process_start_time_seconds": "1x90",
     "privyseal_agent_linked{agent=pi}": "1x90",
-    "privyseal_queue_oldest_age_seconds{profile=acme}": "0 30 60 120 240 20x90",
+    "privyseal_queue_oldest_age_seconds{profile=acme,token=pi/etoken}": "0 30 60 120 240 20x90",
     "privyseal_queue_refusals_total": "3x90",
     "privyseal_profile_ready{profile=acme}": "1x90",
     "privyseal_jobs_total{profile=acme,outcome=unknown}": "2x90",
@@ -196,5 +198,5 @@ WELL: dict[str, str] = {
     "privyseal_token_worker_starts_total{agent=pi,token=etoken}": "1 2 2x90",
     f"{_BUCKETS}0.5}}": "0+10x90",
     f"{_BUCKETS}+Inf}}": "0+10x90",
-    "privyseal_certificate_expiry_timestamp_seconds{profile=acme}": f"{200 * DAY_SECONDS}x90",
+    "privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{200 * DAY_SECONDS}x90",
 }

@@ -93,6 +93,7 @@ async def _fill(tx: Tx) -> None:
     )
     await tx.put_lease(Lease(token="büro-1/ev", holder="one", fence=7, expires_ms=1))
     await tx.put_agent_seq(salted("keyagent"), 12)
+    await tx.take_statement(salted("order"), 2**60)
     for number in range(3):
         request = Request(
             id=f"{number:064x}",

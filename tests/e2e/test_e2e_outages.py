@@ -126,7 +126,7 @@ def test_an_expired_certificate(tmp_path: Path, app: Path) -> None:
         with unchanged(app):
             refused(site.run(*sign(app)), 4, "certificate.expired")
         text = succeeded(site.run("status")).out
-        assert "EXPIRED  certificate of demo (agent/software) ended on " in text
+        assert "EXPIRED  certificate of demo (lab/software) ended on " in text
         assert text.partition("\ndemo ")[2].split()[0] == "expired"
         site.running["hub"].until_event(
             event="certificate has expired: nothing is signed with it", profile="demo", level="error"

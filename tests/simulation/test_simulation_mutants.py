@@ -177,7 +177,7 @@ def test_an_agent_signs_under_one_log_whatever_its_hub_shows() -> None:
 
 @pytest.mark.usefixtures("_no_questions")
 def test_an_agent_that_heeds_no_consistency_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    def signature_alone(job: Any, _held: Any, bundle: Any) -> Any:
+    def signature_alone(job: Any, _held: Any, bundle: Any, **_: Any) -> Any:
         return open_checkpoint(job.checkpoint, origin=bundle.origin, verifiers=(bundle.log_key,))
 
     monkeypatch.setattr("privyseal.agent.executor.check_checkpoint", signature_alone)

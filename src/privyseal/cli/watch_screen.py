@@ -8,7 +8,6 @@ edge, and text from elsewhere cannot move the cursor.
 import datetime as dt
 import os
 import re
-import shutil
 import signal
 import sys
 import textwrap
@@ -33,6 +32,8 @@ _LEAVE: Final = frozenset("qQ")
 _SLICE_SECONDS: Final = 0.1
 
 _RED, _ALARM, _YELLOW, _GREEN, _BOLD = "\x1b[31m", "\x1b[1;31m", "\x1b[33m", "\x1b[32m", "\x1b[1m"
+#: Of a terminal that does not tell.
+_COLUMNS, _ROWS = 80, 24
 #: What a glance should find, whole lines and then words; the words say the same without colours.
 _LINES: Final = (
     (re.compile(r"[A-Z][A-Z0-9 /]*$"), _BOLD),
@@ -120,7 +121,7 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show these lines in place of those before."""
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = _size()
         shown = fit(lines, columns, max(rows - 2, 1))
         foot = f"{dt.datetime.now(dt.UTC):%H:%M:%SZ}" + ("   q leaves" if self._keys else "   Ctrl-C leaves")
         shown += [""] * (max(rows - 1, 1) - len(shown))
@@ -155,3 +156,12 @@ class Screen:
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(_TERMINATED)
+
+
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal as it is now; COLUMNS and LINES only say how another one was."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        columns = rows = 0
+    return columns or _COLUMNS, rows or _ROWS
