@@ -27,6 +27,7 @@ class Case:
 
 _TOKEN = {"agent": "pi", "token": "etoken"}
 _BUCKETS = "privyseal_token_sign_duration_seconds_bucket{agent=pi,token=etoken,le="
+_EXPIRY = "privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}"
 
 FIRING: dict[str, Case] = {
     "PrivysealHubAbsent": Case(series={}, minute=6, quiet=4, summary="No hub answers Prometheus."),
@@ -159,16 +160,14 @@ FIRING: dict[str, Case] = {
         summary="One of 100 signatures of token etoken takes 28s.",
     ),
     "PrivysealCertificateEndsSoon": Case(
-        series={
-            "privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{20 * DAY_SECONDS}x9"
-        },
+        series={_EXPIRY: f"{20 * DAY_SECONDS}x9"},
         minute=0,
         labels={"profile": "acme", "token": "pi/etoken"},
         severity="ticket",
         summary="The certificate of acme ends in 20 days.",
     ),
     "PrivysealCertificateEndsNow": Case(
-        series={"privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{5 * DAY_SECONDS}x9"},
+        series={_EXPIRY: f"{5 * DAY_SECONDS}x9"},
         minute=0,
         labels={"profile": "acme", "token": "pi/etoken"},
         summary="The certificate of acme ends in 5 days; then nothing is signed with it.",
@@ -198,5 +197,5 @@ WELL: dict[str, str] = {
     "privyseal_token_worker_starts_total{agent=pi,token=etoken}": "1 2 2x90",
     f"{_BUCKETS}0.5}}": "0+10x90",
     f"{_BUCKETS}+Inf}}": "0+10x90",
-    "privyseal_certificate_expiry_timestamp_seconds{profile=acme,token=pi/etoken}": f"{200 * DAY_SECONDS}x90",
+    _EXPIRY: f"{200 * DAY_SECONDS}x90",
 }
