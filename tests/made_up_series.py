@@ -68,7 +68,7 @@ FIRING: dict[str, Case] = {
         summary="Agent pi has no link to the hub.",
     ),
     "PrivysealQueueOld": Case(
-        series={"privyseal_queue_oldest_age_seconds{profile=acme,token=pi/etoken}": "0+60x20"},
+        series={"privyseal_queue_oldest_age_seconds{profile=acme}": "0+60x20"},
         minute=9,
         quiet=7,
         labels={"profile": "acme"},
@@ -182,7 +182,7 @@ WELL: dict[str, str] = {
     "privyseal_signing_stopped": "0x90",
     "process_start_time_seconds": "1x90",
     "privyseal_agent_linked{agent=pi}": "1x90",
-    "privyseal_queue_oldest_age_seconds{profile=acme,token=pi/etoken}": "0 30 60 120 240 20x90",
+    "privyseal_queue_oldest_age_seconds{profile=acme}": "0 30 60 120 240 20x90",
     "privyseal_queue_refusals_total": "3x90",
     "privyseal_profile_ready{profile=acme}": "1x90",
     "privyseal_jobs_total{profile=acme,outcome=unknown}": "2x90",
