@@ -135,10 +135,10 @@ class Lane:
     async def _prepare(self) -> None:
         while (link := self._link) is not None and not self.lease.held:
             try:
-                lease = await self._services.settler.write(self.lease.take)
-                if lease is None:
+                hold = await self._services.settler.write(self.lease.take)
+                if hold is None:
                     return
-                await link.send(self.lease.renewal(lease))
+                await link.send(self.lease.renewal(hold))
                 await self._resolve_open(link)
             except UnavailableError as error:
                 if error.code != "agent.link_lost":
@@ -164,9 +164,9 @@ class Lane:
             self.prepare()
         elif self._under_way or self._best() is not None:
             try:
-                lease = await self._services.settler.write(self.lease.renew)
-                if lease is not None:
-                    await link.send(self.lease.renewal(lease))
+                hold = await self._services.settler.write(self.lease.renew)
+                if hold is not None:
+                    await link.send(self.lease.renewal(hold))
             except UnavailableError as error:
                 if error.code != "agent.link_lost":
                     raise
@@ -222,11 +222,10 @@ class Lane:
 
         The lease is read in it, too: a fence that was raised in a transaction that failed was not raised.
         """
-        lease = await self.lease.renew(tx)
-        if lease is None:
+        hold = await self.lease.renew(tx)
+        if hold is None:
             return None
-        lease_ms = lease.expires_ms - await tx.database_ms()
-        return await claim_picks(tx, profile, lease, lease_ms=lease_ms, picks=picks)
+        return await claim_picks(tx, profile, hold.lease, lease_ms=hold.left_ms, picks=picks)
 
     async def run(self) -> None:
         """Serve the queue until cancelled."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub's hold on one token: taken when nobody else has it, put off while there is work, given back with the link."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -12,7 +12,7 @@ from privyseal.ports.queue import Lease
 from privyseal.ports.store import Store, Tx
 from privyseal.wire.jobs import LeaseRenewed
 
-__all__ = ["LeaseTerms", "TokenLease"]
+__all__ = ["Hold", "LeaseTerms", "TokenLease"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 
@@ -41,6 +41,18 @@ class LeaseTerms(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A lease that this process has.
+
+    Attributes:
+        left_ms: How long it lasted then, by the database's clock; an agent must not be told of more.
+    """
+
+    lease: Lease
+    left_ms: int
+
+
 class TokenLease:
     """The lease of one token, given as `AGENT/TOKEN`.
 
@@ -66,7 +78,7 @@ class TokenLease:
         """It must be taken again before anything is claimed."""
         self.held = False
 
-    async def take(self, tx: Tx) -> Lease | None:
+    async def take(self, tx: Tx) -> Hold | None:
         """Take it, under a new fence if it was another's; None if it still is, or the agent has no standing."""
         if await tx.enrolment("agent", self._place.partition("/")[0]) is None:
             return None
@@ -79,21 +91,23 @@ class TokenLease:
             highest=max((one.fence for one in found), default=0),
             alone=self._terms.alone,
         )
-        if lease is not None:
-            await tx.put_lease(lease)
-        return lease
+        if lease is None:
+            return None
+        await tx.put_lease(lease)
+        return Hold(lease=lease, left_ms=lease.expires_ms - now_ms)
 
-    async def renew(self, tx: Tx) -> Lease | None:
+    async def renew(self, tx: Tx) -> Hold | None:
         """Put its end off; None if it is another's."""
         lease = await tx.lease(self._place)
         if lease is None or lease.holder != self._terms.holder:
             return None
-        expires_ms = await tx.database_ms() + self._terms.lease_ms
+        now_ms = await tx.database_ms()
+        expires_ms = now_ms + self._terms.lease_ms
         # Written once in a while, and not with each claim.
         if expires_ms - lease.expires_ms > self._terms.lease_ms // 4:
             lease = replace(lease, expires_ms=expires_ms)
             await tx.put_lease(lease)
-        return lease
+        return Hold(lease=lease, left_ms=lease.expires_ms - now_ms)
 
     async def give_back(self) -> None:
         """Let others take it at once."""
@@ -109,6 +123,6 @@ class TokenLease:
         except UnavailableError as error:
             _LOG.warning("lease not given back", token=self._place, reason=error.message)
 
-    def renewal(self, lease: Lease) -> LeaseRenewed:
+    def renewal(self, hold: Hold) -> LeaseRenewed:
         """What the agent is told of a lease that was taken, or put off, just now."""
-        return LeaseRenewed(token=self._place.partition("/")[2], fence=lease.fence, lease_ms=self._terms.lease_ms)
+        return LeaseRenewed(token=self._place.partition("/")[2], fence=hold.lease.fence, lease_ms=hold.left_ms)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hub's hold on a token: what the agent is told of it is never more than the database has."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lane_services import lane_services
+from privyseal.hub.services.token_lease import Hold, TokenLease
+from privyseal.ports.store import Enrolment, Store
+from privyseal.storage.sqlite import SqliteStore
+
+PLACE = "lab/ev"
+AGENT = Enrolment(
+    role="agent",
+    name="lab",
+    certificate_sha256=bytes(32),
+    request_key=bytes(32),
+    profiles=(),
+    salt=bytes(16),
+    entry_index=0,
+)
+
+
+@pytest.fixture
+def now_ms() -> list[int]:
+    return [1_000_000]
+
+
+@pytest.fixture
+async def store(tmp_path: Path, now_ms: list[int]) -> AsyncIterator[Store]:
+    store = await SqliteStore.open(
+        tmp_path / "hub.db",
+        origin="hub.example",
+        log_key=Ed25519PrivateKey.generate(),
+        clock=lambda: now_ms[0],
+        head_path=tmp_path / "head.checkpoint",
+    )
+    await store.write(lambda tx: tx.add_enrolment(AGENT))
+    yield store
+    await store.close()
+
+
+async def end_ms(store: Store) -> int:
+    lease = await store.read(lambda tx: tx.lease(PLACE))
+    assert lease is not None
+    return lease.expires_ms
+
+
+@pytest.mark.parametrize("later_ms", [0, 1, 2_499, 2_500, 2_501, 9_999, 50_000])
+async def test_the_agent_is_told_of_no_more_than_the_database_has(
+    store: Store, now_ms: list[int], later_ms: int
+) -> None:
+    lease = TokenLease(PLACE, lane_services(store))
+    taken = await store.write(lease.take)
+    assert taken is not None
+    assert lease.renewal(taken).lease_ms == 10_000
+
+    now_ms[0] += later_ms
+    hold = await store.write(lease.renew)
+
+    assert isinstance(hold, Hold)
+    assert now_ms[0] + lease.renewal(hold).lease_ms == await end_ms(store)
+    assert hold.left_ms >= 7_500, "it is put off in time"
+
+
+async def test_a_lease_that_was_given_back_is_over_at_once(store: Store, now_ms: list[int]) -> None:
+    lease = TokenLease(PLACE, lane_services(store))
+    await store.write(lease.take)
+
+    await lease.give_back()
+
+    assert await end_ms(store) == now_ms[0]
+
+
+async def test_another_s_lease_is_not_put_off(store: Store) -> None:
+    await store.write(TokenLease(PLACE, lane_services(store, holder="another")).take)
+
+    assert await store.write(TokenLease(PLACE, lane_services(store)).renew) is None
