@@ -15,6 +15,7 @@ from lying_hub import NOW_MS, PROFILE, TOKEN, Ask, Key, LyingHub, Trust
 from privyseal.agent.check import KeyProfile
 from privyseal.agent.executor import Executor, Shown
 from privyseal.agent.served import ServedKey
+from privyseal.agent.turns import Turns
 from privyseal.formats.model import Artifact, Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named
 from privyseal.pki.mechanism import Mechanism, verify_digest
@@ -286,8 +287,7 @@ async def open_bench(
         witness="off" if own_witness is None else "before-use",
     )
     token = CountingToken(served.token)
-    turn = asyncio.Semaphore(workers)
-    key = ServedKey(profile=profile, token=token, key_id=KEY_ID, turn=turn, workers=workers)
+    key = ServedKey(profile=profile, token=token, key_id=KEY_ID, turns=Turns(workers))
     executor.serve((key, dataclasses.replace(key, profile=dataclasses.replace(profile, name=OTHER_PROFILE))))
     held = await executor.load()
     hub = hub or LyingHub(trust, served.key, formats=formats)

@@ -6,7 +6,7 @@ import datetime as dt
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,10 +154,10 @@ class PoolSite:
             authority_paths=(self.directory / "authority.key",),
         )
 
-    def turn(self, place: str) -> asyncio.Semaphore:
-        """Held, nothing gets to the token."""
+    def rest(self, place: str) -> AbstractAsyncContextManager[None]:
+        """Within this nothing gets to the token."""
         agent, _, token = place.partition("/")
-        return self.agents[agent].executor._keys[PROFILE, token].turn
+        return self.agents[agent].executor._keys[PROFILE, token].turns.rest()
 
     async def ask(self, items: int = 1) -> Asked:
         """A sound request, not sent yet."""

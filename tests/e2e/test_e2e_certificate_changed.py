@@ -4,6 +4,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -67,35 +68,35 @@ def kept(site: PoolSite) -> int:
     return len(list(RequestJournal(site.client.identity.journal).open_requests()))
 
 
-async def replaced(site: PoolSite, turn: asyncio.Semaphore) -> None:
+async def replaced(site: PoolSite, resting: AsyncExitStack) -> None:
     """The agent ends what its token is at, and comes back with another token in the place of that."""
     stopping = asyncio.create_task(site.stop_agent("one"))
     await site.until(lambda: not site.hub.hub.dispatch.links)
-    turn.release()
+    await resting.aclose()
     await stopping
     site.write_agent("one", site.token("one", "second"))
     await site.start_agent("one")
     await site.online("one/second")
 
 
-async def busy(site: PoolSite) -> asyncio.Semaphore:
-    """The token is at one item, has one prepared, and gets no further before this is released."""
-    turn = site.turn(OLD)
-    await turn.acquire()
+async def busy(site: PoolSite) -> AsyncExitStack:
+    """The token is at one item, has one prepared, and gets no further before this is closed."""
+    resting = AsyncExitStack()
+    await resting.enter_async_context(site.rest(OLD))
     for _ in range(2):
         await site.queue()
-    return turn
+    return resting
 
 
 @pytest.mark.usefixtures("binding")
 async def test_files_that_wait_are_asked_for_once_more(tmp_path: Path) -> None:
     async with running_pool(tmp_path, {"one": ("software",)}, "") as site:
         await site.online(OLD)
-        turn = await busy(site)
+        resting = await busy(site)
         said: list[str] = []
         signing = asyncio.create_task(asyncio.to_thread(sign, site, works(tmp_path, 3), said))
         await site.until(lambda: site.hub.hub.board.items == 3)
-        await replaced(site, turn)
+        await replaced(site, resting)
         outcomes = await signing
 
         assert [one.error for one in outcomes] == [None] * 3
@@ -127,13 +128,13 @@ async def test_a_certificate_that_somebody_chose_is_not_replaced(tmp_path: Path)
     async with running_pool(tmp_path, {"one": ("software",)}, "") as site:
         await site.online(OLD)
         chain = site.served.profile.chain
-        turn = await busy(site)
+        resting = await busy(site)
         said: list[str] = []
         (work,) = works(tmp_path)
         before = work.path.read_bytes()
         signing = asyncio.create_task(asyncio.to_thread(conflict, sign, site, (work,), said, chain))
         await site.until(lambda: site.hub.hub.board.items == 1)
-        await replaced(site, turn)
+        await replaced(site, resting)
         assert "privyseal status" in await signing
         assert "privyseal status" in await asyncio.to_thread(conflict, sign, site, (work,), said, chain)
 

@@ -134,7 +134,7 @@ async def test_metrics_follow_what_happens(site: WitnessedSite) -> None:
 async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
     """The token is held, so that what is sent waits."""
     served = site.agents["signer"].executor._keys["demo", "software"]
-    async with served.turn:
+    async with served.turns.rest():
         for _ in range(4):  # one after the other: what waits together is sent together
             await site.send(await site.ask(), wait_seconds=0)
         found = await metrics(site)
@@ -147,7 +147,7 @@ async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
 
 async def test_what_is_refused_in_the_queue_is_counted(site: WitnessedSite) -> None:
     served = site.agents["signer"].executor._keys["demo", "software"]
-    async with served.turn:
+    async with served.turns.rest():
         for _ in range(4):
             await site.send(await site.ask(), wait_seconds=0)
         await asyncio.to_thread(site.desk().revoke, "client", "client")

@@ -36,7 +36,7 @@ async def test_requests_go_to_all_tokens_of_a_pool(tmp_path: Path) -> None:
 async def test_a_busy_token_is_passed_over(tmp_path: Path) -> None:
     async with running_pool(tmp_path, AGENTS, BOTH) as site:
         await site.online(ONE, TWO)
-        async with site.turn(ONE):
+        async with site.rest(ONE):
             held = [await site.queue() for _ in range(2)]
             for _ in range(5):
                 await site.signed()
@@ -159,7 +159,7 @@ async def test_a_request_that_names_a_key_waits_for_that_key_alone(tmp_path: Pat
     async with running_pool(tmp_path, AGENTS, BOTH) as site:
         await site.online(ONE, TWO)
         key = site.keys[ONE]
-        async with site.turn(ONE):
+        async with site.rest(ONE):
             sent = [await site.queue(key=key) for _ in range(6)]
             assert site.hub.hub.board.items == 4
             await site.signed()  # any key will do: it goes by
@@ -195,7 +195,7 @@ async def test_a_key_that_goes_takes_along_who_waits_for_it(tmp_path: Path) -> N
     async with running_pool(tmp_path, {"one": ("software",)}, "") as site:
         await site.online(ONE)
         key = site.keys[ONE]
-        async with site.turn(ONE):
+        async with site.rest(ONE):
             pinned = [await site.queue(key=key) for _ in range(5)]
             free = await site.queue()
             assert site.hub.hub.board.items == 4

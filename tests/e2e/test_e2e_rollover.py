@@ -65,7 +65,7 @@ async def test_what_was_accepted_before_is_signed_by_those_who_were_asked(tmp_pa
     """Also if they take part in nothing else any more, and after a restart of the hub."""
     async with running_pool(tmp_path, AGENTS, table(system_clock() + MINUTE_MS)) as site:
         await site.online(OLD)
-        async with site.turn(OLD):
+        async with site.rest(OLD):
             early = [await site.queue(items=3) for _ in range(6)]
             site.ahead_ms = MINUTE_MS
             await site.signed()

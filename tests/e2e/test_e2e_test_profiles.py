@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test profiles: marked wherever a profile is shown or recorded, and never under a public CA's certificate."""
 
-import asyncio
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from installation import Site, Up, add_to_agent, make_site, software_token
 from privyseal.agent.config import load_agent_config, token_config
 from privyseal.agent.keys import OpenedProfile, ProfileOpener, SeenToken
+from privyseal.agent.turns import Turns
 from privyseal.client.hub import HubClient
 from privyseal.tokens.factory import open_token
 from programs import privyseal, refused, succeeded
@@ -99,9 +99,7 @@ async def opened_profile(directory: Path, *roots: x509.Certificate) -> OpenedPro
     token = open_token(token_config(config.token[0], directory))
     try:
         ders = tuple(root.public_bytes(Encoding.DER) for root in roots)
-        opener = ProfileOpener(
-            wanted=config.key, token=token, turn=asyncio.Semaphore(1), directory=directory, roots=lambda: ders
-        )
+        opener = ProfileOpener(wanted=config.key, token=token, turns=Turns(), directory=directory, roots=lambda: ders)
         (profile,) = opener.served(SeenToken(info=await token.info(), keys=await token.keys()))
     finally:
         await token.close()

@@ -149,9 +149,9 @@ async def test_a_prepared_item_whose_key_goes_out_of_use_is_handed_back_unused(s
 
     async def script(peer: Peer) -> None:
         await site.greet(peer)
-        async with served.turn:
+        async with served.turns.rest():
             await peer.send(site.hub.job(ask))
-            while not served.turn._waiters:  # noqa: ASYNC110 - the item has no event of its own
+            while not served.turns._line._waiters:  # noqa: ASYNC110 - the item has no event of its own
                 await asyncio.sleep(0.01)
             site.agent.executor.serve(())
         handed_back = await peer.answer()

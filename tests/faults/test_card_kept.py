@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A keeper over the lab's card, behind a real pcscd and OpenSC: a card pulled while it signs, and its own counter."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.recovery import RecoveringToken
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
+from privyseal.agent.turns import Turns
 from privyseal.pki.mechanism import Mechanism
 from privyseal.ports.journal import JournalPart
 from privyseal.storage.connection import Connect
@@ -101,12 +101,12 @@ async def kept(
     token = RecoveringToken(open_token(config), told=record.stepped, pause_seconds=0.05)
     chain = directory / "chain.pem"
     chain.write_bytes(lab.certificate(0x9A).public_bytes(Encoding.PEM))
-    turn = asyncio.Semaphore(1)
+    turns = Turns()
     wanted = (KeyConfig(profile="release", token="card", id=RELEASE_ID.hex(), chain=str(chain)),)
-    opener = ProfileOpener(wanted=wanted, token=token, turn=turn, directory=directory)
+    opener = ProfileOpener(wanted=wanted, token=token, turns=turns, directory=directory)
     custodian = await Custodian.open(name="card", journal=journal, outbox=outbox, clocks=system_moment)
     custody = TokenCustody(
-        custodian, token, turn=turn, workers=1, count_seconds=1e-9 if table.get("counter") else 0.0, beside=lambda: ()
+        custodian, token, turns=turns, count_seconds=1e-9 if table.get("counter") else 0.0, beside=lambda: ()
     )
 
     served: list[bool] = []

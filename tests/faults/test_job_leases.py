@@ -75,7 +75,7 @@ async def test_a_lease_has_a_margin_of_a_fifth_but_at_most_a_second(
 ) -> None:
     token.gate.release()
     (served, _) = bench.executor._keys.values()
-    async with served.turn:
+    async with served.turns.rest():
         begun = await bench.begin(bench.hub.job(ask_for(bench, 1), lease_ms=lease_ms))
         bench.now_s[0] = at_s
 

@@ -147,7 +147,7 @@ async def test_a_recall_over_one_link_is_answered_over_the_job_s(sites: Sites) -
     async with Meeting(sites) as (one, other):
         (ask,) = asks_of(sites[0], 1)
         (served,) = sites[0].agent.executor._keys.values()
-        async with served.turn:
+        async with served.turns.rest():
             await one.send(sites[0].hub.job(ask))
             await other.hear(Held)
             await other.send(Recall(token=TOKEN))

@@ -22,6 +22,7 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.recovery import RecoveringToken, Step
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
+from privyseal.agent.turns import Turns
 from privyseal.pki.mechanism import Mechanism
 from privyseal.storage.connection import Connect
 from privyseal.storage.connection import connect as sqlite_connect
@@ -99,8 +100,8 @@ async def kept(
         pause_seconds=0.001,
     )
     wanted = (KeyConfig(profile="release", token="lab", id=EC_ID.hex()),)
-    turn = asyncio.Semaphore(table.get("workers", 1))
-    opener = ProfileOpener(wanted=wanted, token=token, turn=turn, directory=faulty.hsm.directory)
+    turns = Turns(table.get("workers", 1))
+    opener = ProfileOpener(wanted=wanted, token=token, turns=turns, directory=faulty.hsm.directory)
     changes: list[str] = []
     settings: dict[str, Any] = {"name": "lab", "kind": "pkcs11", "watch_seconds": 0.02} | table
 
@@ -111,8 +112,7 @@ async def kept(
     custody = TokenCustody(
         custodian,
         token,
-        turn=turn,
-        workers=table.get("workers", 1),
+        turns=turns,
         count_seconds=3600.0 if table.get("counter") else 0.0,
         beside=lambda: (),
     )
@@ -279,7 +279,7 @@ async def test_draining_waits_for_what_is_being_signed(faulty: FaultyToken) -> N
     async with kept(faulty) as site:
         (profile,) = site.keeper.profiles
         assert profile.served is not None
-        async with profile.served.turn:
+        async with profile.served.turns:
             draining = asyncio.create_task(site.keeper.drain())
             while site.served:  # noqa: ASYNC110 - the state has no event of its own
                 await asyncio.sleep(0)
@@ -292,7 +292,7 @@ async def test_draining_waits_for_each_of_several_workers(faulty: FaultyToken) -
     async with kept(faulty, workers=2) as site:
         (profile,) = site.keeper.profiles
         assert profile.served is not None
-        async with profile.served.turn:
+        async with profile.served.turns:
             draining = asyncio.create_task(site.keeper.drain())
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(draining), 0.2)

@@ -20,6 +20,7 @@ from privyseal.agent.link import LinkServices, LinkSocket
 from privyseal.agent.links import HubLinks
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.served import ServedKey
+from privyseal.agent.turns import Turns
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import LogIntegrityError, PrivysealError, UnavailableError
 from privyseal.hub.config import HubConfig
@@ -218,9 +219,11 @@ class World:
             failed=failed,
         )
         links = HubLinks({"hub": lambda: self._dial(running)}, services)
-        token, turn = SimToken(self.device, self.loop, self.chaos, process), asyncio.Semaphore(1)
+        token, turns = SimToken(self.device, self.loop, self.chaos, process), Turns()
         served = [profile for profile in day.profiles if profile.name in self._profiles]
-        executor.serve(tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turn=turn) for profile in served))
+        executor.serve(
+            tuple(ServedKey(profile=profile, token=token, key_id=_KEY_ID, turns=turns) for profile in served)
+        )
         await links.announce(tuple(one for one in day.announcements if one.name in self._profiles))
         try:
             await outbox.tell(_attached)

@@ -85,7 +85,7 @@ class JobRun:
             self._group.create_task(self._give_back())
 
     async def run(self) -> None:
-        """Sign the items, one after the other by each of the token's workers.
+        """Sign the items, in their turns.
 
         What ended within a moment goes to the hub together (one commit there); the last answer never waits.
 
@@ -97,7 +97,7 @@ class JobRun:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._watch_lease()
-                for _ in range(min(self._key.workers, len(self._waiting)) - 1):
+                for _ in range(min(self._key.turns.most, len(self._waiting)) - 1):
                     group.create_task(self._work(group))
                 await self._give_back()
                 await self._work(group)
@@ -121,7 +121,7 @@ class JobRun:
         """Use the token when it is its turn; what came of it is written down while it signs the next one already."""
         try:
             while self._waiting:
-                async with self._key.turn:
+                async with self._key.turns:
                     order = self._next()
                     if order is None:
                         return

@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -286,9 +286,7 @@ class TokenKeeper:
                 await self._remember(msgspec.structs.replace(self._memory, drained=True))
                 await self.record.token("drained")
                 await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
-            async with AsyncExitStack() as stack:  # until all workers are free: new jobs do not come any more
-                for _ in range(self._table.workers):
-                    await stack.enter_async_context(self._opener.turn)
+            async with self._opener.turns.rest():  # new jobs do not come any more
                 await self.token.recycle()  # nobody looks any more at who else is connected to its card
                 self.custody.use = None
 

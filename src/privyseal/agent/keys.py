@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Key profiles out of configuration and tokens: which key, which certificates, and what stands in the way."""
 
-import asyncio
 import datetime as dt
 import hashlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from privyseal.agent.check import KeyProfile
 from privyseal.agent.config import KeyConfig
 from privyseal.agent.counting import frozen_error
 from privyseal.agent.served import ServedKey
+from privyseal.agent.turns import Turns
 from privyseal.errors import ConfigError, PrivysealError, TokenError
 from privyseal.identity.system_roots import system_roots
 from privyseal.pki.code_signing import public_ca_sign
@@ -48,17 +48,15 @@ class ProfileOpener:
     Attributes:
         wanted: Those of agent.toml.
         token: Signs for them.
-        turn: Held while it does; as many at a time as the token has workers.
-        workers: How many it has.
+        turns: Of those who sign with it.
         directory: Where agent.toml is.
         roots: The roots that this system trusts; asked for only if there is a test profile.
     """
 
     wanted: tuple[KeyConfig, ...]
     token: Token
-    turn: asyncio.Semaphore
+    turns: Turns
     directory: Path
-    workers: int = 1
     roots: Callable[[], tuple[bytes, ...]] = system_roots
 
     def served(self, seen: SeenToken, frozen: AbstractSet[str] = frozenset()) -> tuple[OpenedProfile, ...]:
@@ -198,7 +196,7 @@ def _open(config: KeyConfig, info: TokenInfo, key: TokenKey, *, opener: ProfileO
         witness=config.witness,
         test=config.test,
     )
-    served = ServedKey(profile=profile, token=opener.token, key_id=key.key_id, turn=opener.turn, workers=opener.workers)
+    served = ServedKey(profile=profile, token=opener.token, key_id=key.key_id, turns=opener.turns)
     return OpenedProfile(announcement=announcement, served=served)
 
 

@@ -117,6 +117,10 @@ class RecoveringToken:
         self._pause_seconds: Final = pause_seconds
         self._owed: PrivysealError | None = None
         self._rests = False
+        self._signed_s = 0.0
+        #: Set when the newest signature has ended, with all that was done for it.
+        self._last_sign = asyncio.Event()
+        self._last_sign.set()
         self.signing: Final = Signing()
         #: The last failure that a person must look into before the PIN may be presented again.
         self.pin_error: PrivysealError | None = None
@@ -164,14 +168,20 @@ class RecoveringToken:
         async def once() -> bytes:
             since_s = loop.time()
             signature = await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
-            self.signing.took(loop.time() - since_s)
+            now_s = loop.time()
+            self.signing.took(now_s - max(since_s, self._signed_s))  # before that it waited for another one
+            self._signed_s = now_s
             return signature
 
+        before, ended = self._last_sign, asyncio.Event()
+        self._last_sign = ended
         try:
-            return await self._recovering(once)
+            return await self._recovering(once, behind=before)
         except PrivysealError:
             self.signing.failures += 1
             raise
+        finally:
+            ended.set()
 
     async def close(self) -> None:
         """See `Token.close`."""
@@ -215,7 +225,13 @@ class RecoveringToken:
         """The rungs that this token has."""
         return frozenset(self._steps)
 
-    async def _recovering(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _recovering(self, call: Callable[[], Awaitable[T]], *, behind: asyncio.Event | None = None) -> T:
+        """Make a call, and again after each step.
+
+        Args:
+            call: The call.
+            behind: Set when the call has ended that this one may have been sent ahead behind.
+        """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._climb_seconds
         climb = Climb(possible=self._steps.keys())
@@ -226,6 +242,10 @@ class RecoveringToken:
             try:
                 return await call()
             except PrivysealError as error:
+                if error.code == "token.skipped" and behind is not None:
+                    await behind.wait()
+                    climb = await self._pay(climb)  # what that one owes
+                    continue
                 if is_about_pin(error):
                     self.pin_error = error
                 if getattr(error, "begun", False):

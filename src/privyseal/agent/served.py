@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A key profile with the token that signs for it."""
 
-import asyncio
 from dataclasses import dataclass, field
 
 from privyseal.agent.check import KeyProfile
+from privyseal.agent.turns import Turns
 from privyseal.ports.token import Token
 
 __all__ = ["ServedKey"]
@@ -15,12 +15,10 @@ class ServedKey:
     """A key profile with the token that signs for it.
 
     Attributes:
-        turn: Held while the token signs for this profile; profiles of one token share it. It lets in as many as the
-            token has workers.
+        turns: Of those who sign with the token; its profiles share them.
     """
 
     profile: KeyProfile
     token: Token
     key_id: bytes
-    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    workers: int = 1
+    turns: Turns = field(default_factory=Turns)

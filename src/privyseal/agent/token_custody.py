@@ -4,12 +4,12 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
 from typing import Final
 
 from privyseal.agent.custody import Custodian, strangers
 from privyseal.agent.keys import SeenToken
 from privyseal.agent.pool import KeptToken
+from privyseal.agent.turns import Turns
 from privyseal.ports.token import ReaderUse
 
 __all__ = ["TokenCustody"]
@@ -28,8 +28,7 @@ class TokenCustody:
         custodian: Custodian,
         token: KeptToken,
         *,
-        turn: asyncio.Semaphore,
-        workers: int,
+        turns: Turns,
         count_seconds: float,
         beside: Callable[[], Iterable[ReaderUse]],
     ) -> None:
@@ -38,15 +37,13 @@ class TokenCustody:
         Args:
             custodian: Says what can be shown.
             token: The token.
-            turn: Held by whoever signs with it; all of it while its counters are read.
-            workers: How many hold it at a time.
+            turns: Of those who sign with it; it is at rest while its counters are read.
             count_seconds: How often its signature counter is read, which costs a login; 0 for never.
             beside: What the workers of the agent's other tokens saw last.
         """
         self._custodian: Final = custodian
         self._token: Final = token
-        self._turn: Final = turn
-        self._workers: Final = workers
+        self._turns: Final = turns
         self._count_seconds: Final = count_seconds
         self._counted_s = 0.0
         self._beside: Final = beside
@@ -86,9 +83,7 @@ class TokenCustody:
         now_s = asyncio.get_running_loop().time()
         if 0 < self._count_seconds <= now_s - self._counted_s:
             self._counted_s = now_s
-            async with AsyncExitStack() as stack:
-                for _ in range(self._workers):
-                    await stack.enter_async_context(self._turn)
+            async with self._turns.rest():
                 counters = await self._token.counters()
                 await self._custodian.reconcile(counters)
             self.counter = max((one.count for one in counters), default=None)

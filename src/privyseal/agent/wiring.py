@@ -31,6 +31,7 @@ from privyseal.agent.recovery import RecoveringToken
 from privyseal.agent.token_commands import TokenCommands
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
+from privyseal.agent.turns import Turns
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
 from privyseal.identity.bundle import TrustBundle
@@ -116,9 +117,8 @@ class Agent:
         opener = ProfileOpener(
             wanted=tuple(key for key in self.config.key if key.token == table.name),
             token=token,
-            turn=asyncio.Semaphore(table.workers),
+            turns=Turns(table.workers),
             directory=self._files.directory,
-            workers=table.workers,
         )
         return TokenKeeper(
             table,
@@ -129,8 +129,7 @@ class Agent:
             custody=TokenCustody(
                 custodian,
                 token,
-                turn=opener.turn,
-                workers=table.workers,
+                turns=opener.turns,
                 count_seconds=0.0 if table.counter == "none" else table.count_seconds,
                 beside=lambda: self._uses_beside(table.name),
             ),

@@ -2,8 +2,9 @@
 """Messages between supervisor and worker: a big-endian u32 length, then one MessagePack map.
 
 The supervisor speaks first (`Open`), then one call at a time; the worker answers each with one answer or a
-`Failure`, and says `Progress` in between. A PIN is never inside a frame: its bytes follow `Open` or
-`ChangePinCall` as they are.
+`Failure`, and says `Progress` in between. One `SignCall` may be sent ahead, while the worker has another: if that one
+fails, the one behind it is not begun, and answered with `Skipped`. A PIN is never inside a frame: its bytes follow
+`Open` or `ChangePinCall` as they are.
 """
 
 import struct
@@ -43,6 +44,7 @@ __all__ = [
     "ScanCall",
     "SignAnswer",
     "SignCall",
+    "Skipped",
     "StoreCall",
     "decode_answer",
     "decode_call",
@@ -70,11 +72,12 @@ class KeysCall(msgspec.Struct, frozen=True, tag="keys"):
 
 
 class SignCall(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
-    """`Token.sign`."""
+    """`Token.sign`; `ahead` if the call before it was not answered when this one was sent."""
 
     key_id: bytes
     mechanism: Mechanism
     digest: bytes
+    ahead: bool = False
 
 
 class GenerateCall(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -146,6 +149,10 @@ class SignAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="sign"):
     """Answer to `SignCall`."""
 
     signature: bytes
+
+
+class Skipped(msgspec.Struct, frozen=True, tag="skipped"):
+    """Answer to a `SignCall` that was sent ahead, behind a call that failed: it was not begun."""
 
 
 class GenerateAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -226,6 +233,7 @@ Answer = (
     | InfoAnswer
     | KeysAnswer
     | SignAnswer
+    | Skipped
     | GenerateAnswer
     | CountersAnswer
     | ReaderUseAnswer

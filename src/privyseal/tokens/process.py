@@ -54,6 +54,8 @@ class WorkerProcess:
         self.function = ""
         #: How often it entered C_Login.
         self.logins = 0
+        #: It has said what cannot be understood: what comes behind may be about any call.
+        self._is_out_of_step = False
 
     @classmethod
     async def spawn(cls, name: str, variables: Mapping[str, str]) -> "WorkerProcess":
@@ -102,8 +104,19 @@ class WorkerProcess:
         """Its process id."""
         return self._process.pid
 
+    def send_ahead(self, call: frames.SignCall) -> None:
+        """Send a call while the worker has another one; once that one is answered, `ask` for this one's answer."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(frames.encode(call))  # a frame is small, and the pipe is empty
+
     async def ask(
-        self, call: frames.Call, *, call_seconds: float, sign_seconds: float, pin: PinBuffer | None = None
+        self,
+        call: frames.Call,
+        *,
+        call_seconds: float,
+        sign_seconds: float,
+        pin: PinBuffer | None = None,
+        was_sent: bool = False,
     ) -> frames.Answer:
         """Send a call and wait for its answer.
 
@@ -112,6 +125,7 @@ class WorkerProcess:
             call_seconds: Deadline up to C_Sign.
             sign_seconds: Deadline from the moment that C_Sign, or C_GenerateKeyPair, is entered.
             pin: What follows the frame, straight from its locked page.
+            was_sent: It was sent ahead.
 
         Raises:
             TokenError: What the worker answered with; `token.timeout`, `token.crashed`, `token.protocol`:
@@ -121,7 +135,8 @@ class WorkerProcess:
         seconds = call_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
-                await self._send(call, pin)
+                if not was_sent:
+                    await self._send(call, pin)
                 while isinstance(answer := await self._receive(), frames.Progress):
                     self.function = answer.function
                     self.logins += self.function == "C_Login"
@@ -132,9 +147,32 @@ class WorkerProcess:
             raise self._error("token.timeout", f"did not answer within {seconds:g} s") from error
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError) as error:
             raise await self._crash() from error
+        except TokenError:
+            self._is_out_of_step = True
+            raise
         if isinstance(answer, frames.Failure):
             raise answer.error(self._name)
         return answer
+
+    async def began_behind(self) -> bool:
+        """Whether a killed worker may have begun the call that was sent ahead, behind the one that it was killed for.
+
+        What it said of it is in the pipe, behind an answer that came too late.
+        """
+        if self._is_out_of_step:
+            return True
+        try:
+            async with asyncio.timeout(_KILL_SECONDS):
+                while isinstance(await self._receive(), frames.Progress):
+                    pass
+                while isinstance(answer := await self._receive(), frames.Progress):
+                    if answer.function == "C_Sign":
+                        return True
+        except (asyncio.IncompleteReadError, ConnectionResetError, TimeoutError):
+            return False
+        except TokenError:  # a frame was cut where the deadline fell: nothing can be told from what is behind it
+            return True
+        return False
 
     async def kill(self) -> None:
         """End it at once, with whatever programs its module started."""

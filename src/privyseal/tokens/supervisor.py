@@ -3,7 +3,9 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
 
 from privyseal.errors import MalformedInputError, TokenError
 from privyseal.pki.mechanism import DIGEST_SIZES, Mechanism
@@ -31,12 +33,25 @@ AnswerT = TypeVar(
 _FATAL_CODES: Final = frozenset({"token.timeout", "token.crashed", "token.protocol"})
 
 
+class _Turn(asyncio.Lock):
+    """A lock that knows how many wait for it."""
+
+    waiting = 0
+
+    async def acquire(self) -> Literal[True]:
+        self.waiting += 1
+        try:
+            return await super().acquire()
+        finally:
+            self.waiting -= 1
+
+
 class WorkerToken:
     """A token (see `privyseal.ports.token.ManagedToken`) whose driver lives in a worker process.
 
-    Calls run one at a time, in order. A caller that is cancelled leaves its call running: ending a login
-    half-way would make its outcome unknown. The worker is started by the first call, and again, not more
-    often than the configuration allows, by the first call after it failed.
+    Calls run one at a time, in order; one signature may wait at the worker while another is made. A caller that is
+    cancelled leaves its call running: ending a login half-way would make its outcome unknown. The worker is started
+    by the first call, and again, not more often than the configuration allows, by the first call after it failed.
 
     Args:
         config: What token it is.
@@ -46,8 +61,9 @@ class WorkerToken:
     def __init__(self, config: TokenConfig, *, pin: PinBuffer | None = None) -> None:
         self.config = config
         self._pin = pin
-        self._turn = asyncio.Lock()
+        self._turn: Final = _Turn()
         self._worker: WorkerProcess | None = None
+        self._is_signing = False
         self._started_s: float | None = None
         #: How often a worker was started, and how often one entered C_Login.
         self.starts = 0
@@ -82,7 +98,12 @@ class WorkerToken:
                 "digest.size", f"{mechanism.value} signs a digest of {expected} bytes, not of {len(digest)}"
             )
         call = frames.SignCall(key_id=key_id, mechanism=mechanism, digest=digest)
-        return (await self._exchange(call, frames.SignAnswer)).signature
+        answer = await self._shielded(self._sign(call))
+        if isinstance(answer, frames.Skipped):
+            raise self._skipped()
+        if not isinstance(answer, frames.SignAnswer):
+            raise self._out_of_step()
+        return answer.signature
 
     async def generate_key(self, *, kind: KeyKind, key_id: bytes, label: str) -> TokenKey:
         """See `ManagedToken.generate_key`."""
@@ -178,8 +199,18 @@ class WorkerToken:
     async def _exchange(self, call: frames.Call, kind: type[AnswerT]) -> AnswerT:
         answer = await self._shielded(self._call(call))
         if not isinstance(answer, kind):
-            raise TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
+            raise self._out_of_step()
         return answer
+
+    def _out_of_step(self) -> TokenError:
+        return TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
+
+    def _skipped(self) -> TokenError:
+        return TokenError(
+            "token.skipped",
+            f"token {self.config.name!r}: the call before this one failed, and this one was not begun",
+            hint="call again",
+        )
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
@@ -197,7 +228,7 @@ class WorkerToken:
         try:
             answer = await self._call(frames.ChangePinCall(pin_bytes=len(new)), new)
             if not isinstance(answer, frames.Done):
-                raise TokenError("token.protocol", f"token {self.config.name!r}: the worker answered something else")
+                raise self._out_of_step()
             self._hold_new(new.copy())
         finally:
             new.wipe()
@@ -211,19 +242,46 @@ class WorkerToken:
 
     async def _call(self, call: frames.Call, pin: PinBuffer | None = None) -> frames.Answer:
         async with self._turn:
-            worker = await self._live_worker()
-            try:
-                is_generating = isinstance(call, frames.GenerateCall)
-                long_seconds = self.config.generate_seconds if is_generating else self.config.sign_seconds
-                return await worker.ask(call, call_seconds=self.config.call_seconds, sign_seconds=long_seconds, pin=pin)
-            except TokenError as error:
-                if error.code in _FATAL_CODES:
-                    await self._discard(worker)
-                raise
-            except asyncio.CancelledError:
-                # Callers cannot cancel this; the event loop is being shut down.
+            return await self._ask(await self._live_worker(), call, pin)
+
+    async def _sign(self, call: frames.SignCall) -> frames.Answer:
+        """A signature. While another one is made the call is sent ahead, so that the worker has it when it is free."""
+        ahead = self._worker if self._is_signing and not self._turn.waiting else None
+        if ahead is None:
+            return await self._call(call)
+        ahead.send_ahead(msgspec.structs.replace(call, ahead=True))
+        async with self._turn:
+            if ahead is self._worker:
+                return await self._ask(ahead, call, was_sent=True)
+            if not await ahead.began_behind():
+                raise self._skipped()
+            raise TokenError(
+                "token.crashed",
+                f"token {self.config.name!r}: the worker process was ended in C_Sign, for the call before this one",
+                function="C_Sign",
+                begun=True,
+            )
+
+    async def _ask(
+        self, worker: WorkerProcess, call: frames.Call, pin: PinBuffer | None = None, *, was_sent: bool = False
+    ) -> frames.Answer:
+        config = self.config
+        long_seconds = config.generate_seconds if isinstance(call, frames.GenerateCall) else config.sign_seconds
+        self._is_signing = isinstance(call, frames.SignCall)
+        try:
+            return await worker.ask(
+                call, call_seconds=config.call_seconds, sign_seconds=long_seconds, pin=pin, was_sent=was_sent
+            )
+        except TokenError as error:
+            if error.code in _FATAL_CODES:
                 await self._discard(worker)
-                raise
+            raise
+        except asyncio.CancelledError:
+            # Callers cannot cancel this; the event loop is being shut down.
+            await self._discard(worker)
+            raise
+        finally:
+            self._is_signing = False
 
     async def _recycle(self) -> None:
         async with self._turn:

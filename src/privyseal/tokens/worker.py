@@ -166,10 +166,16 @@ def _serve(pipes: _Pipes) -> None:
     except TokenError as error:
         pipes.send(frames.Failure.of(error))
         return
+    failed = False
     while driver is not None and (call := pipes.receive()) is not None:
+        if failed and isinstance(call, frames.SignCall) and call.ahead:
+            pipes.send(frames.Skipped())  # whoever sent it did not know of the failure, and of what that calls for
+            continue
+        failed = False
         try:
             pipes.send(_answer(driver, call, pipes))
         except TokenError as error:
+            failed = True
             pipes.send(frames.Failure.of(error))
         if isinstance(call, frames.CloseCall):
             # Answered already: a module that crashes in C_Finalize takes nothing with it.
