@@ -34,6 +34,8 @@ from privyseal.client.config import ClientConfig, client_config_text, load_clien
 from privyseal.client.hub import HubClient
 from privyseal.client.joining import join
 from privyseal.client.mtls import mtls_context
+from privyseal.pki.mechanism import Mechanism
+from privyseal.tokens.factory import open_token
 from privyseal.wire.api import SignatureRequest
 from programs import child_pids
 from softhsm import EC_ID, fresh_softhsm
@@ -128,7 +130,26 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+async def alone(faulty: FaultyToken, count: int) -> float:
+    """Seconds that the token takes for a signature when nothing but a worker stands before it, and never waits."""
+    token = open_token(faulty.config())
+    left = iter(range(count))
+
+    async def again() -> None:
+        for _ in left:
+            await token.sign(key_id=EC_ID, mechanism=Mechanism.ECDSA_SHA256, digest=bytes(32))
+
+    try:
+        await token.keys()
+        begun = time.perf_counter()
+        await asyncio.gather(again(), again())
+        return (time.perf_counter() - begun) / count
+    finally:
+        await token.close()
+
+
 async def keep_busy(site: Site, faulty: FaultyToken) -> None:
+    possible = await alone(faulty, 1_000)
     configs = join_clients(site, CLIENTS)
     clients = [connect(config, sealed(config, "slow", EACH)) for config in configs]
     before = faulty.calls("C_Sign")
@@ -140,9 +161,13 @@ async def keep_busy(site: Site, faulty: FaultyToken) -> None:
     used = [cpu_seconds(site.running[name].process.pid) - had for name, had in zip(names, used, strict=True)]
     await closing(clients)
     count = CLIENTS * EACH
-    alone = count * SIGN_MS / 1000
     print(f"\nA token of {SIGN_MS} ms, {CLIENTS} clients with {EACH} signatures each, one after the other")
-    print(f"  wall {max(ended):.2f} s; the token alone {alone:.2f} s: {alone / max(ended):.1%} of it (aim: 95 %)")
+    print(
+        f"  wall {max(ended):.2f} s, {max(ended) / count * 1000:.2f} ms a signature; measured before, a worker alone with"
+    )
+    print(
+        f"  the token: {possible * 1000:.2f} ms. That is {possible * count / max(ended):.1%} of what the token allows (aim: 95 %)"
+    )
     print(f"  slowest client {max(ended):.2f} s, fastest {min(ended):.2f} s: {max(ended) / min(ended):.3f} (aim: 1.3)")
     print(f"  CPU: hub {used[0]:.1f} s, agent and worker {used[1]:.1f} s, these clients {own:.1f} s")
     print(f"  operations of the token: {faulty.calls('C_Sign') - before} for {count} signatures")
