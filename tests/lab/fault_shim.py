@@ -76,12 +76,22 @@ class FaultyToken:
         """How often C_Sign has reached the module for each digest (the last 32 bytes of its data, hexadecimal)."""
         return self._after("data=")
 
+    def order(self) -> list[str]:
+        """The digests with which C_Sign has reached the module, as `begun` names them, one after the other."""
+        return [word.removeprefix("data=") for word in self._words() if word.startswith("data=")]
+
     def signed(self) -> Counter[str]:
         """How often the token itself has signed each digest, whatever became of the answer."""
         return self._after("signed=")
 
     def _after(self, mark: str) -> Counter[str]:
         return Counter(word.removeprefix(mark) for word in self._words() if word.startswith(mark))
+
+    async def until_begun(self, digest: str) -> None:
+        """Wait until C_Sign has reached the module with a digest."""
+        async with asyncio.timeout(10):
+            while digest not in self.begun():  # noqa: ASYNC110 - another process writes the log
+                await asyncio.sleep(0.02)
 
     async def until_called(self, function: str) -> None:
         """Wait until a function has reached the module; its log is a file, which gives no event to wait for."""
