@@ -105,6 +105,7 @@ def make_cell(
     hubs: int = 2,
     tokens: int = 1,
     sign_ms: int = 30,
+    token_lines: str = "",
     ways: Sequence[Ways] = (),
 ) -> Cell:
     """Hubs that run, an agent with the key profile `release`, and a client that has joined.
@@ -115,6 +116,7 @@ def make_cell(
         hubs: How many.
         tokens: How many stand behind `release`, as a pool if there are several.
         sign_ms: How long the token takes for a signature, at least.
+        token_lines: What else agent.toml says of each token.
         ways: The ways between them, if they are to be broken.
     """
     urls = [_through(database, one) for one in ways] or [database] * hubs
@@ -147,7 +149,7 @@ def make_cell(
         for number in range(hubs):
             cell.start(number)
         for number, token in enumerate(found):
-            _add_agent(cell, number, token, links)
+            _add_agent(cell, number, agent_text(token, more=token_lines), links)
             for hub in range(hubs):
                 cell.until_linked(hub)
         site.save_roots(PROFILE)
@@ -157,9 +159,9 @@ def make_cell(
     return cell
 
 
-def _add_agent(cell: Cell, number: int, token: FaultyToken, hubs: Sequence[str]) -> None:
+def _add_agent(cell: Cell, number: int, text: str, hubs: Sequence[str]) -> None:
     """Each token has an agent of its own; the first one's serves another key profile, too."""
-    text, directory = agent_text(token), cell.agent_directory(number)
+    directory = cell.agent_directory(number)
     if number:
         code = cell.site.invite("agent", _agent_name(number))
         succeeded(privyseal("agent", "join", "--dir", directory, told=code))

@@ -274,13 +274,16 @@ def add_to_agent(site: Site, text: str) -> None:
     path.write_text(head + text)
 
 
-def agent_text(token: FaultyToken, name: str = "lab") -> str:
-    """What agent.toml says of a SoftHSM2 token with an RSA key that is traced and an ECDSA key that is pinned."""
+def agent_text(token: FaultyToken, name: str = "lab", more: str = "") -> str:
+    """What agent.toml says of a SoftHSM2 token with an RSA key that is traced and an ECDSA key that is pinned.
+
+    `more` are further lines of its `[[token]]`.
+    """
     config = token.config()
     variables = ", ".join(f'{name} = "{value}"' for name, value in config.environment.items())
     return (
         f'\n[[token]]\nname = "{name}"\nkind = "pkcs11"\nmodule = "{config.module}"\ntoken_label = "{LABEL}"\n'
-        f'pin_file = "{config.pin_file}"\nenvironment = {{ {variables} }}\n'
+        f'pin_file = "{config.pin_file}"\nenvironment = {{ {variables} }}\n{more}'
         f'\n[[key]]\nprofile = "release"\ntoken = "{name}"\nid = "{RSA_ID.hex()}"\n'
         f'\n[[key]]\nprofile = "pinned"\ntoken = "{name}"\nid = "{EC_ID.hex()}"\nlevel = "pinned"\n'
     )

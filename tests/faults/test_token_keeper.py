@@ -23,6 +23,7 @@ from privyseal.agent.recovery import RecoveringToken, Step
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.turns import Turns
+from privyseal.errors import TokenError
 from privyseal.pki.mechanism import Mechanism
 from privyseal.storage.connection import Connect
 from privyseal.storage.connection import connect as sqlite_connect
@@ -148,6 +149,21 @@ async def test_a_token_that_goes_and_comes_back_is_used_again(faulty: FaultyToke
         assert site.changes == ["ready", "absent", "ready"]
 
 
+async def test_a_token_that_failed_at_a_signature_is_out_of_use_until_a_look_finds_it_well(faulty: FaultyToken) -> None:
+    async with kept(faulty, watch_seconds=3600.0) as site:
+        watching = asyncio.create_task(site.keeper.run())
+        site.keeper.failed(TokenError("token.timeout", "C_Login did not answer"))
+        async with asyncio.timeout(20):
+            while site.changes[-1] != "failed":  # noqa: ASYNC110 - the keeper has no event for what tests look at
+                await asyncio.sleep(0.001)
+        assert (site.problem, site.served) == ("token.timeout", False), "at once, and not with the next look"
+        watching.cancel()
+        await site.keeper.look()
+
+        assert site.served
+        assert site.changes == ["ready", "failed", "ready"]
+
+
 async def test_a_token_that_shows_itself_and_no_keys_is_not_recovered_with_each_look(faulty: FaultyToken) -> None:
     resets: list[str] = []
 
@@ -200,7 +216,7 @@ async def test_a_full_disk_ends_no_watch(faulty: FaultyToken) -> None:
 
 
 async def test_looks_are_taken_by_themselves(faulty: FaultyToken) -> None:
-    async with kept(faulty) as site:
+    async with kept(faulty, watch_seconds=3600.0) as site:
         watching = asyncio.create_task(site.keeper.run())
         faulty.break_with(ABSENT, "C_GetTokenInfo rv e0")
         async with asyncio.timeout(20):

@@ -107,9 +107,12 @@ class _Jitter:
 class Load:
     """Clients that ask for one signature after the other until they are told to stop."""
 
-    def __init__(self, configs: Sequence[ClientConfig], count: int, chain: tuple[bytes, ...], *, hubs: int) -> None:
+    def __init__(
+        self, configs: Sequence[ClientConfig], count: int, chain: tuple[bytes, ...], *, hubs: int, items: int
+    ) -> None:
         self.clients = [Client(configs[place % len(configs)], first=place % hubs) for place in range(count)]
         self._chain = chain
+        self._items = items
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(max_workers=count, thread_name_prefix="client")
         self._running: list[Future[None]] = []
@@ -118,7 +121,7 @@ class Load:
         self._running = [self._threads.submit(self._work, client) for client in self.clients]
 
     def _work(self, client: Client) -> None:
-        while not self._stop.is_set() and client.sign(chain=self._chain).failure is None:
+        while not self._stop.is_set() and client.sign(items=self._items, chain=self._chain).failure is None:
             pass
 
     @property
@@ -157,9 +160,11 @@ def _answered(client: Client) -> int:
 
 
 @contextmanager
-def loaded(configs: Sequence[ClientConfig], count: int, chain: tuple[bytes, ...], *, hubs: int = 2) -> Iterator[Load]:
-    """Clients at work while the block runs."""
-    load = Load(configs, count, chain, hubs=hubs)
+def loaded(
+    configs: Sequence[ClientConfig], count: int, chain: tuple[bytes, ...], *, hubs: int = 2, items: int = 1
+) -> Iterator[Load]:
+    """Clients at work while the block runs, each of whose requests is for so many items."""
+    load = Load(configs, count, chain, hubs=hubs, items=items)
     load.begin()
     try:
         yield load

@@ -46,9 +46,12 @@ class Lab:
         return self.cell.site.running["agent"]
 
     @contextmanager
-    def load(self, count: int = 20, *, may_fail: Collection[str] = ()) -> Iterator[Load]:
-        """So many clients at work, all of them served once before the block begins; judged at its end."""
-        with loaded(self.configs, count, self.chain) as load:
+    def load(self, count: int = 20, *, items: int = 1, may_fail: Collection[str] = ()) -> Iterator[Load]:
+        """So many clients at work, all of them served once before the block begins; judged at its end.
+
+        Each of their requests is for so many items.
+        """
+        with loaded(self.configs, count, self.chain, items=items) as load:
             load.until_all_serve("at the beginning")
             yield load
         self.histories += load.histories
@@ -119,11 +122,14 @@ def passes(seconds: float) -> None:
 
 
 @contextmanager
-def running_lab(directory: Path, postgres: PostgresServer, *, tokens: int = 1, sign_ms: int = 30) -> Iterator[Lab]:
+def running_lab(
+    directory: Path, postgres: PostgresServer, *, tokens: int = 1, sign_ms: int = 30, token_lines: str = ""
+) -> Iterator[Lab]:
     """A lab; hubs and agent must stop well at the end, if they were not killed."""
     database = asyncio.run(postgres.make_database())
     with running_ways(2, postgres.socket) as ways:
-        cell = make_cell(directory, postgres.url(database), tokens=tokens, sign_ms=sign_ms, ways=ways)
+        url = postgres.url(database)
+        cell = make_cell(directory, url, tokens=tokens, sign_ms=sign_ms, token_lines=token_lines, ways=ways)
         try:
             names = ("client", "desk", "night")
             with ThreadPoolExecutor() as beside:

@@ -17,7 +17,7 @@ from privyseal.agent.check import CheckedPart, Held, check_checkpoint, check_job
 from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
 from privyseal.agent.job_run import Answer, JobRun
 from privyseal.agent.leases import TokenLeases
-from privyseal.agent.operations import journal_is_lost, refusal
+from privyseal.agent.operations import journal_is_lost, refusal, unable
 from privyseal.agent.served import ServedKey
 from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
@@ -100,6 +100,7 @@ class Executor:
         self._formats = formats
         self._keys: dict[tuple[str, str], ServedKey] = {}
         self._held = Held(size=0, root=EMPTY_ROOT)
+        self._failed: Callable[[str, PrivysealError], None] = lambda _token, _error: None
         self._monotonic: Final = monotonic
         self._leases: Final = TokenLeases(monotonic)
         self._at_work: Final = AtWork(journal)
@@ -112,6 +113,10 @@ class Executor:
     def watch(self, grown: Callable[[], None]) -> None:
         """Have `grown` called whenever a newer checkpoint is held."""
         self._watchers.append(grown)
+
+    def watch_tokens(self, failed: Callable[[str, PrivysealError], None]) -> None:
+        """Have `failed` called when a token (its name) could not begin an item, for a reason of its own."""
+        self._failed = failed
 
     async def load(self) -> Held:
         """Read the newest checkpoint from the journal."""
@@ -221,6 +226,7 @@ class Executor:
             lease=lease or self._leases.over(job.token, answer),
             at_work=self._at_work,
             is_served=lambda key: self._keys.get(_place(key)) == key,
+            failed=self._token_failed,
             answer=answer,
         )
         self._leases.add(run)
@@ -232,6 +238,13 @@ class Executor:
             what = f"key profile {job.profile!r} with a token {job.token!r}"
             raise TokenError("profile.not_served", f"this agent serves no {what} now")
         return key
+
+    def _token_failed(self, key: ServedKey, error: PrivysealError) -> None:
+        """What waits for a token that can begin nothing is handed back; of several workers the others may go on."""
+        token = key.profile.token
+        if key.turns.workers == 1:
+            self._leases.hand_back(token, unable(error))
+        self._failed(token, error)
 
     async def _carry_out(self, run: JobRun) -> None:
         try:

@@ -16,8 +16,9 @@ import structlog
 
 from privyseal.agent.at_work import AtWork
 from privyseal.agent.check import CheckedItem, CheckedPart
+from privyseal.agent.ladder import is_unable
 from privyseal.agent.leases import TokenLease
-from privyseal.agent.operations import Operation, refusal
+from privyseal.agent.operations import Operation, refusal, unable
 from privyseal.agent.served import ServedKey
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.wire.job_names import item_ranges, short_request
@@ -51,12 +52,15 @@ class JobRun:
         lease: TokenLease,
         at_work: AtWork,
         is_served: Callable[[ServedKey], bool],
+        failed: Callable[[ServedKey, PrivysealError], None],
         answer: Answer,
     ) -> None:
+        """`failed` is called when the token could not begin an item, for a reason of its own."""
         self.lease: Final = lease
         self._key: Final = key
         self._at_work: Final = at_work
         self._is_served: Final = is_served
+        self._failed: Final = failed
         self._answer: Final = answer
         self._waiting = deque(
             _Order(operation=(part.request_id, item.item, fence), item=item) for part in parts for item in part.items
@@ -147,7 +151,10 @@ class JobRun:
         try:
             return await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
         except PrivysealError as error:
-            return error
+            if not is_unable(error):
+                return error
+            self._failed(key, error)
+            return unable(error)
 
     def _lease_over(self) -> TokenError:
         return TokenError(

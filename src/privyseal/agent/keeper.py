@@ -17,7 +17,7 @@ from privyseal.agent.ladder import Rung, is_about_pin
 from privyseal.agent.pool import KeptToken
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_health import token_health
-from privyseal.agent.token_identity import Identity, away, drained, quarantined
+from privyseal.agent.token_identity import Identity, Memory, away, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
 from privyseal.errors import ConflictError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
@@ -45,13 +45,6 @@ class TokenState(Enum):
     QUARANTINED = "quarantined"  #: it came back as another one
     DRAINED = "drained"
     FAILED = "failed"
-
-
-class _Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a token outlives the agent's process."""
-
-    identity: Identity | None = None
-    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +96,7 @@ class TokenKeeper:
         self.custody: Final = custody
         self._changed: Final = changed
         self._looking: Final = asyncio.Lock()
-        self._memory = _Memory()
+        self._memory = Memory()
         self._now = _Now(state=TokenState.ABSENT)
         self._is_first_look = True
         self._was_here = False
@@ -112,6 +105,8 @@ class TokenKeeper:
         self._recycled_s = 0.0
         self._recycled_at = 0
         self._frozen: frozenset[str] = frozenset()
+        self._failure: PrivysealError | None = None
+        self._look_now: Final = asyncio.Event()
         self.profiles: tuple[OpenedProfile, ...] = ()
 
     @property
@@ -135,7 +130,7 @@ class TokenKeeper:
         async with self._looking:  # a person's command waits until it is known what the token was
             kept = await self._journal.recall(self._memory_name)
             if kept is not None:
-                self._memory = msgspec.json.decode(kept, type=_Memory)
+                self._memory = msgspec.json.decode(kept, type=Memory)
             self._recycled_s = _now_s()
             if self._memory.drained:
                 await self._out_of_use(TokenState.DRAINED, drained(self._table.name))
@@ -144,8 +139,19 @@ class TokenKeeper:
     async def run(self) -> None:
         """Look at the token again and again until cancelled."""
         while True:
-            await asyncio.sleep(self._table.watch_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), self._table.watch_seconds)
+            self._look_now.clear()
             await self.look()
+
+    def failed(self, error: PrivysealError) -> None:
+        """The token could not begin a signature, whatever was done for it: look at it at once.
+
+        It is out of use until a look finds it well; one of several workers says nothing of the others.
+        """
+        if self._table.workers == 1:
+            self._failure = error
+        self._look_now.set()
 
     async def look(self) -> None:
         """Find out how the token is now, and act on it.
@@ -170,6 +176,9 @@ class TokenKeeper:
     async def _look(self) -> None:
         if self._now.state is TokenState.READY and self.token.pin_error is not None:
             raise self.token.pin_error
+        failure, self._failure = self._failure, None
+        if self._now.state is TokenState.READY and failure is not None:
+            raise failure
         climbs = self._climbs()
         info = await (self.token.info() if climbs else self.token.glance())
         seen = self._now.seen
@@ -253,7 +262,7 @@ class TokenKeeper:
     async def _use(self, seen: SeenToken, identity: Identity, event: str, code: str = "") -> None:
         self._was_here = True
         if self._memory.identity != identity:
-            await self._remember(_Memory(identity=identity))
+            await self._remember(Memory(identity=identity))
         await self.custody.came(seen)
         await self.record.token(event, code)  # last: what fails above is tried again with each look
         self._now = _Now(state=TokenState.READY, seen=seen)
@@ -293,7 +302,7 @@ class TokenKeeper:
     async def resume(self) -> None:
         """Take the token back into use, as the one that it is now."""
         async with self._looking:
-            await self._remember(_Memory())
+            await self._remember(Memory())
             self._now = _Now(state=TokenState.ABSENT)
             self._was_here = False
             self._is_first_look = True
@@ -362,7 +371,7 @@ class TokenKeeper:
     def _memory_name(self) -> str:
         return f"token {self._table.name}"
 
-    async def _remember(self, memory: _Memory) -> None:
+    async def _remember(self, memory: Memory) -> None:
         await self._journal.remember(self._memory_name, msgspec.json.encode(memory))
         self._memory = memory
 

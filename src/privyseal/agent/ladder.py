@@ -11,7 +11,19 @@ from typing import Final
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.tokens.remedies import REMEDIES, Remedy, may_have_signed, remedy_for
 
-__all__ = ["BOUNDS", "OF_HOST", "OF_TOKEN", "Bound", "Climb", "Rung", "Tally", "is_about_pin", "is_unknown", "span_for"]
+__all__ = [
+    "BOUNDS",
+    "OF_HOST",
+    "OF_TOKEN",
+    "Bound",
+    "Climb",
+    "Rung",
+    "Tally",
+    "is_about_pin",
+    "is_unable",
+    "is_unknown",
+    "span_for",
+]
 
 
 class Rung(Enum):
@@ -79,6 +91,22 @@ _PIN_CODES: Final = frozenset(
         "token.pin_journal",
     }
 )
+#: What else lies with the token and not with what was asked of it.
+_UNABLE_CODES: Final = _PIN_CODES | {
+    "token.ambiguous",
+    "token.closed",
+    "token.crashed",
+    "token.key_not_found",
+    "token.module",
+    "token.module_architecture",
+    "token.not_found",
+    "token.not_ready",
+    "token.other_serial",
+    "token.pcsc",
+    "token.pcscd",
+    "token.protocol",
+    "token.timeout",
+}
 
 
 def is_about_pin(error: PrivysealError) -> bool:
@@ -91,6 +119,18 @@ def is_unknown(error: PrivysealError) -> bool:
     if not isinstance(error, TokenError) or not error.begun:
         return False
     return error.ckr is None or may_have_signed(error.ckr)
+
+
+def is_unable(error: PrivysealError) -> bool:
+    """Whether the token surely has not signed, for a reason of its own: another one may, or this one later.
+
+    What a token would refuse each time (a mechanism, a length) is a reason of the request.
+    """
+    if not isinstance(error, TokenError) or is_unknown(error):
+        return False
+    if error.ckr is None:
+        return error.code in _UNABLE_CODES
+    return remedy_for(error.ckr, in_sign=error.begun) is not Remedy.GIVE_UP
 
 
 def span_for(error: PrivysealError) -> tuple[Rung, Rung] | None:

@@ -75,8 +75,7 @@ class TokenLeases:
         """
         lease = self._leases.get(token)
         if lease is None or (lease.hub != hub and lease.fence < fence):
-            for waiting in self._of(token):
-                waiting.hand_back(_not_used(f"another hub took the lease of token {token!r} under fence {fence}"))
+            self.hand_back(token, _not_used(f"another hub took the lease of token {token!r} under fence {fence}"))
             lease = TokenLease(token=token, hub=hub, fence=fence, monotonic=self._monotonic, ends_s=since_s)
             self._leases[token] = lease
         if lease.hub != hub or fence < lease.fence:
@@ -93,6 +92,11 @@ class TokenLeases:
         """What a token has not begun is handed back."""
         for waiting in self._of(recall.token):
             waiting.hand_back(_not_used(f"the hub took back what waited for token {recall.token!r}"), recall.requests)
+
+    def hand_back(self, token: str, why: TokenError) -> None:
+        """Nothing of what waits for a token is begun any more."""
+        for waiting in self._of(token):
+            waiting.hand_back(why)
 
     def add(self, waiting: Waiting) -> None:
         """These wait from now on."""

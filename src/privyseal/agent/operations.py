@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from privyseal.agent.ladder import is_unknown
-from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError
+from privyseal.errors import ConflictError, LogIntegrityError, PrivysealError, TokenError
 from privyseal.ports.journal import Outcome, OutcomeState
 from privyseal.wire.jobs import ItemRefused, OutcomeReply
 
-__all__ = ["Item", "Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal"]
+__all__ = ["Item", "Operation", "check_at_rest", "journal_is_lost", "outcome_reply", "refusal", "unable"]
 
 #: Request id, item.
 Item = tuple[str, int]
@@ -64,6 +64,15 @@ def refusal(operation: Operation, error: PrivysealError) -> ItemRefused:
         code=_STALE if error.code in _STALE_CODES else error.code,
         message=error.message,
         unknown=is_unknown(error),
+    )
+
+
+def unable(error: PrivysealError) -> TokenError:
+    """Why a token began nothing of what waits for it, for a reason of its own (`is_unable`), which stands in it."""
+    return TokenError(
+        "job.token_unable",
+        f"the token could not begin it: {error}",
+        hint="the hub queues it again; the agent's log says what the token needs",
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""By what a token is known again when it comes back, and what is said of one that is not in use."""
+"""What is remembered of a token, by what it is known again, and what is said of one that is not in use."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from privyseal.agent.keys import SeenToken
 from privyseal.errors import TokenError
 from privyseal.ports.token import TokenKey
 
-__all__ = ["Identity", "away", "drained", "quarantined"]
+__all__ = ["Identity", "Memory", "away", "drained", "quarantined"]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +26,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, seen: SeenToken) -> "Identity":
         """That of a token that answers."""
         return cls(serial=seen.info.serial, keys=tuple(sorted(_key_identity(key) for key in seen.keys)))
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a token outlives the agent's process."""
+
+    identity: Identity | None = None
+    drained: bool = False
 
 
 def _key_identity(key: TokenKey) -> tuple[str, str]:

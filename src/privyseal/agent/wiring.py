@@ -81,6 +81,7 @@ class Agent:
             several_hubs=len(config.hubs) > 1,
         )
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
+        self.executor.watch_tokens(lambda token, error: self.keepers[token].failed(error))
         self.links = self._links(trust, witness_key, clock)
         self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []

@@ -32,11 +32,14 @@ __all__ = [
 #: Unknown outcomes after which an item is given up (promise 4: repeated once).
 _MAX_UNKNOWN: Final = 2
 #: The agent had prepared it and did not use the token: the journal there has its fence as used, so it gets another.
-_NOT_USED_CODE: Final = "job.not_used"
+_PREPARED_CODES: Final = frozenset({"job.not_used", "job.token_unable"})
 #: Refusals that say "this job came too late", not "this must not be signed": the item returns to the queue.
-_REQUEUE_CODES: Final = frozenset(
-    {"job.stale_fence", "job.never_begun", "job.checkpoint_behind", "profile.not_served", _NOT_USED_CODE}
-)
+_REQUEUE_CODES: Final = _PREPARED_CODES | {
+    "job.stale_fence",
+    "job.never_begun",
+    "job.checkpoint_behind",
+    "profile.not_served",
+}
 #: Why a job never left the hub: the token was not used, and the item has ended all the same.
 _NEVER_SENT_CODES: Final = frozenset({"witness.none", "witness.quorum"})
 _ENDED: Final = frozenset({JobState.SIGNED, JobState.FAILED})
@@ -111,7 +114,7 @@ def settle(job: Job | None, *, asked: Job, answer: ItemDone | ItemRefused) -> Se
             return Settled(job=_failed(replace(job, attempts=attempts), answer), record=Record.UNKNOWN)
         return Settled(job=_queued(replace(job, attempts=attempts)), record=Record.UNKNOWN, raises_fence=True)
     if answer.code in _REQUEUE_CODES:
-        return Settled(job=_queued(job), record=Record.NOT_USED, raises_fence=answer.code == _NOT_USED_CODE)
+        return Settled(job=_queued(job), record=Record.NOT_USED, raises_fence=answer.code in _PREPARED_CODES)
     record = Record.NOT_USED if answer.code in _NEVER_SENT_CODES else Record.FAILED
     return Settled(job=_failed(job, answer), record=record)
 
