@@ -212,7 +212,7 @@ class _Model:
         following = replace(
             state,
             jobs=(*state.jobs[:place], became, *state.jobs[place + 1 :]),
-            lease=jobs.lease_raised(state.lease) if settled.raises_fence else state.lease,
+            lease=jobs.lease_raised(state.lease, highest=0) if settled.raises_fence else state.lease,
         )
         if became.state is JobState.SIGNED and jobs.has_ended(became):  # its client may be given it from now on
             following = replace(following, released=following.released | {(job.request_id, became.signature)})

@@ -2,13 +2,16 @@
 """A hub's hold on a token: what the agent is told of it is never more than the database has."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lane_services import lane_services
+from privyseal.hub.services.settling import raise_fence
 from privyseal.hub.services.token_lease import Hold, TokenLease
+from privyseal.ports.queue import Job
 from privyseal.ports.store import Enrolment, Store
 from privyseal.storage.sqlite import SqliteStore
 
@@ -73,6 +76,35 @@ async def test_a_lease_that_was_given_back_is_over_at_once(store: Store, now_ms:
     await lease.give_back()
 
     assert await end_ms(store) == now_ms[0]
+
+
+async def test_two_tokens_never_have_the_same_fence(store: Store, now_ms: list[int]) -> None:
+    """An agent that has both knows what it has begun by request, item and fence alone."""
+    fences: list[int] = []
+
+    async def take(place: str, holder: str) -> None:
+        hold = await store.write(TokenLease(place, lane_services(store, holder=holder)).take)
+        assert hold is not None
+        fences.append(hold.lease.fence)
+
+    async def hand_back(place: str) -> None:
+        job = Job(request_id="r", item=0, profile="p", signed=b"", detail=b"", token=place, fence=max(fences))
+        lease = await store.read(lambda tx: tx.lease(place))
+        assert lease is not None
+        await store.write(lambda tx: raise_fence(tx, replace(job, fence=lease.fence)))
+        raised = await store.read(lambda tx: tx.lease(place))
+        assert raised is not None
+        fences.append(raised.fence)
+
+    for place in (PLACE, "lab/other"):
+        await take(place, "this hub")
+    for place in (PLACE, "lab/other", PLACE):
+        await hand_back(place)
+    now_ms[0] += 60_000
+    for place in ("lab/other", PLACE):
+        await take(place, "another hub")
+
+    assert fences == sorted(set(fences))
 
 
 async def test_another_s_lease_is_not_put_off(store: Store) -> None:

@@ -175,11 +175,14 @@ def answer_told(reply: OutcomeReply) -> ItemDone | ItemRefused | None:
 def lease_taken(lease: Lease | None, wanted: Lease, *, now_ms: int, highest: int, alone: bool = False) -> Lease | None:
     """The lease of a token for who wants it; None while another holder has it.
 
+    A new fence is above those of all tokens: one agent may have several, and its journal knows an operation by request,
+    item and fence alone.
+
     Args:
         lease: As it is stored.
         wanted: Token, holder and end that are wanted; its fence does not count.
         now_ms: The time by the database's clock.
-        highest: The highest fence of any token: one that is new here may have been leased under another name.
+        highest: The highest fence of any token.
         alone: No other process uses this database: another holder is one that has ended.
     """
     if lease is None:
@@ -187,10 +190,10 @@ def lease_taken(lease: Lease | None, wanted: Lease, *, now_ms: int, highest: int
     if lease.holder == wanted.holder:
         return replace(wanted, fence=lease.fence, expires_ms=max(lease.expires_ms, wanted.expires_ms))
     if alone or lease.expires_ms <= now_ms:
-        return replace(wanted, fence=lease.fence + 1)
+        return replace(wanted, fence=max(highest, lease.fence) + 1)
     return None
 
 
-def lease_raised(lease: Lease) -> Lease:
-    """The same holder's lease under its next fence."""
-    return replace(lease, fence=lease.fence + 1)
+def lease_raised(lease: Lease, *, highest: int) -> Lease:
+    """The same holder's lease under its next fence; `highest` is that of any token."""
+    return replace(lease, fence=max(highest, lease.fence) + 1)

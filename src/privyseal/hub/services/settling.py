@@ -22,7 +22,7 @@ from privyseal.tlog.entry import Intent, Result, Unknown, encode_entry, parse_en
 from privyseal.wire.certificate_changed import CERTIFICATE_CHANGED
 from privyseal.wire.jobs import ItemDone, ItemRefused
 
-__all__ = ["Answered", "OpenJob", "Settler", "write_ended"]
+__all__ = ["Answered", "OpenJob", "Settler", "raise_fence", "write_ended"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 T = TypeVar("T")
@@ -152,7 +152,7 @@ async def write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep
     now_ms = await tx.now_ms()
     index = await tx.append(encode_entry(_entry(current, answered, settled, now_ms)))
     if settled.raises_fence:
-        await _raise_fence(tx, answered.job)
+        await raise_fence(tx, answered.job)
     step = _step(settled, answered.answer)
     job = settled.recorded(index)
     if job.state is JobState.QUEUED and await _is_cancelled(tx, job):
@@ -162,11 +162,11 @@ async def write_ended(tx: Tx, answered: Answered) -> tuple[Request, int, JobStep
     return answered.request, current.item, step
 
 
-async def _raise_fence(tx: Tx, job: Job) -> None:
+async def raise_fence(tx: Tx, job: Job) -> None:
     """Above that of the job's last operation; one that was raised for another item of its batch will do."""
     lease = await tx.lease(job.token)
     if lease is not None and lease.fence <= job.fence:
-        await tx.put_lease(lease_raised(lease))
+        await tx.put_lease(lease_raised(lease, highest=max(one.fence for one in await tx.leases())))
 
 
 async def _is_cancelled(tx: Tx, job: Job) -> bool:
