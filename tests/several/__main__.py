@@ -34,7 +34,6 @@ def kill_at_each(lab: Lab, effect: Effect) -> str:
     number = 0
     while number < _MOST_EFFECTS and kill_at(lab, effect, number + 1):
         number += 1
-        lab.renew_agent()
     return f"at each of {number}"
 
 

@@ -101,12 +101,6 @@ class Lab:
         for number in self.cell.hubs:
             self.cell.until_linked(number)
 
-    def renew_agent(self) -> None:
-        """Start it again: one whose hub was lost more than once in a minute lets half a minute pass."""
-        self.agent.until_event(event="key profile ready")
-        self.agent.stop()
-        self.cell.site.start_agent()
-
     def judged(self, *, bound_seconds: float, may_fail: Collection[str] = ()) -> list[str]:
         """What is wrong, in words."""
         return judge(self.cell, self.histories, bound_seconds=bound_seconds, may_fail=may_fail)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's end of the link: dial out, say what is served, take jobs; come back after every loss.
 
-Back-off doubles from half a second to half a minute, with jitter, and starts again after a link that stood for a
-minute. WebSocket pings in both directions notice a peer that is gone.
+Pauses between dials grow (`backoff.py`), and start again after a link that stood for a minute. WebSocket pings in both
+directions notice a peer that is gone.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 import structlog
 
+from privyseal.agent.backoff import Backoff
 from privyseal.agent.executor import Executor, Shown
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
@@ -49,8 +50,6 @@ __all__ = ["Dial", "HubLink", "LinkServices", "LinkSocket", "dialer"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.link")
 _HEARTBEAT_SECONDS: Final = 10.0
-_FIRST_BACKOFF_SECONDS: Final = 0.5
-_MAX_BACKOFF_SECONDS: Final = 30.0
 _STEADY_SECONDS: Final = 60.0
 #: Status of a witness that cosigned another size last.
 _CONFLICT: Final = 409
@@ -179,7 +178,7 @@ class HubLink:
             LogIntegrityError: `journal.commit_unknown`: only a new start learns what the journal holds.
         """
         loop = asyncio.get_running_loop()
-        backoff = _FIRST_BACKOFF_SECONDS
+        backoff = Backoff()
         while True:
             started = loop.time()
             try:
@@ -198,11 +197,10 @@ class HubLink:
                 self._dial_at_once = False
                 continue
             if loop.time() - started > _STEADY_SECONDS:
-                backoff = _FIRST_BACKOFF_SECONDS
-            pause = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+                backoff.begin_anew()
+            pause = backoff.draw(random.random())  # noqa: S311 - jitter, not a secret
             _LOG.warning("no link to the hub", url=self.url, reason=reason, again_in_seconds=round(pause, 1))
             await asyncio.sleep(pause)
-            backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 
     def dial_anew(self) -> None:
         """End the link, if it stands, and dial at once: what was checked by the former trust bundle ends with it."""
