@@ -107,11 +107,15 @@ async def together(clients: list[Client], *, wait: int = 60) -> list[float]:
             await client.sign(number, wait=wait)
         return time.perf_counter() - begun
 
-    for client in clients:  # the handshakes are no part of it
-        async with client.session.get(f"{client.urls[0]}/v1/status") as answer:
-            await answer.read()
     begun = time.perf_counter()
     return list(await asyncio.gather(*(one(client) for client in clients)))
+
+
+async def shake_hands(clients: list[Client]) -> None:
+    """Connect them before anything is measured."""
+    for client in clients:
+        async with client.session.get(f"{client.urls[0]}/v1/status") as answer:
+            await answer.read()
 
 
 async def closing(clients: list[Client]) -> None:
@@ -153,6 +157,7 @@ async def keep_busy(site: Site, faulty: FaultyToken) -> None:
     possible = await alone(faulty, 1_000)
     configs = join_clients(site, CLIENTS)
     clients = [connect(config, sealed(config, "slow", EACH)) for config in configs]
+    await shake_hands(clients)
     before = faulty.calls("C_Sign")
     names = ("hub", "agent")
     used = [cpu_seconds(site.running[name].process.pid) for name in names]
@@ -218,8 +223,9 @@ async def costs(site: Site) -> None:
     configs = join_clients(site, int(os.environ.get("MOST", "1000")))
     print("\nA software token (P-256): signatures end to end, with receipts; CPU of hub and agent for each")
     for count in (1, 10, 100, len(configs)):
-        each = max(2, 1_000 // count)
+        each = max(4, 1_000 // count)
         clients = [connect(config, sealed(config, "demo", each)) for config in configs[:count]]
+        await shake_hands(clients)
         before = cpu_seconds(*pids)
         ended = await together(clients)
         used = cpu_seconds(*pids) - before
@@ -260,6 +266,7 @@ async def hubs(directory: Path) -> None:
                     connect(config, sealed(config, PROFILE, 30), (urls[number % count],))
                     for number, config in enumerate(configs)
                 ]
+                await shake_hands(clients)
                 ended = await together(clients)
                 await closing(clients)
                 rates[count] = 60 * 30 / max(ended)
