@@ -112,6 +112,11 @@ class PoolPrograms:
         for pid in self.agent(agent).children:
             os.kill(pid, signal.SIGSTOP)
 
+    def kill_workers(self, agent: str) -> None:
+        """End an agent's token workers; it starts others."""
+        for pid in self.agent(agent).children:
+            os.kill(pid, signal.SIGKILL)
+
     def entries(self) -> list[Entry]:
         """All entries, once the log has been found sound."""
         reader = LogReader(self.site.client())

@@ -54,6 +54,27 @@ def test_an_agent_dies_under_load(pool: PoolPrograms) -> None:
     assert unknown <= set(waiting), "only where the dead agent's journal holds a beginning without an end"
 
 
+def test_a_token_that_hangs_keeps_the_one_item_that_it_is_at(pool: PoolPrograms) -> None:
+    """The agent says that it makes no headway, and what is prepared behind the item goes to the other token."""
+    keys = {place: member.key for place, member in pool.members().items()}
+    pool.freeze("one")
+    requests = [pool.queue(items=40) for _ in range(4)]
+    until(lambda: list(pool.open_items().values()) == [keys[ONE]], "all but one item with the token that is well")
+    ((held, item),) = pool.open_items()
+    assert pool.signatures() == {keys[TWO]: 159}
+    after = [pool.queue(items=8) for _ in range(3)]
+    for request in {*requests, *after} - {held}:
+        assert [one.state for one in pool.ended(request).items] == ["signed"] * len(pool.look(request).items)
+    assert list(pool.open_items()) == [(held, item)], "nothing more was prepared for it"
+
+    pool.kill_workers("one")
+    assert [one.state for one in pool.ended(held).items] == ["signed"] * 40
+    pool.until_ready(ONE, TWO)
+    before = pool.signatures()[keys[ONE]]
+    pool.ended(pool.queue(items=40))
+    assert pool.signatures()[keys[ONE]] > before, "it is used again"
+
+
 def test_what_is_open_at_a_dead_agent_can_be_cancelled(pool: PoolPrograms) -> None:
     keys = {place: member.key for place, member in pool.members().items()}
     pool.freeze("one")

@@ -38,6 +38,7 @@ async def test_a_busy_token_is_passed_over(tmp_path: Path) -> None:
         await site.online(ONE, TWO)
         async with site.rest(ONE):
             held = [await site.queue() for _ in range(2)]
+            await site.until(lambda: any(lane.is_idle for lane in site.served.lanes))  # which one is slow is known
             for _ in range(5):
                 await site.signed()
         for one in held:

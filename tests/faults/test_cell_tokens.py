@@ -34,12 +34,18 @@ def hang_before_c_sign(lab: Lab) -> None:
     lab.cell.tokens[1].break_with(hangs("C_SignInit"))
 
 
+def hang_in_c_sign(lab: Lab) -> None:
+    lab.cell.tokens[1].break_with(hangs("C_Sign"))
+
+
 def kill_its_agent(lab: Lab) -> None:
     lab.cell.site.running["agent-1"].kill()
     lab.cell.start_agent(1)
 
 
-@pytest.mark.parametrize("die", [pull_out, hang_before_c_sign, kill_its_agent], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "die", [pull_out, hang_before_c_sign, hang_in_c_sign, kill_its_agent], ids=lambda one: one.__name__
+)
 def test_one_of_two_tokens_dies_under_load(
     postgres: PostgresServer, tmp_path: Path, die: Callable[[Lab], None]
 ) -> None:

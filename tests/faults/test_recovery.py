@@ -59,6 +59,7 @@ def open_lab(
     *,
     call_seconds: float = 3.0,
     sign_seconds: float = 0.5,
+    patience_seconds: float = 60.0,
     **steps: Step,
 ) -> Lab:
     found: list[tuple[str, str, str]] = []
@@ -72,6 +73,7 @@ def open_lab(
         steps={Rung[name]: step for name, step in steps.items()},
         tally=tally or Tally(FREE),
         pause_seconds=0.001,
+        patience_seconds=patience_seconds,
     )
     return Lab(faulty=faulty, token=token, steps=found)
 
@@ -223,6 +225,51 @@ async def test_a_hang_in_c_sign_costs_its_deadline_and_the_next_one_works(lab: L
 
     assert lab.steps == [("worker", "token.timeout", "done")]
     assert lab.faulty.calls("C_Sign") == 2
+
+
+@pytest.fixture
+def told(lab: Lab) -> list[str]:
+    """What was said of the token's headway, each time that it changed."""
+    said: list[str] = []
+    lab.token.trouble_changed = lambda: said.append(lab.token.trouble)
+    return said
+
+
+async def test_a_late_signature_is_told_of_before_its_deadline(faulty: FaultyToken) -> None:
+    lab = open_lab(faulty, sign_seconds=20.0, patience_seconds=0.05)
+    said: list[str] = []
+    lab.token.trouble_changed = lambda: said.append(lab.token.trouble)
+    try:
+        await lab.token.keys()
+        faulty.break_with("C_Sign delay 400")
+
+        assert await lab.sign()
+
+        assert said == ["no signature in 0.05 s", ""]
+    finally:
+        await lab.token.close()
+
+
+async def test_a_failure_in_c_sign_is_trouble_until_something_works(lab: Lab, told: list[str]) -> None:
+    lab.faulty.break_with("C_Sign hang")
+    await lab.refused()
+    assert len(told) == 1
+    assert "[token.timeout]" in lab.token.trouble
+    lab.faulty.heal()
+
+    await lab.token.info()
+
+    assert told[1:] == [""]
+
+
+async def test_a_new_session_is_no_trouble_and_a_new_worker_is(lab: Lab, told: list[str]) -> None:
+    lab.faulty.break_with("C_SignInit once b3")
+    assert await lab.sign()
+    assert told == []
+
+    lab.faulty.break_with("C_SignInit once 5")
+    assert await lab.sign()
+    assert [bool(one) for one in told] == [True, False]
 
 
 async def test_the_steps_of_the_host_come_in_their_order(faulty: FaultyToken) -> None:

@@ -32,3 +32,13 @@ async def test_each_pause_is_longer_until_something_is_signed() -> None:
     assert await paused(rest, over, DONE, UNUSED) < 0.04
 
     assert await paused(rest, over, UNUSED) < 0.3, "as at first"
+
+
+async def test_it_is_tried_with_one_item_until_something_is_signed() -> None:
+    over = asyncio.Event()
+    rest = Rest(over.set)
+    assert rest.room(64) == 64
+    await paused(rest, over, UNUSED)
+    assert rest.room(64) == 1
+    await paused(rest, over, DONE)
+    assert rest.room(64) == 64

@@ -33,6 +33,11 @@ class KeptToken(UnlockableToken, Protocol):
         ...
 
     @property
+    def trouble(self) -> str:
+        """Why it makes no headway now; empty if it does."""
+        ...
+
+    @property
     def possible(self) -> frozenset[Rung]:
         """The rungs of the recovery ladder that it has."""
         ...
@@ -77,6 +82,11 @@ class TokenPool:
     def pin_error(self) -> PrivysealError | None:
         """That of the first worker that has one."""
         return next((member.pin_error for member in self._members if member.pin_error is not None), None)
+
+    @property
+    def trouble(self) -> str:
+        """See `KeptToken.trouble`: that of all workers, as one that makes headway is enough."""
+        return min(member.trouble for member in self._members)
 
     @property
     def possible(self) -> frozenset[Rung]:

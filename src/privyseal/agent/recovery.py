@@ -34,6 +34,8 @@ Told = Callable[[Rung, PrivysealError, str], Awaitable[None]]
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _MAX_PAUSE_SECONDS: Final = 2.0
 _CLIMB_SECONDS: Final = 300.0
+#: Slow tokens take two seconds for RSA-4096.
+_PATIENCE_SECONDS: Final = 5.0
 
 
 class Recoverable(UnlockableToken, Protocol):
@@ -93,6 +95,7 @@ class RecoveringToken:
         tally: Tally | None = None,
         climb_seconds: float = _CLIMB_SECONDS,
         pause_seconds: float = _FIRST_PAUSE_SECONDS,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """Recover a token.
 
@@ -103,6 +106,7 @@ class RecoveringToken:
             tally: How often each step may be taken, shared with whoever else takes the same ones.
             climb_seconds: How long one call may go on climbing.
             pause_seconds: Before the first retry; doubled with each further one.
+            patience_seconds: After so long a signature is said to make no headway.
         """
         self._token: Final = token
         self._told: Final = told
@@ -115,6 +119,7 @@ class RecoveringToken:
         self._tally: Final = tally or Tally()
         self._climb_seconds: Final = climb_seconds
         self._pause_seconds: Final = pause_seconds
+        self._patience_seconds: Final = patience_seconds
         self._owed: PrivysealError | None = None
         self._rests = False
         self._signed_s = 0.0
@@ -124,6 +129,10 @@ class RecoveringToken:
         self.signing: Final = Signing()
         #: The last failure that a person must look into before the PIN may be presented again.
         self.pin_error: PrivysealError | None = None
+        #: Why it makes no headway now: it hangs, is being recovered, or has failed and nothing has worked since.
+        self.trouble = ""
+        #: Called when that has changed.
+        self.trouble_changed: Callable[[], None] = _no_one
 
     @property
     def starts(self) -> int:
@@ -167,7 +176,12 @@ class RecoveringToken:
 
         async def once() -> bytes:
             since_s = loop.time()
-            signature = await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+            late = f"no signature in {self._patience_seconds:g} s"
+            timer = loop.call_later(self._patience_seconds, self._say, late)
+            try:
+                signature = await self._token.sign(key_id=key_id, mechanism=mechanism, digest=digest)
+            finally:
+                timer.cancel()
             now_s = loop.time()
             self.signing.took(now_s - max(since_s, self._signed_s))  # before that it waited for another one
             self._signed_s = now_s
@@ -240,7 +254,7 @@ class RecoveringToken:
             climb = await self._pay(climb)
         while True:
             try:
-                return await call()
+                result = await call()
             except PrivysealError as error:
                 if error.code == "token.skipped" and behind is not None:
                     await behind.wait()
@@ -250,6 +264,7 @@ class RecoveringToken:
                     self.pin_error = error
                 if getattr(error, "begun", False):
                     self._owed = error
+                    self._say(str(error))
                     raise
                 rung = None if self._rests else climb.next(error, self._tally, loop.time())
                 if rung is None or loop.time() >= until_s:
@@ -257,8 +272,17 @@ class RecoveringToken:
                 climb = replace(climb, climbed=rung)
                 if not await self._try(rung, error):
                     raise
+            else:
+                self._say("")
+                return result
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _MAX_PAUSE_SECONDS)
+
+    def _say(self, trouble: str) -> None:
+        """Whether it makes headway."""
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self.trouble_changed()
 
     async def _pay(self, climb: Climb) -> Climb:
         """Take the first step that the last failure in C_Sign calls for."""
@@ -281,6 +305,8 @@ class RecoveringToken:
         return True
 
     async def _take(self, rung: Rung, error: PrivysealError) -> None:
+        if rung is not Rung.SESSION:
+            self._say(str(error))
         self._tally.take(rung, asyncio.get_running_loop().time())
         self.signing.steps[rung] += 1
         _LOG.warning("recovery step", step=rung.value, code=error.code, reason=error.message)
@@ -290,6 +316,10 @@ class RecoveringToken:
             await self._told(rung, error, "failed")
             raise
         await self._told(rung, error, "done")
+
+
+def _no_one() -> None:
+    """Nobody wants to know."""
 
 
 async def _nothing() -> None:

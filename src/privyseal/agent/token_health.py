@@ -49,4 +49,5 @@ def token_health(
         sign_seconds=signing.seconds,
         sign_counts=tuple(signing.counts),
         counter=counter,
+        trouble=token.trouble,
     )

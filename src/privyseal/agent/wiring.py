@@ -5,6 +5,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +71,7 @@ class Agent:
         self._journal = journal
         self.outbox = outbox
         self._tally: Final = Tally()
+        self._report_now: Final = asyncio.Event()
         witness_key = _witness_key(files)
         self.executor = Executor(
             bundle=trust.bundle,
@@ -114,6 +116,8 @@ class Agent:
             )
             for _ in range(table.workers)
         )
+        for member in members:
+            member.trouble_changed = self._report_now.set
         token: KeptToken = members[0] if len(members) == 1 else TokenPool(members)
         opener = ProfileOpener(
             wanted=tuple(key for key in self.config.key if key.token == table.name),
@@ -255,10 +259,12 @@ class Agent:
         return tuple(keeper.health() for keeper in self.keepers.values())
 
     async def _report(self) -> None:
-        """Tell the hub how the tokens are, as often as that changes."""
+        """Tell the hub how the tokens are, as often as that changes; at once if one makes no headway, or does again."""
         told: tuple[TokenHealth, ...] = ()
         while True:
-            await asyncio.sleep(_REPORT_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._report_now.wait(), _REPORT_SECONDS)
+            self._report_now.clear()
             if (now := self._health()) != told:
                 await self.links.report(now)
                 told = now

@@ -149,6 +149,7 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         sign_counts: Signatures that took at most as long as the bound of the same place in SIGN_BOUNDS_SECONDS and
             longer than the one before; the last one counts the longest.
         counter: The token's own count of signatures; None if it has none.
+        trouble: Why it makes no headway now, whatever its state: it hangs, or is being recovered. Empty if it does.
     """
 
     name: str
@@ -168,6 +169,7 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sign_seconds: float = 0.0
     sign_counts: tuple[int, ...] = ()
     counter: int | None = None
+    trouble: str = ""
 
 
 class TokenReport(LinkMessage, frozen=True, tag="tokens"):

@@ -138,6 +138,7 @@ async def _take(hub: Hub, link: AgentLink, message: AgentMessage) -> None:
             link.told_unlock(message)
         case TokenReport():
             hub.token_board.report(link.agent.name, message.tokens)
+            await hub.dispatch.take_health(link.agent.name, message.tokens)
         case Hello() | Events():
             raise MalformedInputError("link.malformed", "a second hello on the agent link")
 

@@ -2,6 +2,7 @@
 """All lanes of this hub: agents announce key profiles for their tokens, each token gets its lane."""
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -20,11 +21,15 @@ from privyseal.hub.services.queue_board import Line
 from privyseal.hub.services.served import ServedProfile
 from privyseal.ports.store import ProfileRow, ReadTx, Tx
 from privyseal.tlog.entry import encode_entry
-from privyseal.wire.link import ProfileAnnouncement
+from privyseal.wire.link import ProfileAnnouncement, TokenHealth
 
 __all__ = ["Dispatch"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
+#: So long after a token made no headway others go first: what it may have begun is repeated by one that is well.
+_CONVALESCENT_SECONDS: Final = 5.0
+#: A timer may go off a moment early.
+_TICK_SECONDS: Final = 0.05
 
 
 class Dispatch:
@@ -154,7 +159,34 @@ class Dispatch:
         return self._pools.unfit(row, self._rows.get(row.name, ()), self._services.clock())
 
     def _has_idle(self, lane: Lane, line: Line) -> bool:
+        if lane.ails and self._has_well(lane, line):
+            return True
         return any(one is not lane and one.is_idle and one.takes(line) for one in self._lanes.values())
+
+    def _has_well(self, lane: Lane, line: Line) -> bool:
+        """Whether another token can take from a line, by this hub or by another one, and makes headway."""
+        return any(one is not lane and not one.ails and one.takes(line) for one in self._lanes.values())
+
+    async def take_health(self, agent: str, tokens: tuple[TokenHealth, ...]) -> None:
+        """An agent says how its tokens are: what one that makes no headway has not begun is taken back for others."""
+        loop = asyncio.get_running_loop()
+        for token in tokens:
+            lane = self._lanes.get(f"{agent}/{token.name}")
+            if lane is None or (lane.ails_until_s == math.inf) == bool(token.trouble):
+                continue
+            if token.trouble:
+                _LOG.warning("token makes no headway", token=lane.place, reason=token.trouble)
+                lane.ails_until_s = math.inf
+                await lane.recall(*self._others_could(lane))
+            else:
+                lane.ails_until_s = loop.time() + _CONVALESCENT_SECONDS
+                loop.call_later(_CONVALESCENT_SECONDS + _TICK_SECONDS, lane.wake)
+
+    def _others_could(self, lane: Lane) -> tuple[str, ...]:
+        """Requests under way in a lane that another token could take."""
+        requests = {part.request.id: part.request for one in lane.under_way for part in one.batch.parts}
+        line_of = self._services.board.line
+        return tuple(name for name, request in requests.items() if self._has_well(lane, line_of(request)))
 
     def _wake_others(self, lane: Lane) -> None:
         for one in self._lanes.values():

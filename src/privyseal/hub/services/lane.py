@@ -9,7 +9,6 @@ token, one prepared; one more where a higher class has come, for which the other
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,6 +18,7 @@ from privyseal.errors import IdentityError, PrivysealError, UnavailableError
 from privyseal.hub.jobs import is_requeued, never_sent, never_told
 from privyseal.hub.links import AgentLink
 from privyseal.hub.services.claiming import Batch, claim_picks
+from privyseal.hub.services.expected import Expected
 from privyseal.hub.services.job_message import job_message
 from privyseal.hub.services.lane_parts import LaneRules, LaneServices, Member
 from privyseal.hub.services.lane_rest import Rest
@@ -53,6 +53,8 @@ class Lane:
         self.serves: Final = rules.serves
         #: When something was last given to the token, by the event loop's clock.
         self.used_s = 0.0
+        #: Until then, by the event loop's clock, what other tokens can begin with is theirs: this one made no headway.
+        self.ails_until_s = 0.0
         self._rules: Final = rules
         #: How often something was asked back of the agent.
         self.recalls = 0
@@ -215,7 +217,16 @@ class Lane:
 
     def _wants(self, line: Line) -> bool:
         """Prepare nothing behind the item at the token that another token could begin with."""
-        return self.takes(line) and not (self.open_items and self._rules.leaves(self, line))
+        return self.takes(line) and not ((self.open_items or self.ails) and self._rules.leaves(self, line))
+
+    @property
+    def ails(self) -> bool:
+        """Whether the token makes no headway, or made none just now."""
+        return asyncio.get_running_loop().time() < self.ails_until_s
+
+    def room(self, priority: Priority) -> int:
+        """How many items of a class are prepared at once; one alone after others came back unused."""
+        return self._rest.room(self.pace.room(priority))
 
     async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...]) -> Batch | None:
         """Claim in the caller's transaction; None if the lease is another's.
@@ -243,7 +254,7 @@ class Lane:
     async def _claim_next(self, priority: Priority, line: Line) -> bool:
         board = self._services.board
         profile = self.members[line.profile].profile
-        picks = board.take(line, self._services.clock(), self.pace.room(priority))
+        picks = board.take(line, self._services.clock(), self.room(priority))
         try:
             batch = await self._services.settler.write(lambda tx: self.claim(tx, profile, picks))
         except BaseException:
@@ -265,11 +276,11 @@ class Lane:
         self.prepare()
         self._rules.busy(self)
 
-    async def recall(self, request_id: str) -> None:
-        """Take back what the token has not begun of a request."""
-        found = [one for one in self._under_way if any(part.request.id == request_id for part in one.batch.parts)]
+    async def recall(self, *request_ids: str) -> None:
+        """Take back what the token has not begun of these requests."""
+        found = [one for one in self._under_way if any(part.request.id in request_ids for part in one.batch.parts)]
         if self._link is not None and found:
-            await self._send_recall(self._link, found, (request_id,))
+            await self._send_recall(self._link, found, request_ids)
 
     async def _send_recall(self, link: AgentLink, found: list[UnderWay], requests: tuple[str, ...] = ()) -> None:
         self.recalls += 1
@@ -308,11 +319,7 @@ class Lane:
             cosigned = await self._cosigned(batch)
             if cosigned is None:
                 return
-            waiting = deque(
-                (part, job, intent, link.expect((job.request_id, job.item, job.fence)))
-                for part in batch.parts
-                for job, intent in zip(part.jobs, part.intents, strict=True)
-            )
+            expected = Expected(batch, link)
             async with link.sending:
                 held_size = link.held_size
                 message, size = await self._services.settler.insist(
@@ -320,12 +327,8 @@ class Lane:
                 )
                 await link.send(message)
                 link.held_size = size
-            while waiting:
-                await waiting[0][3]
-                ended = []
-                while waiting and waiting[0][3].done():
-                    part, job, intent, answer = waiting.popleft()
-                    ended.append(Answered(request=part.request, job=job, intent=intent, answer=answer.result()))
+            while expected:
+                ended = await expected.next()
                 under_way.open_items -= len(ended)
                 self.pace.measure(sum(isinstance(one.answer, ItemDone) for one in ended))
                 await self._settle(batch.profile, ended, is_recalled=under_way.recalled)

@@ -27,6 +27,10 @@ class Rest:
         self._times = 0
         self.active = False
 
+    def room(self, items: int) -> int:
+        """How many items to try it with, of so many that could be prepared."""
+        return 1 if self._times else items
+
     def settled(self, answers: Iterable[ItemDone | ItemRefused]) -> None:
         """What an agent answered was written down."""
         told = tuple(answers)

@@ -93,6 +93,7 @@ class ServedProfile:
         Of several that have nothing to do, the one that has rested longest; one of which no time is known comes last.
         """
         able = [lane for lane in self.lanes if lane.takes(self.line)]
+        able = [lane for lane in able if not lane.ails] or able
         able.sort(key=lambda lane: (lane.seconds_left, lane.open_items, lane.used_s))
         return next((lane for lane in able if free(lane)), None)
 

@@ -203,7 +203,7 @@ class Requests:
         priority = Priority(request.priority)
         is_first = not self._board.lines(request.profile)
         lane = served.idle_lane(lambda one: one.reserve(priority)) if is_first else None
-        room = 0 if lane is None else lane.pace.room(priority)  # here: it asks the loop for the time
+        room = 0 if lane is None else lane.room(priority)  # here: it asks the loop for the time
 
         async def write(tx: Tx) -> tuple[str | None, QueuedRequest | None, Batch | None]:
             earlier = await tx.request_by_idempotency_key(asked.caller.name, asked.statement.idempotency_key)
