@@ -2,18 +2,23 @@
 """Several hubs of one cell, of which some are away: nothing is signed twice, and only "not now" is asked again."""
 
 import json
+import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from api_client import ask
 from installation import copy_of_program
 from lying_hub import PROFILE
 from lying_web import HANG_UP, Answer, WebHub, running_hub, whole
 from pe_samples import make_pe
-from privyseal.client.cell import Cell
+from privyseal.client.cell import Cell, silence_seconds
 from privyseal.client.config import load_client_config
 from privyseal.client.hub import HubClient
 from privyseal.client.hub_cell import hub_transports
@@ -21,7 +26,9 @@ from privyseal.client.journal import RequestJournal
 from privyseal.client.signing import Outcome, Plan, Signer, Work
 from privyseal.client.time_limit import TimeLimit
 from privyseal.errors import ConflictError, DeniedError, PrivysealError, TokenError, UnavailableError
-from privyseal.wire.api import RequestView, problem_from_error
+from privyseal.wire.api import RequestView, SignatureRequest, problem_from_error
+from privyseal.wire.dsse import parse_envelope
+from privyseal.wire.statement import REQUEST_TYPE, statement_id
 from programs import privyseal, refused, succeeded
 
 FULL = UnavailableError("queue.full", "10000 jobs wait", retry_after_seconds=7.0)
@@ -195,6 +202,85 @@ def test_pauses_grow_while_all_are_away(hub: WebHub) -> None:
     assert hub.asked_doors == [0, 1] * 4 + [0]
 
 
+@contextmanager
+def silent_listener() -> Iterator[str]:
+    """Its kernel accepts, and nobody says anything: a process that was stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def impatient(hub: WebHub, urls: tuple[str, ...], pauses: list[float]) -> Cell:
+    """Begins at the first of these."""
+    transports = hub_transports(replace(hub.config, hub_urls=urls))
+    return Cell(transports, fraction=lambda: 0.0, pause=pauses.append, patience_seconds=0.2)
+
+
+def test_one_that_accepts_and_says_nothing_is_left_for_the_next(hub: WebHub) -> None:
+    began_s, pauses = time.monotonic(), list[float]()
+    with silent_listener() as silent:
+        client = HubClient(hub.config, impatient(hub, (silent, hub.doors[0]), pauses))
+        for _ in range(3):
+            client.profile(PROFILE, TimeLimit(seconds=600).begin())
+
+    assert (hub.asked_doors, pauses) == ([0] * 3, [])
+    assert time.monotonic() - began_s < 5.0
+
+
+def test_one_that_hangs_with_a_request_is_left_for_the_next_which_signs_it_once(hub: WebHub) -> None:
+    """It has taken the request, and what was to be signed was: the other one answers for it."""
+    pauses: list[float] = []
+
+    def hang(door: int, _line: str) -> Answer | None:
+        return HANG_UP if door == 0 and hub.ended.wait(60) else None
+
+    hub.doorkeeper = hang
+    client = HubClient(hub.config, impatient(hub, hub.doors, pauses))
+    asked = ask(hub.config, PROFILE, items=3, chain=hub.chain)
+    request_key = hub.request_key.public_key().public_bytes_raw()
+    request_id = statement_id(request_key, parse_envelope(asked.envelope, REQUEST_TYPE).payload)
+    body = SignatureRequest(envelope=asked.envelope, preimages=asked.preimages)
+
+    views = list(client.sign(request_id, body, TimeLimit(seconds=0).begin()))
+
+    assert [item.state for view in views for item in view.items] == ["signed"] * 3
+    assert (hub.asked_doors, hub.signatures, pauses) == ([0, 1], 3, [])
+
+
+def test_how_long_a_hub_may_say_nothing() -> None:
+    """Ten seconds at first, a long poll among them; each time that all were silent it is twice as long."""
+    assert silence_seconds(0, 5.0, 0, 5.0) == 10.0
+    assert [silence_seconds(turn, 0.0, 0, 5.0) for turn in range(4)] == [5.0, 10.0, 20.0, 40.0]
+    assert silence_seconds(0, 5.0, 32 << 20, 5.0) == 42.0, "an upload takes its time"
+
+
+def test_each_cause_is_said_once_and_that_it_goes_on(hub: WebHub) -> None:
+    answers = [said(OFFLINE)] * 6 + [GATEWAY] * 6 + [said(OFFLINE)] * 6
+    hub.doorkeeper = lambda _door, _line: answers.pop() if answers else None
+    now_s, told, pauses = [0.0], list[str](), list[float]()
+    limit = TimeLimit(seconds=3600, notice=told.append, clock=lambda: now_s[0])
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        now_s[0] += 10.0
+
+    client = HubClient(hub.config, Cell(hub_transports(hub.config), fraction=lambda: 0.0, pause=pause))
+    deadline = limit.begin()
+    for _ in range(2):
+        client.profile(PROFILE, deadline)
+
+    assert len(pauses) == 9
+    first, second, third = told
+    assert first == "its agent has no link [agent.offline]; trying again for up to 60 min"
+    assert second.endswith("[hub.gateway]; trying again for up to 60 min")
+    assert third == "it goes on, after 90 s"
+    answers += [said(OFFLINE)] * 2
+    client.profile(PROFILE, deadline)
+    assert told[3:] == [
+        "its agent has no link [agent.offline]; trying again for up to 58 min",
+        "it goes on, after 10 s",
+    ], "another outage is said again"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -225,7 +311,7 @@ def test_the_end_of_its_patience(hub: WebHub, tmp_path: Path) -> None:
 
     assert "its agent has no link; tried " in failed.err
     assert "the same command goes on where this one stopped" in failed.err
-    assert "trying again in" in failed.err
+    assert failed.err.count("trying again for up to ") == 1
     assert app.read_bytes() == before
     (waiting,) = kept(hub)
     hub.answer = lambda _: None

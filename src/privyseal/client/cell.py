@@ -11,14 +11,32 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from privyseal.client.config import ClientConfig
-from privyseal.client.time_limit import Deadline
+from privyseal.client.time_limit import Deadline, duration_text
 from privyseal.client.transport import WebTransport, web_context
 from privyseal.errors import UnavailableError
 
-__all__ = ["Cell", "web_cell"]
+__all__ = ["Cell", "silence_seconds", "web_cell"]
 
 #: What would not be another answer at another moment.
 _LASTING: Final = "hub.answer"
+#: How long one of several hubs may say nothing, at first.
+_PATIENCE_SECONDS: Final = 5.0
+#: What an upload adds to that.
+_BYTES_A_SECOND: Final = 1 << 20
+
+
+def silence_seconds(turn: int, wait_seconds: float, sent_bytes: int, patience_seconds: float) -> float:
+    """How long one of several hubs may say nothing before the next one is asked.
+
+    It doubles with each time that all of them were asked in vain: they may all be there, and have much to do.
+
+    Args:
+        turn: How often all were asked before: 0, 1, 2 …
+        wait_seconds: What the hub was asked to wait before it answers.
+        sent_bytes: Of the question.
+        patience_seconds: At first, for a small question.
+    """
+    return wait_seconds + patience_seconds * 2.0 ** min(turn, 16) + sent_bytes / _BYTES_A_SECOND
 
 
 def _fraction() -> float:
@@ -38,11 +56,21 @@ class Cell:
         *,
         fraction: Callable[[], float] = _fraction,
         pause: Callable[[float], None] = time.sleep,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
+        """`patience_seconds` is how long one of several hubs may say nothing, at first."""
         self._hubs: Final = tuple(hubs)
         self._fraction: Final = fraction
         self._pause: Final = pause
+        self._patience_seconds: Final = patience_seconds
+        self._told: set[str] = set()
+        self._told_s = 0.0
         self._at = int(fraction() * len(self._hubs)) % len(self._hubs)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are several hubs."""
+        return len(self._hubs) > 1
 
     @property
     def sent_bytes(self) -> int:
@@ -54,7 +82,15 @@ class Cell:
         """Bodies received so far."""
         return sum(hub.received_bytes for hub in self._hubs)
 
-    def request(self, method: str, path: str, body: bytes | None = None, *, deadline: Deadline | None = None) -> bytes:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        deadline: Deadline | None = None,
+        wait_seconds: float = 0.0,
+    ) -> bytes:
         """One request to any of the hubs; answers with the body.
 
         Args:
@@ -62,6 +98,7 @@ class Cell:
             path: With its query.
             body: The same bytes at each try: whoever asks sees to it that twice is as good as once.
             deadline: Until when to try again; without one, each hub is asked once.
+            wait_seconds: What the question asks the hub to wait before it answers.
 
         Raises:
             UnavailableError: what was last in the way.
@@ -72,8 +109,13 @@ class Cell:
             hub = self._hubs[self._at]
             tries += 1
             try:
-                seconds = None if deadline is None else deadline.left_seconds
-                return hub.request(method, path, body, seconds=seconds)
+                answer = hub.request(
+                    method,
+                    path,
+                    body,
+                    seconds=None if deadline is None else deadline.left_seconds,
+                    silence_seconds=self._silence_seconds(tries, wait_seconds, body),
+                )
             except UnavailableError as error:
                 if error.code == _LASTING:
                     raise
@@ -86,9 +128,31 @@ class Cell:
                 seconds = deadline.next_pause(pauses, self._fraction(), error.retry_after_seconds or 0.0)
                 if seconds is None:
                     raise _given_up(error, tries, deadline) from error
-                deadline.limit.notice(f"{error}; trying again in {seconds:.1f} s")
+                self._tell(error, deadline)
+            else:
+                self._tell_end(deadline)
+                return answer
             self._pause(seconds)
             pauses += 1
+
+    def _silence_seconds(self, tries: int, wait_seconds: float, body: bytes | None) -> float | None:
+        if not self.has_others:
+            return None
+        turn = (tries - 1) // len(self._hubs)
+        return silence_seconds(turn, wait_seconds, len(body or b""), self._patience_seconds)
+
+    def _tell(self, error: UnavailableError, deadline: Deadline) -> None:
+        """Each cause once, however often it is in the way."""
+        if not self._told:
+            self._told_s = deadline.waited_seconds
+        if error.code not in self._told:
+            self._told.add(error.code)
+            deadline.limit.notice(f"{error}; trying again for up to {duration_text(deadline.left_seconds)}")
+
+    def _tell_end(self, deadline: Deadline | None) -> None:
+        if self._told and deadline is not None:
+            deadline.limit.notice(f"it goes on, after {duration_text(deadline.waited_seconds - self._told_s)}")
+        self._told.clear()
 
     def stream(self, path: str, headers: dict[str, str], *, silence_seconds: float) -> Iterator[bytes]:
         """GET what does not end, from the first hub that gives any of it; see `WebTransport.stream`.

@@ -29,6 +29,8 @@ __all__ = ["HubClient"]
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 30
+#: With another hub to go to; one that hangs is noticed when that and a few seconds are over.
+_SHORT_POLL_SECONDS: Final = 5
 #: Of a large request: items that are worth an answer, and how long they are waited for.
 _ENOUGH_ITEMS: Final = 32
 _PART_SECONDS: Final = 2
@@ -143,8 +145,8 @@ class HubClient:
         """
         wanted = len(body.preimages)
         known = 0
-        query = _query(wanted, deadline)
-        view = self._view("POST", f"/v1/signatures?{query}", msgspec.json.encode(body), deadline)
+        question = msgspec.json.encode(body)
+        view = self._view("POST", "/v1/signatures?", question, wanted=wanted, deadline=deadline)
         while True:
             _check_view(view, request_id, known, wanted)
             yield view
@@ -158,17 +160,18 @@ class HubClient:
                     f"{view.position} jobs are before it",
                     hint="it stays in the queue until it expires; the same command goes on where this one stopped",
                 )
-            query = _query(wanted - known, deadline)
-            view = self._view("GET", f"/v1/signatures/{request_id}?from={known}&{query}", None, deadline)
+            path = f"/v1/signatures/{request_id}?from={known}&"
+            view = self._view("GET", path, None, wanted=wanted - known, deadline=deadline)
 
-    def _view(self, method: str, path: str, body: bytes | None, deadline: Deadline) -> RequestView:
-        return _decode(self._cell.request(method, path, body, deadline=deadline), RequestView)
-
-
-def _query(wanted: int, deadline: Deadline) -> str:
-    """A few items are waited for together; of many the first are worth having early."""
-    enough, seconds = (wanted, _POLL_SECONDS) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
-    return f"wait={min(seconds, deadline.left_seconds):.3f}&enough={enough}"
+    def _view(self, method: str, path: str, body: bytes | None, *, wanted: int, deadline: Deadline) -> RequestView:
+        """A few items are waited for together; of many the first are worth having early."""
+        poll_seconds = _SHORT_POLL_SECONDS if self._cell.has_others else _POLL_SECONDS
+        enough, seconds = (wanted, poll_seconds) if wanted <= _ENOUGH_ITEMS else (_ENOUGH_ITEMS, _PART_SECONDS)
+        wait_seconds = min(seconds, deadline.left_seconds)
+        path += f"wait={wait_seconds:.3f}&enough={enough}"
+        return _decode(
+            self._cell.request(method, path, body, deadline=deadline, wait_seconds=wait_seconds), RequestView
+        )
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

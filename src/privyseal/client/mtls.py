@@ -12,6 +12,7 @@ import ssl
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from urllib3 import exceptions
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from privyseal.client.cell import web_cell
@@ -33,7 +34,8 @@ class MtlsTransport(WebTransport):
 
     def _failure(self, error: HTTPError) -> PrivysealError:
         failure = super()._failure(error)
-        if isinstance(failure, IdentityError) or isinstance(error, NewConnectionError):
+        # Nobody who hangs up on a certificate says nothing: who does hangs, and its web listener would as well.
+        if isinstance(failure, IdentityError) or isinstance(error, NewConnectionError | exceptions.TimeoutError):
             return failure
         return self._own_standing() or failure
 

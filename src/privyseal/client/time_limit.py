@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Deadline", "TimeLimit", "pause_seconds"]
+__all__ = ["Deadline", "TimeLimit", "duration_text", "pause_seconds"]
 
 _FIRST_SECONDS: Final = 0.5
 _LONGEST_SECONDS: Final = 30.0
@@ -27,6 +27,14 @@ def pause_seconds(attempt: int, fraction: float, at_least: float = 0.0) -> float
     """
     bound = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(attempt, 16))
     return at_least + fraction * max(bound, at_least)
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people: `40 s`, `12 min`, `3 h`."""
+    for bound, unit, name in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < bound:
+            return f"{max(1, round(seconds / unit))} {name}"
+    return f"{round(seconds / 3600)} h"
 
 
 class Deadline:

@@ -98,13 +98,14 @@ def _answer(response: urllib3.BaseHTTPResponse, url: str, data: bytes) -> bytes:
     raise error_from_problem(problem)
 
 
-def _timeout(seconds: float | None) -> urllib3.Timeout:
-    """For an answer that is worth waiting for so long."""
-    if seconds is None:
-        return urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
-    return urllib3.Timeout(
-        connect=min(_CONNECT_SECONDS, max(1.0, seconds)), read=min(_READ_SECONDS, seconds + _GRACE_SECONDS)
-    )
+def _timeout(seconds: float | None, silence_seconds: float | None) -> urllib3.Timeout:
+    """For an answer that is worth waiting for so long, from a server that may say nothing for so long."""
+    connect, read = _CONNECT_SECONDS, _READ_SECONDS
+    if silence_seconds is not None:
+        connect, read = min(connect, silence_seconds), min(read, silence_seconds)
+    if seconds is not None:
+        connect, read = min(connect, max(1.0, seconds)), min(read, seconds + _GRACE_SECONDS)
+    return urllib3.Timeout(connect=connect, read=read)
 
 
 class WebTransport:
@@ -121,7 +122,15 @@ class WebTransport:
         self.sent_bytes = 0
         self.received_bytes = 0
 
-    def request(self, method: str, path: str, body: bytes | None = None, *, seconds: float | None = None) -> bytes:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        seconds: float | None = None,
+        silence_seconds: float | None = None,
+    ) -> bytes:
         """One request; answers with the body.
 
         Args:
@@ -129,6 +138,7 @@ class WebTransport:
             path: With its query.
             body: What is sent, if anything.
             seconds: How long the answer is worth waiting for; without it, as long as any answer takes.
+            silence_seconds: How long nothing may come before the hub counts as gone, if less than it may take at most.
 
         Raises:
             UnavailableError: `hub.unreachable`, `hub.gateway`, `hub.answer`.
@@ -141,7 +151,12 @@ class WebTransport:
         headers = {"Content-Type": "application/json"} | self._proof(method, path, body)
         try:
             response = self._pool.request(
-                method, url, body=body, headers=headers, timeout=_timeout(seconds), preload_content=False
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=_timeout(seconds, silence_seconds),
+                preload_content=False,
             )
             try:
                 data = _read(response, url, deadline)
