@@ -140,9 +140,9 @@ async def test_the_queue_has_a_length_and_an_age(site: WitnessedSite) -> None:
         found = await metrics(site)
         assert found['privyseal_queue_jobs{profile="demo",state="queued"}'] == 2
         assert found['privyseal_queue_jobs{profile="demo",state="under-way"}'] == 2
-        assert found['privyseal_queue_oldest_age_seconds{profile="demo"}'] > 0
+        assert found['privyseal_queue_oldest_age_seconds{priority="normal",profile="demo"}'] > 0
     await site.until(lambda: site.hub.hub.observer.outcomes["demo", "signed"] == 4)
-    assert (await metrics(site))['privyseal_queue_oldest_age_seconds{profile="demo"}'] == 0
+    assert (await metrics(site))['privyseal_queue_oldest_age_seconds{priority="normal",profile="demo"}'] == 0
 
 
 async def test_what_is_refused_in_the_queue_is_counted(site: WitnessedSite) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from api_client import api_of, ask, web_of
 from installation import copy_of_program
+from pe_samples import make_pe
 from privyseal.client.transport import web_context
 from privyseal.identity.authority import QueueMove, seal_authority
 from privyseal.identity.keyfile import load_ed25519
@@ -226,6 +227,35 @@ def test_a_team_asks_for_no_higher_class_than_it_may(queue: QueueSite) -> None:
     assert queue.entries("deny")[-1]["code"] == "policy.priority"
     assert queue.send("night-1", 1, "next").problem == (403, "policy.priority")
     assert queue.send("client", 1, "soon").problem == (422, "request.priority")
+
+
+@pytest.mark.parametrize(
+    ("flags", "hours"),
+    [(("--no-wait",), 1), (("--no-wait", "--priority", "nightly"), 12)],
+    ids=["normal", "nightly"],
+)
+def test_a_request_waits_as_long_as_its_class_does(
+    slow: QueueSite, tmp_path: Path, flags: tuple[str, ...], hours: int
+) -> None:
+    slow.queued("ci-7", 30)
+    app = tmp_path / "app.exe"
+    app.write_bytes(make_pe(overlay=bytes([hours]) * 8))
+    refused(slow.site.run("sign", "--key", PROFILE, *flags, app), 7, "request.waiting")
+
+    (mine,) = (row.id for row in slow.waiting() if row.client == "client")
+
+    found = slow.record("client", mine)
+    assert found.not_after_ms - found.queued_ms == pytest.approx(hours * 3_600_000, abs=60_000)
+
+
+def test_no_request_waits_for_longer_than_the_hub_lets_it(queue: QueueSite, tmp_path: Path) -> None:
+    app = copy_of_program(tmp_path)
+
+    told = refused(queue.site.run("sign", "--key", PROFILE, "--timeout", "90000", app), 4, "request.too_long")
+
+    assert "would wait for 25.0 h, and at this hub none waits for longer than 24 h" in told.err
+    assert "--timeout 86400 at most" in told.err
+    succeeded(queue.site.run("sign", "--key", PROFILE, "--timeout", "86400", app))
 
 
 def test_prometheus_is_told_of_all_that(slow: QueueSite) -> None:

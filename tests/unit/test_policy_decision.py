@@ -22,6 +22,7 @@ SOUND = Facts(
     opaque_formats=(),
     created_ms=NOW_MS,
     not_after_ms=NOW_MS,
+    longest_ms=NOW_MS,
     now_ms=NOW_MS,
     clock_skew_ms=1000,
     certificate_not_before_ms=NOW_MS,
@@ -43,6 +44,7 @@ facts = st.builds(
     opaque_formats=lists,
     created_ms=times,
     not_after_ms=times,
+    longest_ms=st.integers(0, 2**65),
     now_ms=times,
     clock_skew_ms=st.integers(0, 10**6),
     certificate_not_before_ms=times,
@@ -68,6 +70,7 @@ def test_what_is_allowed_holds_every_rule(given_facts: Facts) -> None:
         and (one.level != "pinned" or bool({"*", one.format} & set(one.granted_formats or ())))
         and (not one.opaque_format or bool({"*", one.format} & set(one.opaque_formats)))
         and one.created_ms - one.clock_skew_ms <= one.now_ms <= one.not_after_ms
+        and one.not_after_ms - one.now_ms <= one.longest_ms + one.clock_skew_ms
         and one.certificate_not_before_ms <= one.now_ms <= one.certificate_not_after_ms
     )
 
@@ -84,6 +87,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "opaque": ("policy.opaque", {"opaque_format": True}),
     "opaque for another": ("policy.opaque", {"opaque_format": True, "opaque_formats": ("digest",)}),
     "expired": ("request.expired", {"not_after_ms": NOW_MS - 1}),
+    "too long": ("request.too_long", {"not_after_ms": 2 * NOW_MS + 1001}),
     "future": ("request.future", {"created_ms": NOW_MS + 1001}),
     "certificate expired": ("certificate.expired", {"certificate_not_after_ms": NOW_MS - 1}),
     "certificate early": ("certificate.not_yet_valid", {"certificate_not_before_ms": NOW_MS + 1}),
@@ -111,8 +115,9 @@ def test_each_rule_refuses_alone(rule: str) -> None:
         {"opaque_format": True, "opaque_formats": ("*",)},
         {"created_ms": NOW_MS + 1000},
         {"created_ms": 0},
+        {"not_after_ms": 2 * NOW_MS + 1000},
     ],
-    ids=["sound", "listed", "all", "granted", "all-formats", "opaque", "all-opaque", "skew", "old"],
+    ids=["sound", "listed", "all", "granted", "all-formats", "opaque", "all-opaque", "skew", "old", "longest"],
 )
 def test_what_nothing_is_against_is_allowed(changes: dict[str, Any]) -> None:
     assert decide(replace(SOUND, **changes)).reasons == ()

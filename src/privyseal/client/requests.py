@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from privyseal.client.answers import Answered, Wanted, WantedT, is_by_wanted_key
 from privyseal.client.hub import HubClient
 from privyseal.client.journal import KeptRequest, RequestJournal
-from privyseal.client.time_limit import Deadline
+from privyseal.client.time_limit import Deadline, TimeLimit
 from privyseal.errors import (
     ConfigError,
     ConflictError,
@@ -35,9 +35,12 @@ from privyseal.wire.statement import (
     statement_id,
 )
 
-__all__ = ["Requester"]
+__all__ = ["Requester", "life_seconds"]
 
-_REQUEST_LIFE_MS: Final = 3_600_000
+#: How long a new request makes sense if nothing is said, by its class: nightly work is ready in the morning.
+_LIFE_SECONDS: Final = {"nightly": 12 * 3600.0}
+_USUAL_LIFE_SECONDS: Final = 3600.0
+_MOST_LIFE_SECONDS: Final = 366 * 86_400.0
 _MAX_ITEMS: Final = 5_000
 #: Preimages of one request together; the hub takes bodies of 64 MiB, of which base64 takes its part.
 _MAX_PREIMAGE_BYTES: Final = 32 << 20
@@ -56,6 +59,16 @@ _WAITS: Final = "request.waiting"
 
 #: Told how many jobs stand before those that are waited for.
 Waiting = Callable[[int], None]
+
+
+def life_seconds(priority: str, limit: TimeLimit, longest_seconds: float) -> float:
+    """For how long a new request makes sense: as long as somebody waits for it, and as is usual for its class.
+
+    A time that a person gave for all of it (`--timeout`) counts as it is: the hub says if that is too long for it.
+    """
+    usual = max(_LIFE_SECONDS.get(priority, _USUAL_LIFE_SECONDS), limit.seconds)
+    life = min(usual, max(longest_seconds, 1.0))
+    return min(max(life, limit.seconds) if limit.in_all else life, _MOST_LIFE_SECONDS)
 
 
 class Requester:
@@ -81,6 +94,8 @@ class Requester:
         self._clock = clock
         self._priority = priority
         self._open: dict[str, set[int]] = {}
+        #: How long the hub lets a request wait, if it has said so.
+        self.longest_seconds = _USUAL_LIFE_SECONDS
 
     def ask(
         self, wanted: Sequence[WantedT], deadline: Deadline, waiting: Waiting = lambda _: None
@@ -141,6 +156,7 @@ class Requester:
 
     def _ask_anew(self, part: Sequence[WantedT], deadline: Deadline, waiting: Waiting) -> Iterator[Answered[WantedT]]:
         now_ms = self._clock()
+        seconds = life_seconds(self._priority, deadline.limit, self.longest_seconds)
         statement = RequestStatement(
             hub=self._hub_name,
             profile=self._profile,
@@ -148,7 +164,7 @@ class Requester:
             items=tuple(_item(one) for one in part),
             idempotency_key=secrets.token_hex(16),
             created=now_ms,
-            not_after=now_ms + _REQUEST_LIFE_MS,
+            not_after=now_ms + int(seconds * 1000),
         )
         envelope = seal_request(statement, self._key)
         request_id = self._id(envelope)

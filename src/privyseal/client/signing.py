@@ -142,6 +142,7 @@ class Signer:
             return batch.outcomes
         deadline = self._limit.begin()
         profile = self._hub.profile(self._profile, deadline)
+        self._requester.longest_seconds = profile.longest_seconds
         prepared = batch.prepare(scanned, profile)
         if batch.stops():
             return batch.outcomes

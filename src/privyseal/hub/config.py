@@ -130,6 +130,7 @@ class QueueTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         aging_minutes: After so long a request counts for the next higher class; 0 for never.
         priority: The highest class that a client without a team may ask for.
         lease_seconds: How long a hub that was lost keeps a token from the others.
+        longest_hours: How long a request may wait for its signatures.
     """
 
     most: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000
@@ -137,6 +138,12 @@ class QueueTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     aging_minutes: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 30
     priority: _PriorityName = "release"
     lease_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=600.0)] = 10.0
+    longest_hours: Annotated[float, msgspec.Meta(gt=0, le=31 * 24)] = 24.0
+
+    @property
+    def longest_seconds(self) -> int:
+        """The same in seconds."""
+        return int(self.longest_hours * 3600)
 
 
 class TeamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

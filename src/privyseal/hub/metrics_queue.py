@@ -20,7 +20,8 @@ _TOKEN: Final = ("agent", "token")
 def queue_families(hub: Hub, queues: tuple[Queue, ...]) -> Iterator[Metric]:
     """All families of the queue; `queues` is what the database says, of all hub processes."""
     names = tuple(served.name for served in hub.dispatch.profiles)
-    yield from _stored(hub, queues, names)
+    yield _stored(queues, names)
+    yield _ages(hub, names)
     yield _waiting(hub, names)
     yield _ended(hub, names)
     yield CounterMetricFamily(
@@ -31,22 +32,31 @@ def queue_families(hub: Hub, queues: tuple[Queue, ...]) -> Iterator[Metric]:
     yield from _lanes(hub)
 
 
-def _stored(hub: Hub, queues: tuple[Queue, ...], names: tuple[str, ...]) -> Iterator[Metric]:
+def _stored(queues: tuple[Queue, ...], names: tuple[str, ...]) -> Metric:
     jobs = GaugeMetricFamily(
         "privyseal_queue_jobs", "Jobs that wait, or are under way at an agent.", labels=("profile", "state")
-    )
-    ages = GaugeMetricFamily(
-        "privyseal_queue_oldest_age_seconds",
-        "For how long the first queued job has waited; 0 if none is queued.",
-        labels=("profile",),
     )
     known = {queue.profile: queue for queue in queues}
     for name in sorted({*known, *names}):
         queue = known.get(name, Queue(profile=name, queued=0, under_way=0, oldest_ms=None))
         jobs.add_metric((name, "queued"), queue.queued)
         jobs.add_metric((name, "under-way"), queue.under_way)
-        ages.add_metric((name,), 0 if queue.oldest_ms is None else max(0, hub.clock() - queue.oldest_ms) / 1000)
-    yield from (jobs, ages)
+    return jobs
+
+
+def _ages(hub: Hub, names: tuple[str, ...]) -> Metric:
+    family = GaugeMetricFamily(
+        "privyseal_queue_oldest_age_seconds",
+        "For how long the first queued request has waited, by the class that it was asked for; 0 if none is queued.",
+        labels=("profile", "priority"),
+    )
+    now_ms = hub.clock()
+    for name in sorted({*names, *hub.board.profiles}):
+        oldest_ms = hub.board.oldest_ms(name)
+        for priority in reversed(Priority):
+            since_ms = oldest_ms.get(priority, now_ms)
+            family.add_metric((name, priority_name(priority)), max(0, now_ms - since_ms) / 1000)
+    return family
 
 
 def _waiting(hub: Hub, names: tuple[str, ...]) -> Metric:

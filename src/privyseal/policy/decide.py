@@ -20,6 +20,7 @@ class Facts:
         granted_formats: Formats of the newest valid grant for caller and profile; None without a grant.
         opaque_format: Whether the preimages do not bind the artifact.
         opaque_formats: Formats that the profile allows to be opaque; `*` for all.
+        longest_ms: How long a request may wait.
         certificate_not_before_ms, certificate_not_after_ms: Validity of the profile's certificate.
         priority: The class in the queue that is asked for.
         priority_allowed: Whether the caller may ask for it.
@@ -35,6 +36,7 @@ class Facts:
     opaque_formats: tuple[str, ...]
     created_ms: int
     not_after_ms: int
+    longest_ms: int
     now_ms: int
     clock_skew_ms: int
     certificate_not_before_ms: int
@@ -112,6 +114,17 @@ def _dates(facts: Facts) -> list[Reason]:
     reasons: list[Reason] = []
     if facts.now_ms > facts.not_after_ms:
         reasons.append(Reason(code="request.expired", message="the request's own not_after has passed"))
+    if facts.not_after_ms > facts.now_ms + facts.longest_ms + facts.clock_skew_ms:
+        hours = (facts.not_after_ms - facts.now_ms) / 3_600_000
+        longest_seconds = facts.longest_ms // 1000
+        reasons.append(
+            Reason(
+                code="request.too_long",
+                message=f"the request would wait for {hours:.1f} h, and at this hub none waits for longer than"
+                f" {facts.longest_ms / 3_600_000:g} h",
+                hint=f"--timeout {longest_seconds} at most; `longest_hours` under [queue] in hub.toml is the bound",
+            )
+        )
     if facts.created_ms > facts.now_ms + facts.clock_skew_ms:
         ahead_seconds = (facts.created_ms - facts.now_ms) // 1000
         reasons.append(

@@ -159,6 +159,7 @@ class ProfileView(_Body, frozen=True):
     bundle: bytes  #: SHA-256 of the trust bundle that is in force
     witness: str = "off"
     test: bool = False  #: its signatures are for trying things out
+    longest_seconds: int = 3600  #: how long a request may wait at this hub
 
 
 class ProfileStatus(_Body, frozen=True):

@@ -89,6 +89,7 @@ async def _profile(call: Call) -> msgspec.Struct:
         chain=served.profile.chain,
         others=served.other_chains,
         online=served.online,
+        longest_seconds=call.hub.config.queue.longest_seconds,
     )
 
 

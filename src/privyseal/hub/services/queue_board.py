@@ -64,6 +64,19 @@ class QueueBoard:
         found = next((team.priority for team in self._teams if _is_member(team, client)), self._table.priority)
         return Priority[found.upper()]
 
+    @property
+    def longest_ms(self) -> int:
+        """How long a request may wait."""
+        return self._table.longest_seconds * 1000
+
+    def oldest_ms(self, profile: str) -> dict[Priority, int]:
+        """When the first one that waits was queued, by the class that was asked for."""
+        found: dict[Priority, int] = {}
+        for request in (one.request for one in self._requests.values() if one.request.profile == profile):
+            priority = Priority(request.priority)
+            found[priority] = min(request.queued_ms, found.get(priority, request.queued_ms))
+        return found
+
     def line(self, request: Request) -> Line:
         """Where a request stands."""
         rollover_ms = self._rollovers.get(request.profile)

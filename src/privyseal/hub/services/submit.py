@@ -175,6 +175,7 @@ class Requests:
             opaque_formats=profile.opaque,
             created_ms=asked.statement.created,
             not_after_ms=asked.statement.not_after,
+            longest_ms=self._board.longest_ms,
             now_ms=self._clock(),
             clock_skew_ms=_CLOCK_SKEW_MS,
             priority=Priority(asked.request.priority).name.lower(),
