@@ -78,7 +78,7 @@ async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
     profile = profile_row()
     await store.write(lane.lease.take)
     picked = await enqueue(store, asked(0, 0, 1, profile.name, 60))
-    first = await store.write(lambda tx: lane.claim(tx, profile, (picked,)))
+    first = await store.write(lambda tx: lane.claim(tx, profile, (picked,), since_s=0.0))
     assert first is not None
     (part,) = first.parts
     (job,) = part.jobs
@@ -101,7 +101,7 @@ async def claimed_and_held(store: SimStore) -> tuple[int, Lease | None]:
         with pytest.raises(UnavailableError):
             await store.write(full_disk)
     picked = await enqueue(store, asked(0, 1, 1, profile.name, 60))
-    second = await store.write(lambda tx: lane.claim(tx, profile, (picked,)))
+    second = await store.write(lambda tx: lane.claim(tx, profile, (picked,), since_s=0.0))
     assert second is not None
     return second.jobs[0].fence, await store.read(lambda tx: tx.lease(profile.place))
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub's hold on a token: what the agent is told of it is never more than the database has."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lane_services import lane_services
 from privyseal.hub.services.settling import raise_fence
-from privyseal.hub.services.token_lease import Hold, TokenLease
+from privyseal.hub.services.token_lease import Change, Hold, TokenLease, left_now_ms
 from privyseal.ports.queue import Job
 from privyseal.ports.store import Enrolment, Store
 from privyseal.storage.sqlite import SqliteStore
@@ -57,16 +58,41 @@ async def test_the_agent_is_told_of_no_more_than_the_database_has(
     store: Store, now_ms: list[int], later_ms: int
 ) -> None:
     lease = TokenLease(PLACE, lane_services(store))
-    taken = await store.write(lease.take)
-    assert taken is not None
-    assert lease.renewal(taken).lease_ms == 10_000
+    loop = asyncio.get_running_loop()
+
+    async def told(change: Change) -> int:
+        """How long it lasts, and what it took to write that down; of that the agent is told the rest."""
+        began_s = loop.time()
+        renewal = await lease.told(store.write, change)
+        assert renewal is not None
+        left_ms = await end_ms(store) - now_ms[0]
+        assert left_ms - (loop.time() - began_s) * 1000 - 1 <= renewal.lease_ms <= left_ms
+        return left_ms
+
+    assert await told(lease.take) == 10_000
 
     now_ms[0] += later_ms
-    hold = await store.write(lease.renew)
 
-    assert isinstance(hold, Hold)
-    assert now_ms[0] + lease.renewal(hold).lease_ms == await end_ms(store)
-    assert hold.left_ms >= 7_500, "it is put off in time"
+    assert await told(lease.renew) >= 7_500, "it is put off in time"
+
+
+async def test_what_the_commit_took_is_taken_off(store: Store) -> None:
+    """The database's time runs while a commit waits for its standby, and the agent counts from when it hears of it."""
+    lease, loop = TokenLease(PLACE, lane_services(store)), asyncio.get_running_loop()
+
+    async def slow(change: Change) -> Hold | None:
+        hold = await store.write(change)
+        ready = asyncio.Event()
+        loop.call_later(0.3, ready.set)  # the commit
+        await ready.wait()
+        return hold
+
+    renewal = await lease.told(slow, lease.take)
+
+    assert renewal is not None
+    assert 0 < renewal.lease_ms <= 9_700
+    assert left_now_ms(10_000, loop.time() - 3.0) <= 7_000
+    assert left_now_ms(10_000, loop.time() - 60.0) == 0
 
 
 async def test_a_lease_that_was_given_back_is_over_at_once(store: Store, now_ms: list[int]) -> None:

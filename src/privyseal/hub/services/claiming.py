@@ -51,7 +51,8 @@ class Batch:
     Attributes:
         profile: The key profile as the token serves it.
         lease: Under which it was claimed.
-        lease_ms: How long that lasts from then on.
+        lease_ms: How long that lasted when the database was asked.
+        since_s: When asking it began, by the event loop's clock.
         parts: In the order in which the token shall sign.
         left: The same requests as they wait on; by request, None for one of which nothing is queued any more.
     """
@@ -59,6 +60,7 @@ class Batch:
     profile: ProfileRow
     lease: Lease
     lease_ms: int
+    since_s: float
     parts: tuple[Part, ...]
     left: dict[str, QueuedRequest | None]
 
@@ -69,7 +71,7 @@ class Batch:
 
 
 async def claim_picks(
-    tx: Tx, profile: ProfileRow, lease: Lease, *, lease_ms: int, picks: Sequence[Pick]
+    tx: Tx, profile: ProfileRow, lease: Lease, *, lease_ms: int, since_s: float, picks: Sequence[Pick]
 ) -> Batch | None:
     """Claim what was picked, as far as it is queued still; None if the profile's agent has no standing."""
     agent = await tx.enrolment("agent", profile.agent)
@@ -86,7 +88,7 @@ async def claim_picks(
                 parts.append(part)
                 await tx.tell(request_id)
         left[request_id] = await tx.queued_request(request_id)
-    return Batch(profile=profile, lease=lease, lease_ms=lease_ms, parts=tuple(parts), left=left)
+    return Batch(profile=profile, lease=lease, lease_ms=lease_ms, since_s=since_s, parts=tuple(parts), left=left)
 
 
 class _Claiming:

@@ -3,6 +3,7 @@
 
 from privyseal.hub.services.audit import Audit, JobProofs
 from privyseal.hub.services.claiming import Batch, Part
+from privyseal.hub.services.token_lease import left_now_ms
 from privyseal.tlog.checkpoint import parse_checkpoint
 from privyseal.tlog.note import parse_note
 from privyseal.wire.jobs import Job, JobItem, JobPart, Membership
@@ -29,7 +30,7 @@ async def job_message(audit: Audit, batch: Batch, held_size: int, cosigned: str)
         profile=batch.profile.name,
         token=batch.profile.token,
         fence=batch.lease.fence,
-        lease_ms=batch.lease_ms,
+        lease_ms=left_now_ms(batch.lease_ms, batch.since_s),
         checkpoint=proofs.head.note,
         old_size=held_size,
         consistency=proofs.consistency,

@@ -137,10 +137,10 @@ class Lane:
     async def _prepare(self) -> None:
         while (link := self._link) is not None and not self.lease.held:
             try:
-                hold = await self._services.settler.write(self.lease.take)
-                if hold is None:
+                renewal = await self.lease.told(self._services.settler.write, self.lease.take)
+                if renewal is None:
                     return
-                await link.send(self.lease.renewal(hold))
+                await link.send(renewal)
                 await self._resolve_open(link)
             except UnavailableError as error:
                 if error.code != "agent.link_lost":
@@ -166,9 +166,9 @@ class Lane:
             self.prepare()
         elif self._under_way or self._best() is not None:
             try:
-                hold = await self._services.settler.write(self.lease.renew)
-                if hold is not None:
-                    await link.send(self.lease.renewal(hold))
+                renewal = await self.lease.told(self._services.settler.write, self.lease.renew)
+                if renewal is not None:
+                    await link.send(renewal)
             except UnavailableError as error:
                 if error.code != "agent.link_lost":
                     raise
@@ -228,15 +228,15 @@ class Lane:
         """How many items of a class are prepared at once; one alone after others came back unused."""
         return self._rest.room(self.pace.room(priority))
 
-    async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...]) -> Batch | None:
-        """Claim in the caller's transaction; None if the lease is another's.
+    async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...], *, since_s: float) -> Batch | None:
+        """Claim in the caller's transaction, which begins at `since_s` or later; None if the lease is another's.
 
         The lease is read in it, too: a fence that was raised in a transaction that failed was not raised.
         """
         hold = await self.lease.renew(tx)
         if hold is None:
             return None
-        return await claim_picks(tx, profile, hold.lease, lease_ms=hold.left_ms, picks=picks)
+        return await claim_picks(tx, profile, hold.lease, lease_ms=hold.left_ms, since_s=since_s, picks=picks)
 
     async def run(self) -> None:
         """Serve the queue until cancelled."""
@@ -255,8 +255,9 @@ class Lane:
         board = self._services.board
         profile = self.members[line.profile].profile
         picks = board.take(line, self._services.clock(), self.room(priority))
+        since_s = asyncio.get_running_loop().time()
         try:
-            batch = await self._services.settler.write(lambda tx: self.claim(tx, profile, picks))
+            batch = await self._services.settler.write(lambda tx: self.claim(tx, profile, picks, since_s=since_s))
         except BaseException:
             board.put_back(picks)
             self._reserved -= 1

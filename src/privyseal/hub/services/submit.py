@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signing requests: accepted once, and put where they wait."""
 
+import asyncio
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
@@ -204,7 +205,9 @@ class Requests:
         priority = Priority(request.priority)
         is_first = not self._board.lines(request.profile)
         lane = served.idle_lane(lambda one: one.reserve(priority)) if is_first else None
-        room = 0 if lane is None else lane.room(priority)  # here: it asks the loop for the time
+        # Here: they ask the loop for the time.
+        room = 0 if lane is None else lane.room(priority)
+        since_s = asyncio.get_running_loop().time()
 
         async def write(tx: Tx) -> tuple[str | None, QueuedRequest | None, Batch | None]:
             earlier = await tx.request_by_idempotency_key(asked.caller.name, asked.statement.idempotency_key)
@@ -215,7 +218,7 @@ class Requests:
             if lane is None:
                 return None, queued, None
             pick = self._board.first_pick(queued, room)
-            batch = await lane.claim(tx, lane.members[request.profile].profile, (pick,))
+            batch = await lane.claim(tx, lane.members[request.profile].profile, (pick,), since_s=since_s)
             return None, queued if batch is None else batch.left[request.id], batch
 
         try:

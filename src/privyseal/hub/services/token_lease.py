@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hub's hold on one token: taken when nobody else has it, put off while there is work, given back with the link."""
 
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -12,7 +15,7 @@ from privyseal.ports.queue import Lease
 from privyseal.ports.store import Store, Tx
 from privyseal.wire.jobs import LeaseRenewed
 
-__all__ = ["Hold", "LeaseTerms", "TokenLease"]
+__all__ = ["Change", "Hold", "LeaseTerms", "TokenLease", "left_now_ms"]
 
 _LOG: Final = structlog.get_logger("privyseal.hub.lane")
 
@@ -46,11 +49,16 @@ class Hold:
     """A lease that this process has.
 
     Attributes:
-        left_ms: How long it lasted then, by the database's clock; an agent must not be told of more.
+        left_ms: How long it lasted then, by the database's clock.
     """
 
     lease: Lease
     left_ms: int
+
+
+#: A change of a lease, and what runs it in a transaction.
+Change = Callable[[Tx], Awaitable[Hold | None]]
+Writing = Callable[[Change], Awaitable[Hold | None]]
 
 
 class TokenLease:
@@ -123,6 +131,24 @@ class TokenLease:
         except UnavailableError as error:
             _LOG.warning("lease not given back", token=self._place, reason=error.message)
 
-    def renewal(self, hold: Hold) -> LeaseRenewed:
-        """What the agent is told of a lease that was taken, or put off, just now."""
-        return LeaseRenewed(token=self._place.partition("/")[2], fence=hold.lease.fence, lease_ms=hold.left_ms)
+    async def told(self, write: Writing, change: Change) -> LeaseRenewed | None:
+        """Take it or put its end off (`change`), by `write`; what the agent is to be told of it then.
+
+        A commit may take seconds, and the database's time runs meanwhile: what has passed is taken off.
+        """
+        since_s = asyncio.get_running_loop().time()
+        hold = await write(change)
+        if hold is None:
+            return None
+        token = self._place.partition("/")[2]
+        return LeaseRenewed(token=token, fence=hold.lease.fence, lease_ms=left_now_ms(hold.left_ms, since_s))
+
+
+def left_now_ms(left_ms: int, since_s: float) -> int:
+    """What is left of a lease for certain; an agent must not be told of more.
+
+    Args:
+        left_ms: That lasted so long when the database was asked.
+        since_s: When asking it began, by the event loop's clock.
+    """
+    return max(0, left_ms - math.ceil((asyncio.get_running_loop().time() - since_s) * 1000))
