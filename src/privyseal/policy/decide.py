@@ -134,6 +134,11 @@ def _dates(facts: Facts) -> list[Reason]:
                 hint="set the clock of the machine that signs (NTP)",
             )
         )
+    return reasons + _certificate_dates(facts)
+
+
+def _certificate_dates(facts: Facts) -> list[Reason]:
+    reasons: list[Reason] = []
     if facts.now_ms > facts.certificate_not_after_ms:
         reasons.append(
             Reason(
