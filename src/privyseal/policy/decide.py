@@ -114,6 +114,15 @@ def _dates(facts: Facts) -> list[Reason]:
     reasons: list[Reason] = []
     if facts.now_ms > facts.not_after_ms:
         reasons.append(Reason(code="request.expired", message="the request's own not_after has passed"))
+    if facts.created_ms > facts.now_ms + facts.clock_skew_ms:
+        ahead_seconds = (facts.created_ms - facts.now_ms) // 1000
+        reasons.append(
+            Reason(
+                code="request.future",
+                message=f"the request says it was made {ahead_seconds} s in the future",
+                hint="set the clock of the machine that signs (NTP)",
+            )
+        )
     if facts.not_after_ms > facts.now_ms + facts.longest_ms + facts.clock_skew_ms:
         hours = (facts.not_after_ms - facts.now_ms) / 3_600_000
         longest_seconds = facts.longest_ms // 1000
@@ -123,15 +132,6 @@ def _dates(facts: Facts) -> list[Reason]:
                 message=f"the request would wait for {hours:.1f} h, and at this hub none waits for longer than"
                 f" {facts.longest_ms / 3_600_000:g} h",
                 hint=f"--timeout {longest_seconds} at most; `longest_hours` under [queue] in hub.toml is the bound",
-            )
-        )
-    if facts.created_ms > facts.now_ms + facts.clock_skew_ms:
-        ahead_seconds = (facts.created_ms - facts.now_ms) // 1000
-        reasons.append(
-            Reason(
-                code="request.future",
-                message=f"the request says it was made {ahead_seconds} s in the future",
-                hint="set the clock of the machine that signs (NTP)",
             )
         )
     return reasons + _certificate_dates(facts)
