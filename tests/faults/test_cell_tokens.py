@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.shim_orders import REMOVED, delays, hangs
+from lab.shim_orders import REMOVED, delays, hangs, hangs_after
 from postgres_server import PostgresServer
 from programs import until
 from several.judge import judge_agent
@@ -38,13 +38,17 @@ def hang_in_c_sign(lab: Lab) -> None:
     lab.cell.tokens[1].break_with(hangs("C_Sign"))
 
 
+def sign_and_hang(lab: Lab) -> None:
+    lab.cell.tokens[1].break_with(hangs_after("C_Sign"))
+
+
 def kill_its_agent(lab: Lab) -> None:
     lab.cell.site.running["agent-1"].kill()
     lab.cell.start_agent(1)
 
 
 @pytest.mark.parametrize(
-    "die", [pull_out, hang_before_c_sign, hang_in_c_sign, kill_its_agent], ids=lambda one: one.__name__
+    "die", [pull_out, hang_before_c_sign, hang_in_c_sign, sign_and_hang, kill_its_agent], ids=lambda one: one.__name__
 )
 def test_one_of_two_tokens_dies_under_load(
     postgres: PostgresServer, tmp_path: Path, die: Callable[[Lab], None]
