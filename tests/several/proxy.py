@@ -66,6 +66,10 @@ async def postgres_messages(reader: asyncio.StreamReader) -> AsyncIterator[bytes
         first = await reader.readexactly(1)
 
 
+#: Messages that are delayed at the same time; more of them hold the sender up.
+_ON_THE_WAY = 4096
+
+
 @dataclass(kw_only=True)
 class Trap:
     """Does something once.
@@ -226,21 +230,31 @@ class Proxy:
         return task
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            async for message in self._framing(reader):
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_ON_THE_WAY)
+        reading = self._spawn(self._read(reader, on_the_way))
+        with suppress(OSError):
+            while (arrived := await on_the_way.get())[1]:
+                due_s, message = arrived
                 if self.trap is not None:
                     self.trap.look(direction, message)
-                if self.delay_seconds:
-                    await asyncio.sleep(self.delay_seconds)
+                await asyncio.sleep(due_s - self._loop.time())
                 await self._ways[direction].wait()
                 if writer.transport.is_closing():
                     break
                 writer.write(message)
                 await writer.drain()
+        reading.cancel()
         await self._ways[direction].wait()  # nor does an end arrive
         with suppress(OSError):
             if writer.can_write_eof() and not writer.transport.is_closing():
                 writer.write_eof()
+
+    async def _read(self, reader: asyncio.StreamReader, on_the_way: "asyncio.Queue[tuple[float, bytes]]") -> None:
+        """Messages with the time at which they arrive: each is delayed, and none waits for the one before it."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async for message in self._framing(reader):
+                await on_the_way.put((self._loop.time() + self.delay_seconds, message))
+        await on_the_way.put((0.0, b""))
 
 
 def free_port() -> int:
