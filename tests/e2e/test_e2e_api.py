@@ -3,7 +3,9 @@
 
 import hashlib
 import json
+import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -147,6 +149,18 @@ def test_a_body_that_is_none(api: Api, web: Api, body: bytes) -> None:
 
 def test_a_body_that_is_too_large(api: Api) -> None:
     assert api("POST", "/v1/signatures", bytes(65 * 1024 * 1024)).problem[0] == 413
+
+
+def test_a_body_whose_connection_is_lost_is_no_failure_of_the_hub(up: Up, api: Api) -> None:
+    host, _, port = api.url.removeprefix("https://").partition(":")
+    begun = len(up.running.log)
+    with socket.create_connection((host, int(port)), timeout=10) as plain:
+        sock = api.context.wrap_socket(plain, server_hostname=host)
+        sock.sendall(b"POST /v1/signatures HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\n\r\nhalf of it")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    assert api("GET", "/v1/status").status == 200
+    assert "Traceback" not in up.running.log[begun:]
 
 
 def test_an_address_that_is_none(api: Api, web: Api) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from privyseal.errors import IdentityError, PrivysealError, UnavailableError
+from privyseal.errors import IdentityError, MalformedInputError, PrivysealError, UnavailableError
 from privyseal.hub.core import Hub
 from privyseal.hub.http.proofs import Proofs
 from privyseal.ports.store import Enrolment
@@ -66,9 +66,15 @@ class Call:
         """The JSON body.
 
         Raises:
-            MalformedInputError: `body.malformed`.
+            MalformedInputError: `body.malformed`; `body.unfinished` if the connection was lost before all of it came.
         """
-        return decode_body(await self.request.read(), kind)
+        try:
+            data = await self.request.read()
+        except ConnectionError as error:  # nobody hears of it
+            raise MalformedInputError(
+                "body.unfinished", "the connection was lost before the whole body had come", hint="send it again"
+            ) from error
+        return decode_body(data, kind)
 
 
 #: A handler answers with a body to be sent as JSON, or with a finished response.
