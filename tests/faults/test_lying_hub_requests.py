@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from lied_to_agent import Bench, resent, with_item, with_member, with_part
 from lying_hub import HOUR_MS, HUB, NOW_MS, Ask, Trust, pe_preimage, raw_key, sha256
+from privyseal.agent.served import ServedKey
 from privyseal.tlog.checkpoint import Checkpoint, open_checkpoint
 from privyseal.tlog.entry import Intent, parse_entry
 from privyseal.tlog.note import parse_vkey
@@ -80,6 +81,7 @@ async def test_the_last_millisecond_of_a_statement_still_counts(bench: Bench, as
 
 async def test_no_job_is_signed_outside_the_certificates_dates(bench: Bench, ask: Ask) -> None:
     served = bench.executor._keys[bench.profile.name, bench.profile.token]
+    assert isinstance(served, ServedKey)
     expired = dataclasses.replace(bench.profile, not_after_ms=NOW_MS - 1)
     bench.executor.serve((dataclasses.replace(served, profile=expired),))
 

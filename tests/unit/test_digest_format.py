@@ -91,4 +91,4 @@ def test_it_is_no_format_of_files(call: object) -> None:
     with pytest.raises(UnsupportedInputError) as caught:
         call()
 
-    assert caught.value.code == "digest.no_file"
+    assert caught.value.code == "format.no_file"

@@ -24,6 +24,7 @@ from privyseal.errors import (
 )
 from privyseal.formats.model import Binding, Format, Preimage, PreimageFacts
 from privyseal.formats.registry import FORMATS, format_named, read_preimage
+from privyseal.formats.usb import LEASE
 from privyseal.identity.authority import AuthorityStatement, GrantStatement, open_authority
 from privyseal.identity.bundle import TrustBundle
 from privyseal.pki.mechanism import Mechanism, mechanism_for
@@ -51,7 +52,7 @@ class KeyProfile:
 
     Attributes:
         token: Name of its token in agent.toml.
-        spki: SubjectPublicKeyInfo of the key, DER.
+        spki: SubjectPublicKeyInfo of the key, DER; empty for a USB device, of which only leases are given.
         not_before_ms, not_after_ms: Validity of its certificate.
         witness: Whether witnesses must cosign: `off`, `async`, `before-release` or `before-use`.
     """
@@ -68,12 +69,18 @@ class KeyProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedItem:
-    """One item that may be signed: the order for the token."""
+    """One item that may be signed, or one lease that may be given: the order for the token.
+
+    Attributes:
+        mechanism: None for a lease.
+        signed: The preimage: the lease's order.
+    """
 
     item: int
-    mechanism: Mechanism
+    mechanism: Mechanism | None
     digest: bytes
     entry: bytes
+    signed: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +216,7 @@ class _JobCheck:
         self._profile: Final = profile
         self._bundle: Final = bundle
         self._agent: Final = agent
-        self._key: Final = hashlib.sha256(profile.spki).hexdigest()
+        self._key: Final = hashlib.sha256(profile.spki).hexdigest() if profile.spki else ""
         self._now_ms: Final = now_ms
         self._fence: Final = fence
         self._formats: Final = formats
@@ -245,6 +252,10 @@ class _JobCheck:
         allowed = self._profile.opaque
         if binding is Binding.OPAQUE and "*" not in allowed and statement.format not in allowed:
             raise DeniedError("job.opaque", f"key profile {self._profile.name!r} does not sign {statement.format} here")
+        if (statement.format == LEASE.name) != (not self._profile.spki):
+            raise DeniedError(
+                "job.opaque", f"{self._profile.name!r} is {'a key' if self._profile.spki else 'a USB device'} here"
+            )
         expected = _Expected(
             statement=statement,
             request_id=request_id,
@@ -316,12 +327,15 @@ class _JobCheck:
         entry = parse_entry(item.entry)
         if not isinstance(entry, Intent):
             raise VerificationError("job.entry", "the entry that the job shows is not an INTENT")
-        mechanism = mechanism_for(self._profile.spki, facts.digest_algorithm)
+        spki = self._profile.spki
+        mechanism = mechanism_for(spki, facts.digest_algorithm) if spki else None
         wanted = self._intent(item, expected, entry, mechanism, facts.digest)
         for field in Intent.__struct_fields__:
             if getattr(entry, field) != getattr(wanted, field):
                 raise VerificationError("job.entry", f"the INTENT entry differs from the job in `{field}`")
-        return CheckedItem(item=item.item, mechanism=mechanism, digest=facts.digest, entry=item.entry)
+        return CheckedItem(
+            item=item.item, mechanism=mechanism, digest=facts.digest, entry=item.entry, signed=item.signed
+        )
 
     def _check_inclusion(self, entry: bytes, index: int, proof: tuple[bytes, ...]) -> None:
         verify_inclusion(
@@ -343,7 +357,9 @@ class _JobCheck:
             raise VerificationError("job.preimage", "the preimage is not the one in the client's statement")
         return facts
 
-    def _intent(self, item: JobItem, expected: _Expected, entry: Intent, mechanism: Mechanism, digest: bytes) -> Intent:
+    def _intent(
+        self, item: JobItem, expected: _Expected, entry: Intent, mechanism: Mechanism | None, digest: bytes
+    ) -> Intent:
         """What the INTENT must say; only its time, and the index of a grant, are the hub's to choose."""
         asked = expected.statement.items[item.item]
         return Intent(
@@ -354,7 +370,7 @@ class _JobCheck:
             key=self._key,
             format=expected.statement.format,
             binding=expected.binding,
-            mechanism=mechanism.value,
+            mechanism="" if mechanism is None else mechanism.value,
             preimage=asked.preimage,
             digest=digest.hex(),
             artifact=asked.artifact,

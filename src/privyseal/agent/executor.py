@@ -18,7 +18,7 @@ from privyseal.agent.cosigned import BEFORE_USE, check_cosigned
 from privyseal.agent.job_run import Answer, JobRun
 from privyseal.agent.leases import TokenLeases
 from privyseal.agent.operations import journal_is_lost, refusal, unable
-from privyseal.agent.served import ServedKey
+from privyseal.agent.served import Served
 from privyseal.errors import LogIntegrityError, MalformedInputError, PrivysealError, TokenError
 from privyseal.formats.model import Format
 from privyseal.formats.registry import FORMATS
@@ -98,7 +98,7 @@ class Executor:
         self._journal = journal
         self._clock = clock
         self._formats = formats
-        self._keys: dict[tuple[str, str], ServedKey] = {}
+        self._keys: dict[tuple[str, str], Served] = {}
         self._held = Held(size=0, root=EMPTY_ROOT)
         self._failed: Callable[[str, PrivysealError], None] = lambda _token, _error: None
         self._monotonic: Final = monotonic
@@ -162,7 +162,7 @@ class Executor:
         for grown in self._watchers:
             grown()
 
-    def serve(self, keys: tuple[ServedKey, ...]) -> None:
+    def serve(self, keys: tuple[Served, ...]) -> None:
         """Replace the key profiles that are served."""
         self._keys = {_place(key): key for key in keys}
 
@@ -232,14 +232,14 @@ class Executor:
         self._leases.add(run)
         return parts, run
 
-    def _served(self, job: Job) -> ServedKey:
+    def _served(self, job: Job) -> Served:
         key = self._keys.get((job.profile, job.token))
         if key is None:
             what = f"key profile {job.profile!r} with a token {job.token!r}"
             raise TokenError("profile.not_served", f"this agent serves no {what} now")
         return key
 
-    def _token_failed(self, key: ServedKey, error: PrivysealError) -> None:
+    def _token_failed(self, key: Served, error: PrivysealError) -> None:
         """What waits for a token that can begin nothing is handed back; of several workers the others may go on."""
         token = key.profile.token
         if key.turns.workers == 1:
@@ -272,15 +272,18 @@ class Executor:
             self._leases.taken(renewed.token, renewed.fence, answer, since_s=since_s, lease_ms=renewed.lease_ms)
 
     async def recall(self, recall: Recall) -> None:
-        """What a token has not begun is handed back, and answered over the link that it came over.
+        """What a token has not begun is handed back, and answered over the link that it came over; a lease shall end.
 
         A job that is being accepted over another link is among it.
         """
         async with self.checks:
             self._leases.recall(recall)
+            for served in self._keys.values():
+                if served.profile.token == recall.token:
+                    served.recall(recall.requests, asks=recall.asks)
 
     async def _begin(
-        self, job: Job, checkpoint: Checkpoint, key: ServedKey, sender: object
+        self, job: Job, checkpoint: Checkpoint, key: Served, sender: object
     ) -> tuple[CheckedPart | PrivysealError, ...]:
         """Check all of a job, and write down which of its parts are about to be signed, with one fsync."""
         if key.profile.witness == BEFORE_USE:
@@ -338,7 +341,7 @@ class Executor:
             return await self._at_work.outcome(query, asker)
 
 
-def _place(key: ServedKey) -> tuple[str, str]:
+def _place(key: Served) -> tuple[str, str]:
     """Key profile and token, as a job names them."""
     return key.profile.name, key.profile.token
 

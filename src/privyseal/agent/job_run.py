@@ -19,7 +19,7 @@ from privyseal.agent.check import CheckedItem, CheckedPart
 from privyseal.agent.ladder import is_unable
 from privyseal.agent.leases import TokenLease
 from privyseal.agent.operations import Operation, refusal, unable
-from privyseal.agent.served import ServedKey
+from privyseal.agent.served import Served
 from privyseal.errors import PrivysealError, TokenError
 from privyseal.wire.job_names import item_ranges, short_request
 from privyseal.wire.jobs import Answers, ItemDone, ItemRefused
@@ -45,14 +45,14 @@ class JobRun:
 
     def __init__(
         self,
-        key: ServedKey,
+        key: Served,
         parts: tuple[CheckedPart, ...],
         *,
         fence: int,
         lease: TokenLease,
         at_work: AtWork,
-        is_served: Callable[[ServedKey], bool],
-        failed: Callable[[ServedKey, PrivysealError], None],
+        is_served: Callable[[Served], bool],
+        failed: Callable[[Served, PrivysealError], None],
         answer: Answer,
     ) -> None:
         """`failed` is called when the token could not begin an item, for a reason of its own."""
@@ -125,7 +125,7 @@ class JobRun:
         """Use the token when it is its turn; what came of it is written down while it signs the next one already."""
         try:
             while self._waiting:
-                async with self._key.turns:
+                async with self._key.turn():
                     order = self._next()
                     if order is None:
                         return
@@ -147,13 +147,12 @@ class JobRun:
         return self._waiting.popleft() if self._waiting else None
 
     async def _sign(self, order: _Order) -> bytes | PrivysealError:
-        key, item = self._key, order.item
         try:
-            return await key.token.sign(key_id=key.key_id, mechanism=item.mechanism, digest=item.digest)
+            return await self._key.carry_out(order.operation[0], order.item)
         except PrivysealError as error:
             if not is_unable(error):
                 return error
-            self._failed(key, error)
+            self._failed(self._key, error)
             return unable(error)
 
     def _lease_over(self) -> TokenError:

@@ -7,12 +7,13 @@ from privyseal.errors import MalformedInputError, UnsupportedInputError
 from privyseal.formats.authenticode import PE
 from privyseal.formats.model import Format, Preimage, PreimageFacts
 from privyseal.formats.opaque import DIGEST
+from privyseal.formats.usb import LEASE
 
 __all__ = ["FORMATS", "HEAD_BYTES", "detect_format", "format_named", "read_preimage"]
 
 #: How much of a file `detect_format` wants to see.
 HEAD_BYTES: Final = 4096
-FORMATS: Final[tuple[Format, ...]] = (PE, DIGEST)
+FORMATS: Final[tuple[Format, ...]] = (PE, DIGEST, LEASE)
 
 
 def format_named(name: str, formats: tuple[Format, ...] = FORMATS) -> Format:

@@ -63,8 +63,8 @@ def _spki(certificate: bytes) -> bytes:
 
 
 def key_sha256(chain: tuple[bytes, ...]) -> str:
-    """SHA-256 of the key of the first certificate in hex: how entries and requests name a key."""
-    return hashlib.sha256(leaf_spki(chain)).hexdigest()
+    """SHA-256 of the key of the first certificate in hex: how entries and requests name a key; empty without one."""
+    return hashlib.sha256(leaf_spki(chain)).hexdigest() if chain else ""
 
 
 def hashed_name(salt: bytes, name: str) -> str:
@@ -113,17 +113,17 @@ def intent_entry(job: Job, facts: IntentFacts) -> Intent:
     """
     item = facts.statement.items[job.item]
     preimage = preimage_facts(facts.statement.format, Preimage(signed=job.signed, detail=job.detail))
-    spki = leaf_spki(facts.profile.chain)
-    mechanism = mechanism_for(spki, preimage.digest_algorithm)
+    chain = facts.profile.chain  # a USB device has none
+    mechanism = mechanism_for(leaf_spki(chain), preimage.digest_algorithm).value if chain else ""
     return Intent(
         ts=facts.now_ms,
         request=job.request_id,
         item=job.item,
         profile=job.profile,
-        key=hashlib.sha256(spki).hexdigest(),
+        key=key_sha256(chain),
         format=facts.statement.format,
         binding=format_named(facts.statement.format).binding.value,
-        mechanism=mechanism.value,
+        mechanism=mechanism,
         preimage=hashlib.sha256(job.signed).hexdigest(),
         digest=preimage.digest.hex(),
         artifact=item.artifact,
@@ -195,7 +195,7 @@ def key_entry(profile: ProfileRow, agent_key: bytes, now_ms: int) -> KeyEntry:
         profile=profile.name,
         agent=_key_hash(agent_key),
         key=key_sha256(profile.chain),
-        certificate=hashlib.sha256(profile.chain[0]).hexdigest(),
+        certificate=hashlib.sha256(profile.chain[0]).hexdigest() if profile.chain else "",
         level=profile.level,
         opaque=profile.opaque,
         token=profile.token_serial,

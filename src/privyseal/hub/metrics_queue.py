@@ -100,5 +100,5 @@ def _lanes(hub: Hub) -> Iterator[Metric]:
         token = (lane.agent_name, lane.token_name)
         held.add_metric(token, lane.lease.held)
         sent.add_metric(token, sum(one.open_items for one in lane.under_way))
-        recalls.add_metric(token, lane.recalls)
+        recalls.add_metric(token, lane.recalls.count)
     yield from (held, sent, recalls)

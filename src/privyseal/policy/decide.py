@@ -22,6 +22,7 @@ class Facts:
         opaque_formats: Formats that the profile allows to be opaque; `*` for all.
         longest_ms: How long a request may wait.
         certificate_not_before_ms, certificate_not_after_ms: Validity of the profile's certificate.
+        is_device: It is a USB device that is asked for, and no key: it is lent, and signs nothing.
         priority: The class in the queue that is asked for.
         priority_allowed: Whether the caller may ask for it.
     """
@@ -41,6 +42,7 @@ class Facts:
     clock_skew_ms: int
     certificate_not_before_ms: int
     certificate_not_after_ms: int
+    is_device: bool = False
     priority: str = "normal"
     priority_allowed: bool = True
 
@@ -98,6 +100,7 @@ def decide(facts: Facts) -> Decision:
                 hint="list the format under `opaque` of the key profile on the token's host, if that is wanted",
             )
         )
+    reasons.extend(_kind(facts))
     if not facts.priority_allowed:
         reasons.append(
             Reason(
@@ -108,6 +111,20 @@ def decide(facts: Facts) -> Decision:
         )
     reasons.extend(_dates(facts))
     return Decision(reasons=tuple(reasons))
+
+
+def _kind(facts: Facts) -> list[Reason]:
+    """Devices are lent, and sign nothing; keys sign, and are not lent."""
+    if facts.is_device == (facts.format == "usb-lease"):
+        return []
+    kind = "a USB device" if facts.is_device else "a key profile"
+    return [
+        Reason(
+            code="policy.device",
+            message=f"{facts.profile!r} is {kind}: it is not there for {facts.format}",
+            hint="privyseal device list shows the devices that are lent, privyseal status the key profiles",
+        )
+    ]
 
 
 def _dates(facts: Facts) -> list[Reason]:

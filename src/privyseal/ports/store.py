@@ -80,7 +80,7 @@ class ProfileRow:
 
     Attributes:
         token: The token's name at the agent.
-        chain: DER certificates, leaf first.
+        chain: DER certificates, leaf first; none for a USB device.
         level: `traced` or `pinned`.
         opaque: Names of formats that may be signed without a bound preimage; `*` for all.
         hardware: Whether the token is hardware.
@@ -100,6 +100,11 @@ class ProfileRow:
     entry_index: int
     witness: str = "off"
     test: bool = False
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it is a USB device that is lent, and no key."""
+        return not self.chain and self.opaque == ("usb-lease",)
 
     @property
     def place(self) -> str:

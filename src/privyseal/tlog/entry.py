@@ -76,10 +76,10 @@ class Intent(BaseEntry, frozen=True, tag="intent"):
         request: SHA-256 of the raw request key followed by the request statement.
         item: Position in the statement.
         profile: Key profile.
-        key: SHA-256 of the SubjectPublicKeyInfo that will sign.
-        format: What is signed, for example `authenticode-pe`.
+        key: SHA-256 of the SubjectPublicKeyInfo that will sign; empty for a USB lease.
+        format: What is signed, for example `authenticode-pe`; `usb-lease` if the whole device is handed over.
         binding: `bound`, `whole` or `opaque`.
-        mechanism: PKCS#11 name of the signature scheme.
+        mechanism: PKCS#11 name of the signature scheme; empty for a USB lease.
         preimage: SHA-256 of the bytes that the signature covers.
         digest: What the token gets to sign.
         artifact: The artifact's digest.
@@ -120,7 +120,7 @@ class Result(BaseEntry, frozen=True, tag="result"):
         artifact: That of the intent.
         fence: That of the intent.
         outcome: `ok`, `failed` or `not-used`.
-        signature: SHA-256 of the signature value; empty unless `ok`.
+        signature: SHA-256 of the signature value, or of what a USB lease was used for; empty unless `ok`.
         code: Why it failed; empty if `ok`.
     """
 
@@ -214,13 +214,13 @@ class GrantEntry(BaseEntry, frozen=True, tag="grant"):
 
 
 class KeyEntry(BaseEntry, frozen=True, tag="key"):
-    """An agent announced a key profile, or changed what it says of it.
+    """An agent announced a key profile, or a USB device that it lends, or changed what it says of it.
 
     Attributes:
-        profile: Key profile.
+        profile: Key profile, or name of the device.
         agent: SHA-256 of the agent's request key.
-        key: SHA-256 of the SubjectPublicKeyInfo.
-        certificate: SHA-256 of the signer's certificate.
+        key: SHA-256 of the SubjectPublicKeyInfo; empty for a device.
+        certificate: SHA-256 of the signer's certificate; empty for a device.
         level: `traced` or `pinned`.
         opaque: Formats that may be signed by a bare digest; `*` for all.
         token: The token's serial number.

@@ -95,10 +95,12 @@ class Recall(LinkMessage, frozen=True, tag="recall"):
 
     Attributes:
         requests: Of these requests alone; empty for all.
+        asks: Whether the holder of a USB lease that has begun is only asked to finish; else the lease ends.
     """
 
     token: str
     requests: tuple[str, ...] = ()
+    asks: bool = False
 
 
 class ItemDone(LinkMessage, frozen=True, tag="done"):

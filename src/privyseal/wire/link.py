@@ -44,7 +44,7 @@ __all__ = [
     "encode",
 ]
 
-LINK_VERSION: Final = 4
+LINK_VERSION: Final = 5
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 #: Bounds of the classes in which times of signatures are counted; longer ones are counted beyond the last.
 SIGN_BOUNDS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -4,27 +4,15 @@
 Neither hub nor agent can tell what it is the digest of, so the log cannot either.
 """
 
-from datetime import datetime
-from typing import BinaryIO, Final
+from typing import Final
 
 from cryptography.hazmat import asn1
 from cryptography.hazmat.asn1 import TLV, Null
 from cryptography.x509 import ObjectIdentifier
 
-from privyseal.errors import MalformedInputError, UnsupportedInputError
-from privyseal.formats.model import (
-    Artifact,
-    Binding,
-    Format,
-    Patch,
-    Preimage,
-    PreimageFacts,
-    Scan,
-    SignatureReport,
-    Signed,
-    SignOptions,
-    TrustAnchors,
-)
+from privyseal.errors import MalformedInputError
+from privyseal.formats.model import Artifact, Preimage, PreimageFacts
+from privyseal.formats.no_file import format_without_file
 from privyseal.pki import der, oids
 from privyseal.pki.mechanism import DIGEST_SIZES, hash_algorithm
 
@@ -76,35 +64,9 @@ def parse_preimage(preimage: Preimage) -> PreimageFacts:
     return PreimageFacts(artifact=artifact, digest_algorithm=artifact.algorithm, digest=artifact.digest)
 
 
-def _no_file() -> UnsupportedInputError:
-    return UnsupportedInputError("digest.no_file", "a bare digest is no file format: nothing can be read or embedded")
-
-
-def _scan(_stream: BinaryIO, _options: SignOptions) -> Scan:
-    raise _no_file()
-
-
-def _preimage(_scanned: Scan, _chain: tuple[bytes, ...], _options: SignOptions) -> Preimage:
-    raise _no_file()
-
-
-def _embed(_scanned: Scan, _signed: Signed) -> Patch:
-    raise _no_file()
-
-
-def _verify(_stream: BinaryIO, _anchors: TrustAnchors, _at: datetime) -> tuple[SignatureReport, ...]:
-    raise _no_file()
-
-
-DIGEST: Final = Format(
+DIGEST: Final = format_without_file(
     name="digest",
     title="bare digests",
-    binding=Binding.OPAQUE,
-    certificate_in_preimage=True,  # it may well be: nobody here knows what the digest is of
-    detect=None,
-    scan=_scan,
-    preimage=_preimage,
     parse_preimage=parse_preimage,
-    embed=_embed,
-    verify=_verify,
+    certificate_in_preimage=True,  # it may well be: nobody here knows what the digest is of
 )

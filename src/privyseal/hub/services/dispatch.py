@@ -320,7 +320,8 @@ class Dispatch:
                 test=announcement.test,
                 entry_index=0 if known is None else known.entry_index,
             )
-            if not announcement.chain or (known == profile and known in self._pools.current(rows)):
+            is_known = known == profile and known in self._pools.current(rows)
+            if is_known or not (announcement.chain or profile.is_device):
                 return known or profile
             entry = key_entry(profile, link.agent.request_key, await tx.now_ms())
             recorded = replace(profile, entry_index=await tx.append(encode_entry(entry)))

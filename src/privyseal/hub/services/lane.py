@@ -23,12 +23,13 @@ from privyseal.hub.services.job_message import job_message
 from privyseal.hub.services.lane_parts import LaneRules, LaneServices, Member
 from privyseal.hub.services.lane_rest import Rest
 from privyseal.hub.services.queue_board import Line
+from privyseal.hub.services.recalls import Recalls
 from privyseal.hub.services.settling import Answered
 from privyseal.hub.services.token_lease import TokenLease
 from privyseal.hub.services.under_way import Pace, UnderWay
 from privyseal.policy.fair_queue import Pick, Priority
 from privyseal.ports.store import ProfileRow, Tx
-from privyseal.wire.jobs import ItemDone, Recall
+from privyseal.wire.jobs import ItemDone
 
 __all__ = ["WINDOW", "Lane"]
 
@@ -56,8 +57,7 @@ class Lane:
         #: Until then, by the event loop's clock, what other tokens can begin with is theirs: this one made no headway.
         self.ails_until_s = 0.0
         self._rules: Final = rules
-        #: How often something was asked back of the agent.
-        self.recalls = 0
+        self.recalls: Final = Recalls(self.token_name, self.pace)
         self._services: Final = services
         self._link: AgentLink | None = None
         self._under_way: list[UnderWay] = []
@@ -88,6 +88,15 @@ class Lane:
         """Whether the token has nothing to do, and could begin at once."""
         is_free = self._link is not None and self.lease.held and not self._rest.active
         return is_free and self.open_items + self._reserved == 0
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the token's device is lent as a whole, or is about to be."""
+        return any(one.batch.profile.is_device for one in self._under_way)
+
+    def room(self, profile: str, priority: Priority) -> int:
+        """How many items of a key profile are prepared at once; one of a device, or after some came back unused."""
+        return 1 if self.members[profile].profile.is_device else self._rest.room(self.pace.room(priority))
 
     @property
     def open_items(self) -> int:
@@ -183,6 +192,9 @@ class Lane:
         """
         if self._link is None or not self.lease.held or self._rest.active:
             return False
+        if self.is_lent:
+            self._make_way(priority or Priority.NIGHTLY)
+            return False
         urgent = priority is not None and all(one.priority < priority for one in self._under_way)
         is_little = 0.0 < self.seconds_left < _LITTLE_SECONDS
         if len(self._under_way) + self._reserved >= (_MOST_BATCHES if is_little else WINDOW) + urgent:
@@ -194,12 +206,8 @@ class Lane:
 
     def _make_way(self, priority: Priority) -> None:
         """Take back what the token has not begun of lower classes."""
-        lower = [one for one in self._under_way if one.priority < priority and not one.gives_way]
-        if self._link is not None and lower:
-            self.pace.disturbed(priority)
-            for one in lower:
-                one.gives_way = True
-            self._spawn(self._send_recall(self._link, lower))
+        if self._link is not None and (lower := self.recalls.lower(self._under_way, priority)):
+            self._spawn(self.recalls.for_higher(self._link, lower))
 
     def release(self) -> None:
         """Give a place back; whatever waits for it is looked at again."""
@@ -223,10 +231,6 @@ class Lane:
     def ails(self) -> bool:
         """Whether the token makes no headway, or made none just now."""
         return asyncio.get_running_loop().time() < self.ails_until_s
-
-    def room(self, priority: Priority) -> int:
-        """How many items of a class are prepared at once; one alone after others came back unused."""
-        return self._rest.room(self.pace.room(priority))
 
     async def claim(self, tx: Tx, profile: ProfileRow, picks: tuple[Pick, ...], *, since_s: float) -> Batch | None:
         """Claim in the caller's transaction, which begins at `since_s` or later; None if the lease is another's.
@@ -254,7 +258,7 @@ class Lane:
     async def _claim_next(self, priority: Priority, line: Line) -> bool:
         board = self._services.board
         profile = self.members[line.profile].profile
-        picks = board.take(line, self._services.clock(), self.room(priority))
+        picks = board.take(line, self._services.clock(), self.room(line.profile, priority))
         since_s = asyncio.get_running_loop().time()
         try:
             batch = await self._services.settler.write(lambda tx: self.claim(tx, profile, picks, since_s=since_s))
@@ -279,19 +283,8 @@ class Lane:
 
     async def recall(self, *request_ids: str) -> None:
         """Take back what the token has not begun of these requests."""
-        found = [one for one in self._under_way if any(part.request.id in request_ids for part in one.batch.parts)]
-        if self._link is not None and found:
-            await self._send_recall(self._link, found, request_ids)
-
-    async def _send_recall(self, link: AgentLink, found: list[UnderWay], requests: tuple[str, ...] = ()) -> None:
-        self.recalls += 1
-        for one in found:
-            one.recalled = True
-        names = requests or tuple(part.request.id for one in found for part in one.batch.parts)
-        try:
-            await link.send(Recall(token=self.token_name, requests=names))
-        except UnavailableError as error:
-            _LOG.warning("not recalled", token=self.place, reason=error.message)
+        if self._link is not None:
+            await self.recalls.of_requests(self._link, self._under_way, request_ids)
 
     def start(self, batch: Batch, priority: Priority) -> None:
         """Send a claimed batch; its place in the window is given back when every item is settled."""
@@ -331,7 +324,7 @@ class Lane:
             while expected:
                 ended = await expected.next()
                 under_way.open_items -= len(ended)
-                self.pace.measure(sum(isinstance(one.answer, ItemDone) for one in ended))
+                self.pace.measure(0 if batch.profile.is_device else sum(map(_is_done, ended)))
                 await self._settle(batch.profile, ended, is_recalled=under_way.recalled)
         except UnavailableError as error:
             if error.code != "agent.link_lost":
@@ -395,3 +388,7 @@ class Lane:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.failed(error)
+
+
+def _is_done(ended: Answered) -> bool:
+    return isinstance(ended.answer, ItemDone)

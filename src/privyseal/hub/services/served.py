@@ -112,7 +112,7 @@ class ServedProfile:
 
     def seconds_if_known(self, items: int) -> float | None:
         """How long its tokens take for so many items, as was measured; None if nothing was."""
-        able = (lane for lane in self.lanes if lane.takes(self.line))
+        able = (lane for lane in self.lanes if lane.takes(self.line) and not lane.is_lent)  # nobody knows how long
         rates = [1 / lane.pace.seconds_per_item for lane in able if lane.pace.seconds_per_item]
         return items / sum(rates) if rates else None
 

@@ -41,6 +41,7 @@ from privyseal.wire.statement import RequestStatement, open_request
 __all__ = ["Accepted", "Requests"]
 
 _CLOCK_SKEW_MS: Final = 120_000
+_FOR_EVER_MS: Final = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +164,7 @@ class Requests:
         return wanted
 
     async def _facts(self, asked: _Asked, profile: ProfileRow) -> Facts:
-        certificate = x509.load_der_x509_certificate(profile.chain[0])
-        highest = self._board.highest(asked.caller.name)
+        highest, dates = self._board.highest(asked.caller.name), _dates_ms(profile.chain)
         return Facts(
             caller=asked.caller.name,
             profile=asked.statement.profile,
@@ -181,8 +181,9 @@ class Requests:
             clock_skew_ms=_CLOCK_SKEW_MS,
             priority=Priority(asked.request.priority).name.lower(),
             priority_allowed=asked.request.priority <= highest,
-            certificate_not_before_ms=_milliseconds(certificate.not_valid_before_utc),
-            certificate_not_after_ms=_milliseconds(certificate.not_valid_after_utc),
+            certificate_not_before_ms=dates[0],
+            certificate_not_after_ms=dates[1],
+            is_device=profile.is_device,
         )
 
     async def _granted(self, asked: _Asked) -> tuple[str, ...] | None:
@@ -206,7 +207,7 @@ class Requests:
         is_first = not self._board.lines(request.profile)
         lane = served.idle_lane(lambda one: one.reserve(priority)) if is_first else None
         # Here: they ask the loop for the time.
-        room = 0 if lane is None else lane.room(priority)
+        room = 0 if lane is None else lane.room(request.profile, priority)
         since_s = asyncio.get_running_loop().time()
 
         async def write(tx: Tx) -> tuple[str | None, QueuedRequest | None, Batch | None]:
@@ -246,6 +247,14 @@ class Requests:
             lane.unclaimed()
         else:
             lane.release()
+
+
+def _dates_ms(chain: tuple[bytes, ...]) -> tuple[int, int]:
+    """From when to when the first certificate is valid; a USB device has none."""
+    if not chain:
+        return 0, _FOR_EVER_MS
+    certificate = x509.load_der_x509_certificate(chain[0])
+    return _milliseconds(certificate.not_valid_before_utc), _milliseconds(certificate.not_valid_after_utc)
 
 
 def _milliseconds(moment: dt.datetime) -> int:
