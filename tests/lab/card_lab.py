@@ -87,6 +87,11 @@ class CardLab:
     def journal(self) -> Path:
         return self.directory / "pin.journal"
 
+    @property
+    def record(self) -> Path:
+        """All that the card heard and said, since its process began; see `Station`."""
+        return self.directory / "record"
+
     def set_pin_file(self, pin: bytes) -> None:
         self.pin_file.write_bytes(pin + b"\n")
         self.pin_file.chmod(0o600)
@@ -182,7 +187,7 @@ class CardLab:
                 [
                     *("unshare", "--mount", "--net", "sh", "-c", _PREPARE, str(self.directory / "run")),
                     *(sys.executable, "-P", "-m", "lab.piv", "--keys", str(_key_directory()), *layout),
-                    *("--control", str(control), "--pin", PIN.decode()),
+                    *("--control", str(control), "--pin", PIN.decode(), "--record", str(self.record)),
                 ],
                 env=os.environ | {"PYTHONPATH": str(_TESTS)},
                 stdin=subprocess.PIPE,

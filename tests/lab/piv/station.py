@@ -4,6 +4,7 @@
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from lab.piv.apdu import Answer, Command, Ins
@@ -23,9 +24,14 @@ class CardGoneError(Exception):
 
 
 class Station:
-    """One card for one wire, and any number of threads that turn its knobs."""
+    """One card for one wire, and any number of threads that turn its knobs.
 
-    def __init__(self, keys: Mapping[int, CardKey], *, pin: str) -> None:
+    Args:
+        record: Where to write down all that the card hears (`>`) and says (`<`), and when it is switched on (`=`).
+    """
+
+    def __init__(self, keys: Mapping[int, CardKey], *, pin: str, record: Path | None = None) -> None:
+        self._record = record
         self._keys = keys
         self._pin = pin
         self._changed = threading.Condition()
@@ -52,6 +58,7 @@ class Station:
     def power_on(self) -> None:
         """The reader switches the card on, or off and on; nothing happens without a card."""
         if self._is_present:
+            self._write("=", b"")
             self.card.reset()
             self._count("power_ons")
 
@@ -69,7 +76,10 @@ class Station:
         """
         if not self._is_present:
             raise CardGoneError
-        return self.card.transmit(raw)
+        answer = self.card.transmit(raw)
+        self._write(">", raw)
+        self._write("<", answer)
+        return answer
 
     # As the card's gate
 
@@ -161,6 +171,11 @@ class Station:
             self.card.tries_left = knobs.tries_left
         if knobs.secure_frames is not None:
             self.card.has_secure_frames = knobs.secure_frames
+
+    def _write(self, sign: str, data: bytes) -> None:
+        if self._record is not None:
+            with self._record.open("a") as lines:
+                lines.write(f"{sign} {data.hex()}\n")
 
     def _count(self, counter: str) -> None:
         with self._changed:
