@@ -127,6 +127,8 @@ class CardWatch:
 
     def finish(self) -> tuple[CardEvent, ...]:
         """The lease has ended: what is unanswered stays of unknown outcome."""
+        self._commands.forget()
+        self._answers.forget()
         events = [event for key in tuple(self._pending) for event in self._drop(key)]
         for slot in self._slots.values():
             events += slot.reset()

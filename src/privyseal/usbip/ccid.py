@@ -282,6 +282,10 @@ class Framing:
             fault=self._fault(len(messages), ends_transfer=not payload or len(payload) % self._packet_bytes != 0),
         )
 
+    def forget(self) -> None:
+        """Drop what is held of a message that is not whole."""
+        self._held.clear()
+
     def _fault(self, messages: int, *, ends_transfer: bool) -> FramingFault | None:
         if messages > 1 or (messages and self._held):
             return FramingFault.TRAILING
