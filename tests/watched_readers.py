@@ -5,14 +5,17 @@ import struct
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from lab.piv.tpdu import ATR_T0, T0Card, T1Card
+from lab.piv.vpcd import ATR as ATR_T1
 from privyseal.usbip.card_events import AnswerInstead, CardEvent, EndLease, EndReason, LeaseRules
 from privyseal.usbip.card_watch import CardWatch
 from privyseal.usbip.ccid import read_class_descriptor
-from t1_card import T1Card, T1Host
+from t1_host import T1Host
 
 __all__ = [
     "CHARACTER",
     "EXTENDED",
+    "LEVELS",
     "SHORT",
     "TPDU",
     "ApduDriver",
@@ -24,15 +27,20 @@ __all__ = [
     "class_descriptor",
     "data_block",
     "message",
+    "started",
 ]
 
 CHARACTER, TPDU, SHORT, EXTENDED = 0, 0x1_0000, 0x2_0000, 0x4_0000
 PACKET_BYTES = 64
 
-#: Cards that offer T=0 alone, and T=1 alone.
-ATR_T0 = bytes.fromhex("3B6000")
-ATR_T1 = bytes.fromhex("3BD518FF8191FE1FC38073C8211008")
+#: Of a card that offers T=0 and T=1.
 ATR_BOTH = bytes.fromhex("3BD596028071FE65014F734549445E")
+
+
+#: Readers for `started`: what they exchange, and of T=1 how long a block's data is.
+LEVELS = ("short", "extended", "parts", "t0", "t1 254", "t1 32", "t1 5 slow", "t1 1", "t1 32 crc")
+
+Transmit = Callable[[bytes], bytes]
 
 
 class LeaseOverError(Exception):
@@ -220,24 +228,6 @@ class T0Driver:
             answer = self._wire.transfer(bytes((0x00, 0xC0, 0x00, 0x00, answer[1]))) or b""
         return answer
 
-    @staticmethod
-    def card(transmit: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-        """The card's side."""
-        waiting = b""
-
-        def tpdu(command: bytes) -> bytes:
-            nonlocal waiting
-            if command[1] == 0xC0 and waiting:
-                answer, waiting = waiting, b""
-                return answer
-            answer = transmit(command[:4] if len(command) == 5 and command[4] == 0 and command[1] == 0x20 else command)
-            if len(command) > 5 and len(answer) > 2:
-                waiting = answer
-                return bytes((0x61, (len(answer) - 2) % 256))
-            return answer
-
-        return tpdu
-
 
 class T1Driver:
     """Of readers that exchange TPDUs, for a card that speaks T=1.
@@ -273,3 +263,18 @@ class T1Driver:
 
 def _damaged(block: bytes) -> bytes:
     return block[:-1] + bytes((block[-1] ^ 0x5A,))
+
+
+def started(level: str, transmit: Transmit) -> tuple[Transmit, CardWatch]:
+    """A host's hand on a card in a reader, and the audit between them."""
+    if level == "t0":
+        wire = Wire(Reader(TPDU, T0Card(transmit).block, atr=ATR_T0), level=TPDU)
+        return T0Driver(wire).transmit, wire.watch
+    if level.startswith("t1"):
+        options = level.split()
+        driver = T1Driver(transmit, ifs=int(options[1]), crc="crc" in options, slow="slow" in options)
+        return driver.transmit, driver.wire.watch
+    number = SHORT if level == "short" else EXTENDED
+    part_bytes = 60 if level == "parts" else 2000
+    wire = Wire(Reader(number, transmit, part_bytes=part_bytes), level=number)
+    return ApduDriver(wire, part_bytes=part_bytes).transmit, wire.watch

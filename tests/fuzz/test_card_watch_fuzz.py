@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from canaries import shown
 from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.station import Station
+from lab.piv.tpdu import ATR_T0
+from lab.piv.vpcd import ATR as ATR_T1
 from piv_script import PIN, SELECT, run, script, sign_ec
 from privyseal.usbip.card_events import AnswerInstead, EndLease, Forward, LeaseRules, Verdict
 from privyseal.usbip.card_watch import CardWatch
 from privyseal.usbip.ccid import HEADER_BYTES, ClassDescriptor
 from watched_readers import (
     ATR_BOTH,
-    ATR_T0,
-    ATR_T1,
     EXTENDED,
     SHORT,
     TPDU,

@@ -48,6 +48,7 @@ DEVICENAME /dev/null:0x8C7B
 LIBPATH {_VPCD}
 CHANNELID 0x8C7B
 """
+_TWIN = "/usr/lib/pcsc/drivers/serial/libccidtwin.so"
 _LOCKING = "app opensc-pkcs11 { pkcs11 { lock_login = true; } }\n"
 #: In the namespaces, before the card: an empty /run, in it the test's directory as /run/pcscd.
 _PREPARE = (
@@ -59,10 +60,11 @@ _START_SECONDS = 10.0
 class CardLab:
     """One card, its reader and its pcscd. Made by `card_lab`, which also ends all three."""
 
-    def __init__(self, directory: Path, *, module: str, layout: dict[int, str]) -> None:
+    def __init__(self, directory: Path, *, module: str, layout: dict[int, str], twin: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.module = module
         self._layout = layout
+        self._twin = twin
         self.card = CardControl(directory / "card.sock")
         self._card_process: subprocess.Popen[bytes] | None = None
         self._pcscd: subprocess.Popen[bytes] | None = None
@@ -91,6 +93,27 @@ class CardLab:
     def record(self) -> Path:
         """All that the card heard and said, since its process began; see `Station`."""
         return self.directory / "record"
+
+    @property
+    def reader_record(self) -> Path:
+        """All messages to and from a serial reader; see `run_twin_wire`."""
+        return self.directory / "messages"
+
+    @property
+    def _device(self) -> Path:
+        return self.directory / "tty"
+
+    @property
+    def _wire(self) -> tuple[str, ...]:
+        if not self._twin:
+            return ()
+        return ("--twin", str(self._device), "--twin-record", str(self.reader_record), *self._twin)
+
+    @property
+    def _reader(self) -> str:
+        if not self._twin:
+            return _READER
+        return f'FRIENDLYNAME "Lab reader"\nDEVICENAME {self._device}:GemPCTwin\nLIBPATH {_TWIN}\n'
 
     def set_pin_file(self, pin: bytes) -> None:
         self.pin_file.write_bytes(pin + b"\n")
@@ -178,7 +201,7 @@ class CardLab:
         """Start the card in namespaces of its own, then pcscd in the same."""
         for name in ("run", "reader.conf.d"):
             (self.directory / name).mkdir()
-        (self.directory / "reader.conf.d/vpcd").write_text(_READER)
+        (self.directory / "reader.conf.d/reader").write_text(self._reader)
         (self.directory / "opensc.conf").write_text(_LOCKING)
         layout = [f"--key={slot:02x}={kind}" for slot, kind in self._layout.items()]
         control = self.directory / "card.sock"
@@ -187,7 +210,7 @@ class CardLab:
                 [
                     *("unshare", "--mount", "--net", "sh", "-c", _PREPARE, str(self.directory / "run")),
                     *(sys.executable, "-P", "-m", "lab.piv", "--keys", str(_key_directory()), *layout),
-                    *("--control", str(control), "--pin", PIN.decode(), "--record", str(self.record)),
+                    *("--control", str(control), "--pin", PIN.decode(), "--record", str(self.record), *self._wire),
                 ],
                 env=os.environ | {"PYTHONPATH": str(_TESTS)},
                 stdin=subprocess.PIPE,
@@ -223,16 +246,21 @@ class CardLab:
 
 
 @contextlib.contextmanager
-def card_lab(*, layout: dict[int, str] | None = None) -> Iterator[CardLab]:
-    """A card in a reader: skips on a laptop that cannot have one, fails in CI."""
+def card_lab(*, layout: dict[int, str] | None = None, twin: tuple[str, ...] = ()) -> Iterator[CardLab]:
+    """A card in a reader: skips on a laptop that cannot have one, fails in CI.
+
+    Args:
+        layout: Kind of key by slot, where other than usual.
+        twin: Have a serial reader with libccid's driver instead of vpcd's; `lab.piv`'s options for it.
+    """
     need(programs=("pcscd", "unshare", "nsenter", "setpriv", "ip", "pkcs11-tool"))
     module = _installed(os.environ.get("OPENSC_MODULE", ""), *_MODULES)
-    _installed(_VPCD)
+    _installed(_TWIN if twin else _VPCD)
     if subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False).returncode:
         absent("namespaces need root, and a container that may make them")
     # Not pytest's tmp_path: a unix socket's path has 108 bytes at most.
     with tempfile.TemporaryDirectory(prefix="privyseal-card-") as name:
-        lab = CardLab(Path(name), module=module, layout=DEFAULT_LAYOUT | (layout or {}))
+        lab = CardLab(Path(name), module=module, layout=DEFAULT_LAYOUT | (layout or {}), twin=twin)
         try:
             lab.start()
             yield lab

@@ -239,11 +239,12 @@ def test_what_a_status_says_of_a_pin(status: int, expected: PinOutcome, tries_le
 
 def test_an_answers_end() -> None:
     tail = AnswerTail()
-    assert tail.status is None
+    told = [tail.status]
     for part in (b"\x11\x22", b"", b"\x90", b"\x00"):
         tail.add(part)
+        told.append(tail.status)
 
-    assert (tail.status, tail.data_bytes) == (0x9000, 2)
+    assert (told, tail.data_bytes) == ([None, 0x1122, 0x1122, 0x2290, 0x9000], 2)
 
 
 @pytest.mark.parametrize(

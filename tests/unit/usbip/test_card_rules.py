@@ -8,6 +8,7 @@ import pytest
 
 from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.station import Station
+from lab.piv.tpdu import ATR_T0, T0Card
 from piv_script import PIN, SELECT, WRONG_PIN, Transmit, run, sign_ec, sign_rsa, verify
 from privyseal.usbip.card_events import (
     AnswerInstead,
@@ -27,14 +28,12 @@ from privyseal.usbip.card_events import (
 )
 from privyseal.usbip.card_watch import CardWatch
 from watched_readers import (
-    ATR_T0,
     CHARACTER,
     EXTENDED,
     SHORT,
     TPDU,
     LeaseOverError,
     Reader,
-    T0Driver,
     T1Driver,
     Wire,
     data_block,
@@ -144,7 +143,7 @@ def test_a_command_in_links_is_refused_at_its_first() -> None:
 @pytest.mark.parametrize("level", ["short", "extended", "t0"])
 def test_the_last_operation_ends_the_lease_once_its_answer_was_fetched(level: str, station: Station) -> None:
     seen: list[bytes] = []
-    answers = T0Driver.card(station.transmit) if level == "t0" else station.transmit
+    answers = T0Card(station.transmit).block if level == "t0" else station.transmit
     wire = on_the_way(level, LeaseRules(max_private_key_operations=1), seen, answers)
     for apdu in (SELECT, verify(PIN), sign_rsa(chained=True)[0]):
         wire.transfer(apdu)

@@ -27,21 +27,18 @@ from privyseal.usbip.card_events import (
 from privyseal.usbip.card_watch import CardWatch
 from watched_readers import (
     ATR_BOTH,
-    ATR_T0,
     CHARACTER,
-    EXTENDED,
+    LEVELS,
     SHORT,
     TPDU,
     ApduDriver,
     Reader,
-    T0Driver,
     T1Driver,
     Wire,
     data_block,
     message,
+    started,
 )
-
-LEVELS = ("short", "extended", "parts", "t0", "t1 254", "t1 32", "t1 5 slow", "t1 1", "t1 32 crc")
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +49,6 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, CardKey]:
 @pytest.fixture
 def station(keys: dict[int, CardKey]) -> Station:
     return Station(keys, pin=PIN.decode())
-
-
-def started(level: str, transmit: Transmit) -> tuple[Transmit, CardWatch]:
-    """A host's hand on a card in a reader, and the audit between them."""
-    if level == "t0":
-        wire = Wire(Reader(TPDU, T0Driver.card(transmit), atr=ATR_T0), level=TPDU)
-        return T0Driver(wire).transmit, wire.watch
-    if level.startswith("t1"):
-        options = level.split()
-        driver = T1Driver(transmit, ifs=int(options[1]), crc="crc" in options, slow="slow" in options)
-        return driver.transmit, driver.wire.watch
-    number = SHORT if level == "short" else EXTENDED
-    part_bytes = 60 if level == "parts" else 2000
-    wire = Wire(Reader(number, transmit, part_bytes=part_bytes), level=number)
-    return ApduDriver(wire, part_bytes=part_bytes).transmit, wire.watch
 
 
 def assert_as_the_card(counts: LeaseCounts, station: Station) -> None:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs said to the lab's card and what it answered, written down by it, through an audited reader."""
+
+from collections.abc import Iterable
+
+from privyseal.usbip.card_watch import CardWatch
+from watched_readers import started
+
+__all__ = ["replay", "traced"]
+
+
+def traced(text: str) -> list[tuple[bytes, bytes]]:
+    """Commands and answers of a record of `Station`, in their order."""
+    lines = [line.split(" ", 1) for line in text.splitlines() if line[:1] in ("<", ">")]
+    commands = [bytes.fromhex(data) for sign, data in lines if sign == ">"]
+    answers = [bytes.fromhex(data) for sign, data in lines if sign == "<"]
+    return list(zip(commands, answers, strict=True))
+
+
+def replay(trace: Iterable[tuple[bytes, bytes]], level: str) -> CardWatch:
+    """The same conversation through a reader of this level (`LEVELS`); the audit of it, at its end."""
+    pairs = list(trace)
+    answers = iter([answer for _, answer in pairs])
+    transmit, watch = started(level, lambda _: next(answers))
+    for command, answer in pairs:
+        assert transmit(command) == answer
+    watch.finish()
+    return watch
