@@ -11,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canaries import shown
-from lab.piv.keys import CardKey, load_or_make_keys
-from lab.piv.station import Station
 from lab.piv.tpdu import ATR_T0
 from lab.piv.vpcd import ATR as ATR_T1
-from piv_script import PIN, SELECT, run, script, sign_ec
+from piv_script import SELECT, sign_ec
 from privyseal.usbip.card_events import AnswerInstead, EndLease, Forward, LeaseRules, Verdict
 from privyseal.usbip.card_watch import CardWatch
 from privyseal.usbip.ccid import HEADER_BYTES, ClassDescriptor
@@ -149,11 +147,6 @@ def test_its_memory_and_time_are_bounded(level: int, part: int) -> None:
     assert HEADER_BYTES == 10
 
 
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, CardKey]:
-    return load_or_make_keys(tmp_path_factory.mktemp("keys"), {0x9A: "rsa2048", 0x9C: "p256"})
-
-
 def pieces_of(size: int) -> Callable[[bytes], list[bytes]]:
     return lambda payload: [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
 
@@ -224,45 +217,3 @@ def test_no_pin_is_shown_or_stays(
     for one in told:
         assert not shown(pin, (repr(one) + str(one)).encode())
         assert not holds(pin, one)
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    level=st.sampled_from(["short", "t1"]),
-    changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=6),
-)
-def test_a_conversation_that_was_tampered_with(
-    keys: dict[int, CardKey], level: str, changes: list[tuple[int, int, int]]
-) -> None:
-    """Bytes of a real conversation are changed on their way: it may see less, and says so, or as much as happened."""
-    station = Station(keys, pin=PIN.decode())
-    recorded: list[tuple[bool, bytes]] = []
-    if level == "t1":
-        driver = T1Driver(station.transmit, ifs=32)
-        wire, transmit = driver.wire, driver.transmit
-    else:
-        wire = Wire(Reader(SHORT, station.transmit), level=SHORT)
-        transmit = ApduDriver(wire).transmit
-    inner = wire._reader
-
-    def tap(raw: bytes) -> bytes:
-        answer = inner(raw)
-        recorded.extend(((True, raw), (False, answer)))
-        return answer
-
-    wire._reader = tap
-    run(transmit, script(chained=True))
-    for number, at, value in changes:
-        is_command, payload = recorded[number % len(recorded)]
-        place = at % len(payload)
-        recorded[number % len(recorded)] = (is_command, payload[:place] + bytes((value,)) + payload[place + 1 :])
-
-    watch = CardWatch(wire.watch._descriptor, packet_bytes=64, rules=LeaseRules())
-    watch.command(message(0x62, 255))
-    watch.answer(data_block(255, ATR_T1))
-    for is_command, payload in recorded:
-        (watch.command if is_command else watch.answer)(payload)
-    watch.finish()
-
-    assert watch.counts.total("private-key-operation") <= 2 * len(recorded)
-    assert held_bytes(watch) < 20_000
