@@ -56,9 +56,9 @@ def class_descriptor(level: int, *, max_message_bytes: int = 3072, max_slot_inde
     return struct.pack("<BBHBBIIIBIIBIIIIIBBHBB", *fields, max_message_bytes, 0xFF, 0xFF, 0, 0, 1)
 
 
-def message(kind: int, sequence: int, data: bytes = b"", *, level: int = 0, slot: int = 0) -> bytes:
-    """What a host sends."""
-    return struct.pack("<BIBBBH", kind, len(data), slot, sequence, 0, level) + data
+def message(kind: int, sequence: int, data: bytes = b"", *, own: int = 0, level: int = 0, slot: int = 0) -> bytes:
+    """What a host sends; `own` is the byte that each kind has for itself, as the protocol of parameters."""
+    return struct.pack("<BIBBBH", kind, len(data), slot, sequence, own, level) + data
 
 
 def data_block(sequence: int, data: bytes = b"", *, chain: int = 0, status: int = 0, error: int = 0) -> bytes:
@@ -146,13 +146,13 @@ class Wire:
         #: What of the watch can be shown, all of it, after each step.
         self.inspect: Callable[[object], None] = lambda _: None
 
-    def ask(self, kind: int, data: bytes = b"", *, level: int = 0) -> tuple[int, int, bytes]:
+    def ask(self, kind: int, data: bytes = b"", *, own: int = 0, level: int = 0) -> tuple[int, int, bytes]:
         """Status, chain parameter and data of the answer.
 
         Raises:
             LeaseOverError: If the audit ends the lease.
         """
-        raw = message(kind, next(self._sequence) % 256, data, level=level)
+        raw = message(kind, next(self._sequence) % 256, data, own=own, level=level)
         for piece in self._pieces(raw):
             verdict = self.watch.command(piece)
             self.events += verdict.events
@@ -234,6 +234,7 @@ class T1Driver:
 
     Args:
         to_card, to_host: Whether the next block is damaged on its way between reader and card.
+        deaf: Whether the host does not understand the next block, though all others did.
     """
 
     def __init__(
@@ -246,6 +247,7 @@ class T1Driver:
         slow: bool = False,
         to_card: Callable[[], bool] = lambda: False,
         to_host: Callable[[], bool] = lambda: False,
+        deaf: Callable[[], bool] = lambda: False,
     ) -> None:
         self.card = T1Card(transmit, ifsd=ifs, crc=crc, slow=slow)
 
@@ -255,14 +257,21 @@ class T1Driver:
 
         self.wire = Wire(Reader(TPDU, line, atr=ATR_T1), level=TPDU, rules=rules)
         self.wire.power_on()
-        self.host = T1Host(self.wire.transfer, ifsc=ifs, crc=crc)
+
+        def heard(block: bytes) -> bytes | None:
+            answer = self.wire.transfer(block)
+            return None if deaf() else answer
+
+        self.host = T1Host(heard, ifsc=ifs, crc=crc)
 
     def transmit(self, apdu: bytes) -> bytes:
         return self.host.transmit(apdu)
 
 
 def _damaged(block: bytes) -> bytes:
-    return block[:-1] + bytes((block[-1] ^ 0x5A,))
+    """With another byte at the end of its data, or another check byte where it has none."""
+    at = len(block) - (2 if block[2] else 1)
+    return block[:at] + bytes((block[at] ^ 0x5A,)) + block[at + 1 :]
 
 
 def started(level: str, transmit: Transmit) -> tuple[Transmit, CardWatch]:

@@ -173,6 +173,18 @@ def holds(pin: bytes, root: object) -> bool:
     return any(shown(pin, bytes(one)) for one in held(root) if isinstance(one, bytes | bytearray))
 
 
+def test_a_pin_that_never_came_whole_does_not_stay() -> None:
+    watch = CardWatch(
+        ClassDescriptor(max_slot_index=0, max_message_bytes=300, features=SHORT), packet_bytes=8, rules=LeaseRules()
+    )
+    watch.command(message(0x6F, 1, bytes.fromhex("0020008008") + b"731946--")[:-1])
+    assert holds(b"731946", watch)
+
+    watch.finish()
+
+    assert not holds(b"731946", watch)
+
+
 FORMS: tuple[Callable[[bytes], bytes], ...] = (
     lambda pin: bytes((0x00, 0x20, 0x00, 0x80, len(pin))) + pin,
     lambda pin: bytes((0x00, 0x24, 0x00, 0x80, 2 * len(pin))) + pin + pin,

@@ -44,9 +44,8 @@ from privyseal.usbip.pin_pad import pin_pad_meaning
 
 __all__ = ["CardWatch"]
 
-#: Readers have one slot, some two; and one command at a time in each.
+#: Readers have one slot, some two.
 _MAX_SLOTS: Final = 16
-_MAX_PENDING: Final = 64
 #: Commands whose answers are the card's, and those that end what it was doing.
 _TO_CARD: Final = (CommandKind.TRANSFER, CommandKind.SECURE)
 _ENDING: Final = (CommandKind.POWER_ON, CommandKind.POWER_OFF, CommandKind.ABORT)
@@ -78,7 +77,7 @@ class CardWatch:
         self._commands = Framing(max_message_bytes=max_bytes, packet_bytes=packet_bytes)
         self._answers = Framing(max_message_bytes=max_bytes, packet_bytes=packet_bytes)
         self._slots: dict[int, Slot] = {}
-        #: By slot and sequence number.
+        #: By slot and sequence number: no more than there are of both.
         self._pending: dict[tuple[int, int], _Pending] = {}
         self._has_ended = False
 
@@ -176,9 +175,6 @@ class CardWatch:
     def _await(self, command: Command, pending: _Pending, events: list[CardEvent]) -> None:
         key = (command.slot, command.sequence)
         events += self._drop(key)
-        if len(self._pending) >= _MAX_PENDING:
-            events += self._drop(next(iter(self._pending)))
-            events.append(Unproven(reason=Blind.OVERLAP))
         self._pending[key] = pending
 
     def _waiting(self, number: int) -> list[tuple[int, int]]:

@@ -131,6 +131,8 @@ class T1Exchange:
         self._chain = Gathering()
         self._offered: _Offered | None = None
         self._tail = AnswerTail()
+        #: Whether the card's last block gave up the chain.
+        self._is_aborting = False
 
     def sent(self, block: bytes, level: int) -> Sent:
         """See `Exchange`."""
@@ -158,6 +160,7 @@ class T1Exchange:
         read = read_block(block)
         if read is None or not read.is_intact:
             return []  # the host asks for it again, or its next command shows that this was lost
+        self._is_aborting = read.supervisory == Supervisory.ABORT
         if read.is_information:
             return self._answered(read)
         if read.is_receipt:
@@ -167,7 +170,7 @@ class T1Exchange:
             events = self._lose_offered() + self._dialogue.lose()
             self._begin()
             return events
-        return self._aborted() if read.supervisory == Supervisory.ABORT else []
+        return self._aborted() if self._is_aborting else []
 
     def failed(self, *, is_untried: bool) -> list[CardEvent]:
         """See `Exchange`."""
@@ -198,7 +201,9 @@ class T1Exchange:
         self._card_next ^= 1
 
     def _supervised(self, block: Block) -> Sent:
-        return Sent(blind=Blind.CHAINING) if block.supervisory == Supervisory.ABORT else Sent()
+        """A host that gives up a chain: it goes on in a card that does not hear that."""
+        is_agreed = block.is_response and self._is_aborting
+        return Sent(blind=Blind.CHAINING) if block.supervisory == Supervisory.ABORT and not is_agreed else Sent()
 
     def _answered(self, block: Block) -> list[CardEvent]:
         if block.sequence != self._card_next:

@@ -206,6 +206,15 @@ def test_operations_at_the_same_time_in_two_slots() -> None:
     assert second.payload[-2:] == bytes.fromhex("6982")
 
 
+def test_an_operation_that_a_card_refused_is_none_under_way_in_another_slot() -> None:
+    descriptor = replace(Wire(Reader(SHORT, lambda _: b""), level=SHORT).watch._descriptor, max_slot_index=1)  # type: ignore[type-var]
+    watch = CardWatch(descriptor, packet_bytes=64, rules=LeaseRules(max_private_key_operations=1))
+    watch.command(message(0x6F, 1, sign_ec()))
+    watch.answer(data_block(1, bytes.fromhex("6982")))
+
+    assert isinstance(watch.command(message(0x6F, 2, sign_ec(), slot=1)), Forward)
+
+
 def test_the_first_refused_pin_ends_the_lease(station: Station) -> None:
     wire = on_the_way("short", LeaseRules(end_at_refused_pin=True), [], station.transmit)
     for apdu in (SELECT, verify(PIN), bytes.fromhex("00200080"), bytes.fromhex("002000800431313131")):

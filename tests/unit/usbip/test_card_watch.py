@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the audit counts is what the card itself counted, on readers of every level; and what it cannot see it says."""
 
+from collections.abc import Callable
+from itertools import count
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.orders import Fault, Set
 from lab.piv.station import CardGoneError, Station
 from lab.piv.tlv import encode
+from lab.piv.tpdu import frame
 from piv_script import PIN, QUESTION, RSA_SLOT, SELECT, WRONG_PIN, Transmit, run, script, sign_ec, sign_rsa, verify
 from privyseal.usbip.card_events import (
     Blind,
@@ -25,6 +29,7 @@ from privyseal.usbip.card_events import (
     Unproven,
 )
 from privyseal.usbip.card_watch import CardWatch
+from t1_host import T1Host
 from watched_readers import (
     ATR_BOTH,
     CHARACTER,
@@ -89,26 +94,30 @@ def test_it_counts_what_the_card_counts(*, level: str, chained: bool, station: S
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    damaged=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60),
+    damaged=st.sets(st.tuples(st.integers(0, 80), st.sampled_from(["to card", "to host", "deaf"])), max_size=30),
     ifs=st.sampled_from([7, 32, 254]),
     slow=st.booleans(),
 )
 def test_what_is_sent_again_counts_once(
     *,
     keys: dict[int, CardKey],
-    damaged: list[tuple[bool, bool]],
+    damaged: set[tuple[int, str]],
     ifs: int,
     slow: bool,
 ) -> None:
     station = Station(keys, pin=PIN.decode())
-    to_card = (one for one, _ in damaged)
-    to_host = (one for _, one in damaged)
+
+    def at(place: str) -> Callable[[], bool]:
+        numbers = count()
+        return lambda: (next(numbers), place) in damaged
+
     driver = T1Driver(
         station.transmit,
         ifs=ifs,
         slow=slow,
-        to_card=lambda: next(to_card, False),
-        to_host=lambda: next(to_host, False),
+        to_card=at("to card"),
+        to_host=at("to host"),
+        deaf=at("deaf"),
     )
 
     ended = run(driver.transmit, script(chained=True))
@@ -118,10 +127,67 @@ def test_what_is_sent_again_counts_once(
     assert_as_the_card(driver.wire.watch.counts, station)
 
 
+def blocks(*pairs: str) -> Wire:
+    """Host's and card's blocks of T=1 in turns; all but their check bytes, `-` for none and `!` for a failure."""
+    wire = Wire(Reader(TPDU, lambda _: b""), level=TPDU)
+    wire.power_on()
+    for sequence, pair in enumerate(pairs, start=10):
+        sent, _, received = pair.partition(" ")
+        wire.events += wire.watch.command(message(0x6F, sequence, checked(sent))).events
+        if received == "!":
+            wire.events += wire.watch.answer(data_block(sequence, status=0x40, error=0xFE))
+        elif received != "-":
+            wire.events += wire.watch.answer(data_block(sequence, checked(received)))
+    return wire
+
+
+def checked(block: str) -> bytes:
+    raw = bytes.fromhex(block)
+    return frame(raw[1], raw[3:], crc=False)
+
+
+#: A private-key operation, and a plain command.
+OPERATION, PLAIN = "002A9E9A", "00A40000"
+SIGNED = PrivateKeyOperation(use=KeyUse.SIGN, outcome=Outcome.OK)
+PERHAPS_SIGNED = PrivateKeyOperation(use=KeyUse.SIGN, outcome=Outcome.UNKNOWN)
+LOST = Unproven(reason=Blind.T1_SEQUENCE)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "events"),
+    [
+        ([f"000004{OPERATION} 0000029000"], [SIGNED]),
+        # Not taken by the card, and something else in its place.
+        ([f"000004{OPERATION} 008100", f"000004{PLAIN} 0000029000"], []),
+        # Perhaps taken by the card.
+        ([f"000004{OPERATION} !", f"000004{PLAIN} 0000029000"], [PERHAPS_SIGNED, LOST]),
+        ([f"000004{OPERATION} !", f"000004{OPERATION} 0000029000"], [SIGNED]),
+        # An answer that the host asks for once more.
+        ([f"000004{OPERATION} 0000029000", "008000 0000029000", f"004004{OPERATION} 0040029000"], [SIGNED, SIGNED]),
+        # A card that does not care for the host's numbers, and one that answers what nobody asked.
+        ([f"004004{OPERATION} 0000029000"], [LOST, SIGNED]),
+        (["008000 0000029000"], [LOST]),
+        ([f"002004{OPERATION} 0000029000"], [LOST, SIGNED]),
+        # Given up by both sides in the middle, and all numbers begin again.
+        ([f"000004{PLAIN} 0000029000", "00C000 00E000", f"000004{OPERATION} 0000029000"], [SIGNED]),
+        ([f"000004{OPERATION} 00C30101", "00C000 00E000"], [PERHAPS_SIGNED]),
+        # A part that is sent again though the card acknowledged it.
+        (["002002002A 009000", "002002002A 009000", "0040029E9A 0000029000"], [SIGNED]),
+        # A chain that the card gives up, and the whole command after it.
+        ([f"002002{OPERATION[:4]} 009000", "0040029E9A 00C200", "00E200 -"], [PERHAPS_SIGNED]),
+        (["00E200 -"], [Unproven(reason=Blind.CHAINING)]),
+        # A card that gives its answer in two blocks.
+        ([f"000004{OPERATION} 00200190", "009000 00400100"], [SIGNED]),
+    ],
+)
+def test_blocks_in_their_order(pairs: list[str], events: list[object]) -> None:
+    assert blocks(*pairs).events == events
+
+
 def test_blocks_that_no_side_counts_as_commands(station: Station) -> None:
     driver = T1Driver(station.transmit, ifs=32)
     assert driver.host.supervise(0xC1, b"\xfe") == b"\xfe"
-    run(driver.transmit, [SELECT, verify(PIN)])
+    run(driver.transmit, [SELECT, QUESTION, verify(PIN)])
     driver.host.supervise(0xC0)
     run(driver.transmit, [*sign_rsa(chained=True), verify(PIN), sign_ec()])
 
@@ -301,10 +367,16 @@ def test_a_protocol_is_agreed_upon_with_the_card(station: Station) -> None:
     wire._reader._atr = ATR_BOTH  # type: ignore[attr-defined]
     wire.power_on()
     assert wire.transfer(bytes.fromhex("FF119678")) == bytes.fromhex("FF119678")
-    wire.ask(0x61, bytes.fromhex("9611026500FE00"), level=0)
+    wire.ask(0x61, bytes.fromhex("9611026500FE00"), own=1)
 
-    wire.events.clear()
-    assert wire.watch.counts.unproven == ()
+    run(T1Host(wire.transfer).transmit, [SELECT])
+    assert wire.events == []
+    assert wire.watch.counts.apdus == 1
+
+    wire.transfer(bytes.fromhex("FF119678"))
+    assert wire.events == [Unproven(reason=Blind.T1_BLOCK)], "it is too late for that"
+    wire.ask(0x61, own=2)
+    assert wire.events[1:] == [Unproven(reason=Blind.PROTOCOL)], "the card did not offer that"
 
 
 def test_vendors_commands_to_the_reader() -> None:
@@ -340,6 +412,29 @@ def test_pins_from_the_readers_own_keys(data: bytes, status: str, event: object)
     wire.watch.command(message(0x69, 1, data))
 
     assert wire.watch.answer(data_block(1, bytes.fromhex(status))) == (event,)
+
+
+def test_a_pin_pads_command_in_parts_is_not_read() -> None:
+    wire = Wire(Reader(SHORT, lambda _: b""), level=SHORT)
+    wire.watch.command(message(0x69, 1, VERIFY_PAD, level=1))
+
+    assert wire.watch.answer(data_block(1, b"\x90\x00")) == (Unproven(reason=Blind.PIN_PAD),)
+
+
+def test_a_pin_pads_command_has_the_next_number_of_t1(station: Station) -> None:
+    """The reader makes that block; whether the card took the PIN, its block may say, or the reader's own form."""
+    driver = T1Driver(station.transmit)
+    run(driver.transmit, [SELECT])
+    driver.wire.watch.command(message(0x69, 200, VERIFY_PAD))
+    block = driver.card.block(frame(0x40, verify(PIN), crc=False))
+    told = driver.wire.watch.answer(data_block(200, block))
+    driver.host._own ^= 1
+    driver.host._expected ^= 1
+    run(driver.transmit, [sign_ec()])
+
+    assert told == (PinVerification(outcome=PinOutcome.UNKNOWN),)
+    assert driver.wire.events == [PrivateKeyOperation(use=KeyUse.AUTHENTICATE, outcome=Outcome.OK)]
+    assert station.state.operations == 1
 
 
 def test_a_host_that_does_not_wait_makes_it_unproven(station: Station) -> None:
@@ -395,6 +490,36 @@ def test_channels_have_chains_of_their_own(station: Station) -> None:
         transmit(apdu)
 
     assert wire.watch.counts.total("private-key-operation", "ok") == 2
+    assert wire.watch.counts.apdus == 2
+
+
+def test_links_with_other_headers_are_counted_in_doubt() -> None:
+    """A card may go by the first link's key reference."""
+    wire = Wire(Reader(SHORT, lambda _: b"\x90\x00"), level=SHORT)
+    transmit = ApduDriver(wire).transmit
+    transmit(bytes.fromhex("1087039C027C02"))
+    transmit(bytes.fromhex("0087039B028100"))
+
+    assert wire.events == [PrivateKeyOperation(use=KeyUse.AUTHENTICATE, outcome=Outcome.OK)]
+
+
+def test_power_ends_chains() -> None:
+    wire = Wire(Reader(SHORT, lambda _: b"\x90\x00"), level=SHORT)
+    transmit = ApduDriver(wire).transmit
+    transmit(bytes.fromhex("1087039C027C02"))
+    wire.power_on()
+    transmit(bytes.fromhex("0087039C047C028100"))
+
+    assert wire.events == [], "a question for a challenge, whole"
+
+
+def test_power_ends_what_waits_for_get_response() -> None:
+    wire = Wire(Reader(SHORT, lambda _: b"\x61\x10"), level=SHORT)
+    transmit = ApduDriver(wire).transmit
+    transmit(SELECT)
+    wire.power_on()
+    transmit(bytes.fromhex("00C0000010"))
+
     assert wire.watch.counts.apdus == 2
 
 
