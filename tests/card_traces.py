@@ -3,10 +3,20 @@
 
 from collections.abc import Iterable
 
+from lab.piv.orders import State
+from privyseal.usbip.card_events import LeaseCounts
 from privyseal.usbip.card_watch import CardWatch
 from watched_readers import started
 
-__all__ = ["replay", "traced"]
+__all__ = ["assert_as_the_card", "replay", "traced"]
+
+
+def assert_as_the_card(counts: LeaseCounts, state: State) -> None:
+    """The audit has counted what the card has."""
+    assert counts.total("private-key-operation", "ok") == state.operations
+    assert counts.total("pin-verification", "accepted", "refused") == state.pins_judged
+    assert counts.total("pin-verification", "refused") == state.pins_refused
+    assert counts.apdus == len(state.commands)
 
 
 def traced(text: str) -> list[tuple[bytes, bytes]]:

@@ -60,11 +60,20 @@ _START_SECONDS = 10.0
 class CardLab:
     """One card, its reader and its pcscd. Made by `card_lab`, which also ends all three."""
 
-    def __init__(self, directory: Path, *, module: str, layout: dict[int, str], twin: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        module: str,
+        layout: dict[int, str],
+        twin: tuple[str, ...] = (),
+        is_recorded: bool = False,
+    ) -> None:
         self.directory = directory
         self.module = module
         self._layout = layout
         self._twin = twin
+        self._is_recorded = is_recorded
         self.card = CardControl(directory / "card.sock")
         self._card_process: subprocess.Popen[bytes] | None = None
         self._pcscd: subprocess.Popen[bytes] | None = None
@@ -91,7 +100,7 @@ class CardLab:
 
     @property
     def record(self) -> Path:
-        """All that the card heard and said, since its process began; see `Station`."""
+        """All that a recorded card heard and said since its process began, PINs among it; see `Station`."""
         return self.directory / "record"
 
     @property
@@ -105,9 +114,10 @@ class CardLab:
 
     @property
     def _wire(self) -> tuple[str, ...]:
+        record = ("--record", str(self.record)) if self._is_recorded else ()
         if not self._twin:
-            return ()
-        return ("--twin", str(self._device), "--twin-record", str(self.reader_record), *self._twin)
+            return record
+        return (*record, "--twin", str(self._device), "--twin-record", str(self.reader_record), *self._twin)
 
     @property
     def _reader(self) -> str:
@@ -210,7 +220,7 @@ class CardLab:
                 [
                     *("unshare", "--mount", "--net", "sh", "-c", _PREPARE, str(self.directory / "run")),
                     *(sys.executable, "-P", "-m", "lab.piv", "--keys", str(_key_directory()), *layout),
-                    *("--control", str(control), "--pin", PIN.decode(), "--record", str(self.record), *self._wire),
+                    *("--control", str(control), "--pin", PIN.decode(), *self._wire),
                 ],
                 env=os.environ | {"PYTHONPATH": str(_TESTS)},
                 stdin=subprocess.PIPE,
@@ -246,12 +256,15 @@ class CardLab:
 
 
 @contextlib.contextmanager
-def card_lab(*, layout: dict[int, str] | None = None, twin: tuple[str, ...] = ()) -> Iterator[CardLab]:
+def card_lab(
+    *, layout: dict[int, str] | None = None, twin: tuple[str, ...] = (), is_recorded: bool = False
+) -> Iterator[CardLab]:
     """A card in a reader: skips on a laptop that cannot have one, fails in CI.
 
     Args:
         layout: Kind of key by slot, where other than usual.
         twin: Have a serial reader with libccid's driver instead of vpcd's; `lab.piv`'s options for it.
+        is_recorded: Whether all that the card hears and says is written down.
     """
     need(programs=("pcscd", "unshare", "nsenter", "setpriv", "ip", "pkcs11-tool"))
     module = _installed(os.environ.get("OPENSC_MODULE", ""), *_MODULES)
@@ -260,7 +273,9 @@ def card_lab(*, layout: dict[int, str] | None = None, twin: tuple[str, ...] = ()
         absent("namespaces need root, and a container that may make them")
     # Not pytest's tmp_path: a unix socket's path has 108 bytes at most.
     with tempfile.TemporaryDirectory(prefix="privyseal-card-") as name:
-        lab = CardLab(Path(name), module=module, layout=DEFAULT_LAYOUT | (layout or {}), twin=twin)
+        lab = CardLab(
+            Path(name), module=module, layout=DEFAULT_LAYOUT | (layout or {}), twin=twin, is_recorded=is_recorded
+        )
         try:
             lab.start()
             yield lab

@@ -81,6 +81,7 @@ TABLE: Final = (
     Row(ins=(0x2A,), p1=(0x00,), p2=(0xA2, 0xA8), means=_PLAIN, source="ISO/IEC 7816-8: VERIFY CHECKSUM, SIGNATURE"),
     Row(ins=(0x2A,), p1=(0x8E,), p2=(0x80,), means=_PLAIN, source="ISO/IEC 7816-8: CRYPTOGRAPHIC CHECKSUM"),
     Row(ins=(0x2A,), p1=(0x82, 0x84, 0x86), p2=(0x80,), means=_PLAIN, source="ISO/IEC 7816-8: ENCIPHER"),
+    Row(ins=(0x22,), p1=(0x41,), p2=(0xA6,), means=_AGREE, source="BSI TR-03110-3: MSE:SET KAT"),
     Row(ins=(0x88,), means=_AUTHENTICATE, source="ISO/IEC 7816-4: INTERNAL AUTHENTICATE, OpenPGP card 7.2.13"),
     Row(ins=(0xF9,), means=_ATTEST, source="Yubico PIV: ATTEST"),
     # PINs
@@ -118,8 +119,7 @@ _GENERAL_AUTHENTICATE: Final = (0x86, 0x87)
 #: The card management key (SP 800-73-4 part 1, table 4b), which is symmetric, and its algorithms (SP 800-78-4).
 _MANAGEMENT_KEY: Final = 0x9B
 _SYMMETRIC: Final = (0x00, 0x03, 0x08, 0x0A, 0x0C)
-#: Data objects of the template that a card works on with its key: witness, challenge, exponentiation.
-_WITNESS, _CHALLENGE, _EXPONENTIATION = 0x80, 0x81, 0x85
+_RESPONSE, _EXPONENTIATION = 0x82, 0x85
 
 
 def meaning(head: Head | None, template: bytes | None) -> Meaning:
@@ -145,8 +145,9 @@ def _authentication(head: Head, template: bytes | None) -> Meaning:
         return _AUTHENTICATE
     if lengths.get(_EXPONENTIATION):
         return _AGREE
-    is_worked_on = lengths.get(_WITNESS) or lengths.get(_CHALLENGE)
-    # The host's answer to a challenge, or the question for one, uses no private key.
+    # The host's answer to a challenge, or the question for one, uses no private key; what it gives besides may be
+    # worked on with one.
+    is_worked_on = any(length for tag, length in lengths.items() if tag != _RESPONSE)
     is_management = head.p2 == _MANAGEMENT_KEY and head.p1 in _SYMMETRIC
     return _AUTHENTICATE if is_worked_on and not is_management else _PLAIN
 

@@ -69,7 +69,7 @@ class ApduExchange:
     def sent(self, block: bytes, level: int) -> Sent:
         """See `Exchange`."""
         part = level if self._has_chaining else ChainPart.WHOLE
-        if part == ChainPart.NEXT or (part == ChainPart.WHOLE and not block):
+        if not block and part in (ChainPart.NEXT, ChainPart.WHOLE):
             return Sent()
         if part in (ChainPart.WHOLE, ChainPart.FIRST):
             events = self.failed(is_untried=False) if self._begun is not None else []

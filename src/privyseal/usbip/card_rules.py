@@ -70,9 +70,9 @@ class Enforcement:
             slot: Whose it is.
             others_hold: How many private-key operations are under way in other slots.
         """
-        if sent.command is None and sent.blind is None:
+        if sent.blind is None and sent.command is None:
             return None
-        if sent.command is None or sent.command.head is None:
+        if sent.blind is not None or sent.command is None or sent.command.head is None:
             return EndLease(reason=EndReason.UNREADABLE)
         means = slot.dialogue.meaning(sent.command, is_whole=sent.is_whole)
         if self.ending is not None and means.act is not Act.GET_RESPONSE:

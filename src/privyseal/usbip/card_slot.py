@@ -110,10 +110,11 @@ class Slot:
             events.append(Unproven(reason=Blind.PROTOCOL))
         return events
 
-    def skip(self) -> None:
-        """The reader exchanged a command of its own making with the card."""
+    def completed(self, block: bytes) -> int | None:
+        """The card's status in the answer to a command that the reader made itself; None if it says none."""
         if isinstance(self._exchange, T1Exchange):
-            self._exchange.skip()
+            return self._exchange.completed(block)
+        return int.from_bytes(block[-2:], "big") if len(block) >= 2 else None
 
     @property
     def has_blocks(self) -> bool:

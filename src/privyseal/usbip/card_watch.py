@@ -170,7 +170,10 @@ class CardWatch:
         if not self._rules.is_strict:
             return None
         others = sum(other.holds_key_operation for other in self._slots.values() if other is not slot)
-        return self._rules.transfer(command, sent, slot, others_hold=others)
+        refusal = self._rules.transfer(command, sent, slot, others_hold=others)
+        if isinstance(refusal, EndLease):
+            slot.withdraw()  # it never reached the card
+        return refusal
 
     def _await(self, command: Command, pending: _Pending, events: list[CardEvent]) -> None:
         key = (command.slot, command.sequence)
@@ -221,10 +224,8 @@ class CardWatch:
         return events
 
     def _pin_pad_answered(self, answer: Answer, means: Meaning, slot: Slot) -> list[CardEvent]:
-        slot.skip()
-        is_told = answer.command_status is CommandStatus.OK and len(answer.data) >= 2 and not slot.has_blocks
-        status = int.from_bytes(answer.data[-2:], "big") if is_told else None
-        return _pin_pad_events(means, status)
+        is_ok = answer.command_status is CommandStatus.OK
+        return _pin_pad_events(means, slot.completed(answer.data) if is_ok else None)
 
     def _reader_answered(self, answer: Answer, kind: int, slot: Slot, older: list[tuple[int, int]]) -> list[CardEvent]:
         is_ok = answer.command_status is CommandStatus.OK

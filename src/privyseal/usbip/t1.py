@@ -108,14 +108,22 @@ class _Offered:
     """The host's last I-block, of which the card has not said yet whether it has it.
 
     Attributes:
-        mark: The same for the same block sent again.
+        mark: See `_mark`.
         command: The chain with this block's part.
     """
 
     sequence: int
     has_more: bool
-    mark: tuple[int, int, bytes]
+    mark: "_Mark"
     command: Gathering
+
+
+_Mark = tuple[int, int, bytes]
+
+
+def _mark(block: Block) -> _Mark:
+    """The same for the same block sent again; it does not hold what is in it."""
+    return block.pcb, len(block.inf), block.epilogue
 
 
 class T1Exchange:
@@ -133,6 +141,9 @@ class T1Exchange:
         self._tail = AnswerTail()
         #: Whether the card's last block gave up the chain.
         self._is_aborting = False
+        #: The card's last I-block, and whether the host's last block may have asked for it once more.
+        self._card_mark: _Mark | None = None
+        self._may_repeat = False
 
     def sent(self, block: bytes, level: int) -> Sent:
         """See `Exchange`."""
@@ -140,9 +151,10 @@ class T1Exchange:
         read = read_block(block)
         if read is None:
             return Sent(blind=Blind.T1_BLOCK)
+        self._may_repeat = not read.is_information
         if not read.is_information:
             return self._supervised(read) if read.supervisory is not None else Sent()
-        mark = (read.pcb, len(read.inf), read.epilogue)
+        mark = _mark(read)
         events = []
         if self._offered is not None and self._offered.mark != mark:
             # The card may have taken the one before, and its answer never came.
@@ -152,7 +164,13 @@ class T1Exchange:
         self._offered = _Offered(
             sequence=read.sequence, has_more=read.has_more, mark=mark, command=self._chain.with_part(read.inf)
         )
-        return Sent(command=self._offered.command, is_whole=not read.has_more, events=tuple(events))
+        return Sent(
+            command=self._offered.command,
+            is_whole=not read.has_more,
+            # No host has reason to send a block again that its card has taken.
+            blind=None if read.sequence == self._host_next else Blind.T1_SEQUENCE,
+            events=tuple(events),
+        )
 
     def received(self, block: bytes, chain: int) -> list[CardEvent]:
         """See `Exchange`."""
@@ -195,10 +213,16 @@ class T1Exchange:
         """Whether the card has not said yet if it has the host's last block."""
         return self._offered is not None
 
-    def skip(self) -> None:
-        """The reader itself made a block of the host's and had it answered: a PIN from its own keys."""
+    def completed(self, block: bytes) -> int | None:
+        """The card answered a block that the reader made in the host's place; its status, if it says one."""
+        read = read_block(block)
+        if read is None or not read.is_intact or not read.is_information:
+            return None
         self._host_next ^= 1
-        self._card_next ^= 1
+        self._card_next, self._card_mark = read.sequence ^ 1, _mark(read)
+        tail = AnswerTail()
+        tail.add(read.inf)
+        return None if read.has_more else tail.status
 
     def _supervised(self, block: Block) -> Sent:
         """A host that gives up a chain: it goes on in a card that does not hear that."""
@@ -206,13 +230,13 @@ class T1Exchange:
         return Sent(blind=Blind.CHAINING) if block.supervisory == Supervisory.ABORT and not is_agreed else Sent()
 
     def _answered(self, block: Block) -> list[CardEvent]:
-        if block.sequence != self._card_next:
-            # The last one once more: it says nothing of a block that the card could expect.
-            if self._offered is not None and self._offered.sequence != self._host_next:
-                self._offered = None
+        is_next = block.sequence == self._card_next
+        if not is_next and self._may_repeat and _mark(block) == self._card_mark:
             return []
-        self._card_next ^= 1
+        self._card_next, self._card_mark = block.sequence ^ 1, _mark(block)
         events = self._taken()
+        if not is_next:
+            events.append(Unproven(reason=Blind.T1_SEQUENCE))
         if self._dialogue.is_idle:
             events.append(Unproven(reason=Blind.T1_SEQUENCE))
         self._tail.add(block.inf)

@@ -129,6 +129,8 @@ def test_what_a_class_says(
         ("002A00A8", Act.PLAIN, None),
         ("002A8680", Act.PLAIN, None),
         ("002A9E00", Act.BLIND, None),
+        ("002241A6", Act.KEY_OPERATION, KeyUse.AGREE),
+        ("002241B6", Act.PLAIN, None),
         ("00880000", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),
         ("00F99A00", Act.KEY_OPERATION, KeyUse.ATTEST),
         ("00200080", Act.VERIFY, None),
@@ -189,6 +191,7 @@ def test_every_row_names_its_source_and_can_be_reached() -> None:
         ("0087079B", "7C0481020000", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),
         ("0087039C", "7C0481020000", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),
         ("0087079C", "7C028100", Act.PLAIN, None),
+        ("00870000", "7C0483020000", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),
         # What cannot be read may be one.
         ("0087079C", "", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),
         ("0087079C", "7C058100", Act.KEY_OPERATION, KeyUse.AUTHENTICATE),

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.station import Station
 from lab.piv.tpdu import ATR_T0, T0Card
 from piv_script import PIN, SELECT, WRONG_PIN, Transmit, run, sign_ec, sign_rsa, verify
@@ -56,16 +55,6 @@ OF_RULE: list[tuple[dict[str, Any], list[bytes], list[bytes]]] = [
     ({"refuse_unreadable": True}, [VENDOR, ENVELOPE], [GENERATE, CHANGE, PUT_DATA]),
     ({"max_private_key_operations": 0}, [sign_ec(), sign_rsa(chained=True)[0]], [GENERATE, SELECT]),
 ]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, CardKey]:
-    return load_or_make_keys(tmp_path_factory.mktemp("keys"), {0x9A: "rsa2048", 0x9C: "p256"})
-
-
-@pytest.fixture
-def station(keys: dict[int, CardKey]) -> Station:
-    return Station(keys, pin=PIN.decode())
 
 
 def on_the_way(level: str, rules: LeaseRules, seen: list[bytes], transmit: Transmit | None = None) -> Wire:
@@ -162,6 +151,8 @@ def test_the_last_operation_ends_the_lease_once_its_answer_was_fetched(level: st
     with pytest.raises(LeaseOverError, match="operations-used-up"):
         wire.transfer(sign_ec())
     assert station.state.operations == 1
+    wire.watch.finish()
+    assert wire.watch.counts.total("private-key-operation") == 1, "what never reached the card does not count"
 
 
 def test_operations_of_unknown_outcome_use_up_a_lease() -> None:
@@ -190,7 +181,9 @@ def test_operations_in_t1_blocks_end_it_with_the_last_block(station: Station) ->
 
     assert driver.wire.events[-2:] == [OPERATION_OK, LeaseEnds(reason=EndReason.OPERATIONS)]
     with pytest.raises(LeaseOverError, match="operations-used-up"):
-        driver.transmit(SELECT)
+        driver.transmit(sign_ec()[:20])
+    driver.wire.watch.finish()
+    assert driver.wire.watch.counts.total("private-key-operation") == 1
 
 
 def test_operations_at_the_same_time_in_two_slots() -> None:
@@ -254,6 +247,7 @@ def unreadable(watch: CardWatch, *payloads: bytes) -> Verdict:
         [message(0x6F, 1, GENERATE[:3], level=1)],
         [message(0x6F, 1, GENERATE, level=3)],
         [message(0x6F, 1, GENERATE, level=7)],
+        [message(0x6F, 1, GENERATE, level=0x10)],
         [message(0x6F, 1, b"\0")],
         [message(0x69, 1, b"\0" * 15 + GENERATE)],
         [message(0x6F, 1, SELECT, slot=3)],
@@ -268,9 +262,11 @@ def test_under_rules_what_cannot_be_read_ends_the_lease_before_the_reader_has_it
     assert verdict.reason is EndReason.UNREADABLE
 
 
-@pytest.mark.parametrize("block", ["00C20000 42", "0040", "00000600", "00200347009ABB"])
+@pytest.mark.parametrize("block", ["00C2000042", "0040", "00000600", "00200347009ABB", "00400400A40000E0"])
 def test_and_so_do_blocks(block: str) -> None:
-    """An abort of the host's, whose chain the card may keep; blocks cut short; a first part without P1 and P2."""
+    """An abort of the host's, whose chain the card may keep; blocks cut short; a first part without P1 and P2; a block
+    out of turn.
+    """
     driver = T1Driver(lambda _: b"\x90\x00", rules=STRICT)
 
     with pytest.raises(LeaseOverError, match="unreadable"):
