@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from privyseal.errors import UsbError
 from privyseal.usb.command import Ended, run_to_end
 
-__all__ = ["CallError", "KernelCalls", "UsbCalls"]
+__all__ = ["CallError", "HeldCalls", "KernelCalls", "KernelHeldCalls", "UsbCalls"]
 
 #: What Python and this package need to be found.
 _KEPT_VARIABLES: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH")
@@ -25,7 +25,7 @@ class CallError(OSError):
     """The kernel refused a call.
 
     Attributes:
-        step: In which part of it: `open`, `reset`, `describe`, `off`, `hold`, `on`.
+        step: In which part of it: `open`, `reset`, `describe`, `off`, `hold`, `on`; the verb of a held device.
     """
 
     def __init__(self, number: int, step: str) -> None:
@@ -82,12 +82,45 @@ class KernelCalls:
         await _call(name, call, seconds + off_seconds, grace_seconds=_GRACE_SECONDS)
 
 
-async def _call(name: str, arguments: Sequence[str], seconds: float, *, grace_seconds: float = 0.0) -> bytes:
+class HeldCalls(Protocol):
+    """What is asked of the kernel for a device whose node is open. Every call ends within its seconds."""
+
+    async def on_held(self, descriptor: int, verb: str, numbers: Sequence[int], *, seconds: float) -> None:
+        """Do one of `held_child.VERBS`.
+
+        Raises:
+            CallError: The kernel refused.
+            UsbError: `usb.no_answer`, `usb.call_failed`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelHeldCalls:
+    """This host's kernel."""
+
+    async def on_held(self, descriptor: int, verb: str, numbers: Sequence[int], *, seconds: float) -> None:
+        """Do one of `held_child.VERBS`."""
+        name = f"{verb.replace('_', ' ')} of a held device"
+        await _call(name, (verb, str(descriptor), *map(str, numbers)), seconds, inherited=(descriptor,))
+
+
+async def _call(
+    name: str,
+    arguments: Sequence[str],
+    seconds: float,
+    *,
+    grace_seconds: float = 0.0,
+    inherited: Sequence[int] = (),
+) -> bytes:
     command = (sys.executable, "-P", "-m", "privyseal.usb.child", *arguments)
     environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
     try:
         ended = await run_to_end(
-            command, deadline_seconds=seconds, environment=environment, grace_seconds=grace_seconds
+            command,
+            deadline_seconds=seconds,
+            environment=environment,
+            grace_seconds=grace_seconds,
+            inherited=inherited,
         )
     except OSError as error:
         raise UsbError("usb.call_failed", f"{name} cannot be tried: {error.strerror}") from error

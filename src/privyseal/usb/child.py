@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from privyseal.usb.held_child import VERBS as HELD_VERBS
 from privyseal.usb.hubs import CLEAR_PORT_POWER, GET_PORT_STATUS, SET_PORT_POWER, has_power
 
 __all__ = ["main"]
@@ -160,12 +161,20 @@ _VERBS: Final[dict[str, Callable[..., bytes | None]]] = {
 }
 
 
+def _done(verb: str, arguments: list[str]) -> bytes | None:
+    if verb not in HELD_VERBS:
+        return _VERBS[verb](*arguments)
+    with _step(verb):
+        HELD_VERBS[verb](*arguments)
+    return None
+
+
 def main(arguments: list[str]) -> int:
     """Do one call, say how it went."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     verb, *rest = arguments
     try:
-        answer: dict[str, str | int] = {"data": (_VERBS[verb](*rest) or b"").hex()}
+        answer: dict[str, str | int] = {"data": (_done(verb, rest) or b"").hex()}
     except StepError as error:
         answer = {"errno": error.errno or errno.EIO, "step": error.step}
     except ValueError:  # a hub that answers with less than it was asked for

@@ -92,7 +92,12 @@ async def run_command(arguments: Sequence[str], *, name: str, deadline_seconds: 
 
 
 async def run_to_end(
-    arguments: Sequence[str], *, deadline_seconds: float, environment: Mapping[str, str], grace_seconds: float = 0.0
+    arguments: Sequence[str],
+    *,
+    deadline_seconds: float,
+    environment: Mapping[str, str],
+    grace_seconds: float = 0.0,
+    inherited: Sequence[int] = (),
 ) -> Ended:
     """Run a program in a session of its own.
 
@@ -105,6 +110,7 @@ async def run_to_end(
         environment: All of its environment.
         grace_seconds: How long it may go on after SIGTERM, which it gets at its deadline; then SIGKILL ends its
             process group.
+        inherited: Open files that it gets, under the same numbers.
 
     Raises:
         OSError: It cannot be started.
@@ -120,6 +126,7 @@ async def run_to_end(
                 stderr=inlet,
                 env=dict(environment),
                 cwd="/",
+                pass_fds=tuple(inherited),
                 start_new_session=True,
             )
         finally:

@@ -4,13 +4,13 @@
 import asyncio
 import os
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from privyseal.errors import UsbError
+from privyseal.usb.aside import aside
 from privyseal.usb.calls import KernelCalls, UsbCalls
 from privyseal.usb.devices import UsbDevice, read_device, scan, select
 from privyseal.usb.selector import UsbSelector
@@ -18,12 +18,8 @@ from privyseal.usb.uevents import Changes, changes
 
 __all__ = ["UsbHost", "require_linux"]
 
-#: The kernel answers at once, but for a device whose lock somebody else holds.
-_READ_SECONDS: Final = 10.0
 #: Between two looks while no event tells of a change.
 _LOOK_SECONDS: Final = 0.5
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +45,7 @@ class UsbHost:
             UsbError: `usb.not_linux`, `usb.no_sysfs`, `usb.no_answer`.
         """
         require_linux()
-        return await _aside(lambda: scan(self.sysfs, self.nodes))
+        return await aside(lambda: scan(self.sysfs, self.nodes))
 
     async def find(self, selector: UsbSelector) -> UsbDevice:
         """The one device that fits.
@@ -65,7 +61,7 @@ class UsbHost:
         Raises:
             UsbError: `usb.no_answer`.
         """
-        return await _aside(lambda: read_device(self.sysfs, self.nodes, bus_id))
+        return await aside(lambda: read_device(self.sysfs, self.nodes, bus_id))
 
     async def current(self, device: UsbDevice) -> UsbDevice | None:
         """A device that was found before, as it is now; None if nothing is in its port.
@@ -140,40 +136,3 @@ def _not_back(before: UsbDevice, now: UsbDevice | None, seconds: float) -> UsbEr
         f"{before} did not come back within {seconds:g} s; there is {found}",
         hint="look at `dmesg` and at the token's light; take it out and insert it again",
     )
-
-
-async def _aside(read: Callable[[], T]) -> T:
-    """Do this in a thread that nobody has to wait for: sysfs reads wait while another holds the device's lock."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def finish(setter: Callable[[], None]) -> None:
-        if not done.done():
-            setter()
-
-    def run() -> None:
-        try:
-            value = read()
-        except UsbError as error:
-            told = error
-            _tell(loop, lambda: finish(lambda: done.set_exception(told)))
-        else:
-            _tell(loop, lambda: finish(lambda: done.set_result(value)))
-
-    threading.Thread(target=run, name="usb-sysfs", daemon=True).start()
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            return await done
-    except TimeoutError as error:
-        raise UsbError(
-            "usb.no_answer",
-            f"the kernel did not answer within {_READ_SECONDS:g} s: another program holds a USB device",
-            hint="look at `dmesg`; take the device out and insert it again",
-        ) from error
-
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
-        return

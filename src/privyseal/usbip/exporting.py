@@ -117,6 +117,11 @@ class Exporting:
         """Whether the stream could end here without cutting anything off."""
         return self._requests.is_between and self._commands.is_between and not self._pending
 
+    def unlink_of(self, seqnum: int) -> int | None:
+        """Seqnum of the CmdUnlink that is out for an URB in flight."""
+        pending = self._pending.get(seqnum)
+        return pending.unlink if pending is not None else None
+
     def feed(self, data: bytes) -> None:
         """Add what arrived.
 
@@ -206,6 +211,11 @@ class Exporting:
         self._stage = Stage.ENDED
         for seqnum, pending in tuple(self._pending.items()):
             self.complete(seqnum, status if pending.unlink is None else -errno.ENOENT)
+
+    @property
+    def output_bytes(self) -> int:
+        """How much waits to be sent."""
+        return len(self._output)
 
     def output(self) -> bytes:
         """What is to be sent, in order; each byte is given once."""

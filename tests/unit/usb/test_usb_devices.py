@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privyseal.errors import UsbError
+from privyseal.usb import aside as aside_module
 from privyseal.usb import host as host_module
 from privyseal.usb.devices import scan, select
 from privyseal.usb.host import UsbHost
@@ -204,7 +205,7 @@ async def test_a_kernel_that_does_not_answer_stops_nobody(monkeypatch: pytest.Mo
         return ()
 
     monkeypatch.setattr(host_module, "scan", scan_that_hangs)
-    monkeypatch.setattr(host_module, "_READ_SECONDS", 0.05)
+    monkeypatch.setattr(aside_module, "_READ_SECONDS", 0.05)
     turns = 0
 
     async def count() -> None:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who looks at the URBs of an export as they pass, and may answer or end it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from privyseal.usbip.urb import Answer, CmdSubmit
+
+__all__ = ["SessionEnd", "TapAnswer", "UrbTap"]
+
+
+class SessionEnd(Exception):  # noqa: N818 - an order, not an error
+    """Raised by a tap: the export ends here.
+
+    Attributes:
+        reason: For the report; a short text.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapAnswer:
+    """What a tap answers in the device's place.
+
+    Attributes:
+        status: 0 or a negative errno.
+        data: What comes in; at most as much as was asked for.
+    """
+
+    status: int
+    data: bytes = b""
+
+
+class UrbTap(Protocol):
+    """Sees all that passes, in order, in the event loop: it must be quick, and hold nothing up.
+
+    An error that it raises ends the export: nothing passes unseen.
+    """
+
+    def before(self, command: CmdSubmit) -> TapAnswer | None:
+        """A command, before the device gets it.
+
+        Returns:
+            None to let it pass; an answer to keep it from the device.
+
+        Raises:
+            SessionEnd: The device does not get it, and the export ends.
+        """
+
+    def after(self, command: CmdSubmit, answer: Answer) -> None:
+        """An answer, before the client gets it: of the device, of this host (refusals), or of this tap.
+
+        Args:
+            command: What is answered.
+            answer: RetUnlink if the client did not want it any more and the device gave it up; what came in before
+                that is lost.
+
+        Raises:
+            SessionEnd: The client does not get it; -ESHUTDOWN is told instead, and the export ends.
+        """
