@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import Final, Protocol
 
-__all__ = ["ByteStream", "SocketStream", "pump"]
+__all__ = ["ByteStream", "SocketStream", "carry"]
 
 _READ_BYTES: Final = 65_536
 #: How much may wait to be sent before a writer waits.
@@ -66,14 +66,35 @@ class SocketStream:
             self._writer.close()
 
 
-async def pump(source: ByteStream, sink: ByteStream) -> int:
-    """Carry bytes one way until the source ends; how many.
+async def carry(first: ByteStream, second: ByteStream) -> bool:
+    """Carry bytes both ways until a side ends or breaks, then close both.
 
-    Raises:
-        OSError: A side broke.
+    Returns:
+        Whether it was the first that ended.
     """
-    carried = 0
-    while data := await source.read():
-        await sink.write(data)
-        carried += len(data)
-    return carried
+    ways = [asyncio.create_task(_pump(first, second)), asyncio.create_task(_pump(second, first))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        is_source_gone = next(way.result() for way in ways if way.done())
+        return is_source_gone is ways[0].done()
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.wait(ways)
+        first.close()
+        second.close()
+
+
+async def _pump(source: ByteStream, sink: ByteStream) -> bool:
+    """Carry bytes one way; whether the source ended, or else the sink."""
+    while True:
+        try:
+            data = await source.read()
+        except OSError:
+            return True
+        if not data:
+            return True
+        try:
+            await sink.write(data)
+        except OSError:
+            return False
