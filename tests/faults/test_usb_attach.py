@@ -108,16 +108,19 @@ async def test_a_kernel_that_detached_by_itself_ends_the_export(kernel: Describe
     assert not await attachment.ended()
     assert (await report).was_reset
     assert kernel.attached[1:] == []
+    assert list(kernel.records.iterdir()) == []
 
 
 async def test_a_port_that_another_device_has_is_left_alone(kernel: DescribedVhci, attached: Attached) -> None:
     attachment, _ = attached
     kernel.let_go(0)
     kernel.take(0)
+    (kernel.records / "port0").write_text("another-host 3240 1-5\n")
 
     await attachment.ended()
 
     assert kernel.ports[0][1] == 6
+    assert (kernel.records / "port0").exists()
 
 
 def record(speed: Speed) -> DeviceRecord:

@@ -83,12 +83,14 @@ class Attachment:
         vhci: Vhci,
         device: DeviceRecord,
         port: int,
+        *,
+        origin: Origin,
         streams: tuple[ByteStream, ByteStream],
         changes: Callable[[], Changes],
     ) -> None:
         self.device, self.port = device, port
         self._vhci, self._changes = vhci, changes
-        self._streams = streams
+        self._origin, self._streams = origin, streams
         self._carrying = asyncio.create_task(carry(*streams))
         self._detaching = asyncio.create_task(self._detach())
 
@@ -117,7 +119,7 @@ class Attachment:
         loop = asyncio.get_running_loop()
         with contextlib.closing(self._changes()) as news:
             until = loop.time() + _FREE_SECONDS
-            await aside(lambda: self._vhci.detach(self.port, self.device))
+            await aside(lambda: self._vhci.detach(self.port, self.device, self._origin))
             while not await aside(lambda: self._vhci.has_let_go(self.port, self.device)):
                 if loop.time() > until:
                     raise not_detached(self.port, f"it is in use after {_FREE_SECONDS:g} s still")
@@ -152,4 +154,4 @@ async def attach(
         raise
     if rest:
         await local.write(rest)
-    return Attachment(controller, device, port, (stream, local), changes)
+    return Attachment(controller, device, port, origin=origin, streams=(stream, local), changes=changes)

@@ -148,16 +148,15 @@ class Vhci:
             hint="detach what is not needed: `usbip port` shows what is attached",
         )
 
-    def detach(self, number: int, device: DeviceRecord) -> None:
+    def detach(self, number: int, device: DeviceRecord, origin: Origin) -> None:
         """Take a device out of its port; nothing happens if it is not there any more.
 
         Raises:
             UsbError: `usb.denied`, `usb.detach_failed`.
         """
+        self._forget(number, origin)
         if self.has_let_go(number, device):
             return
-        with contextlib.suppress(OSError):
-            (self.records / f"port{number}").unlink()
         try:
             self.write(self.folder / "detach", str(number))
         except OSError as error:
@@ -184,6 +183,13 @@ class Vhci:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:  # noqa: PTH123 - of our making
                 file.write(f"{origin}\n")
+
+    def _forget(self, number: int, origin: Origin) -> None:
+        """Take the record away, unless it is of another device that is there already."""
+        path = self.records / f"port{number}"
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text("ascii") == f"{origin}\n":
+                path.unlink()
 
 
 def not_detached(number: int, why: str) -> UsbError:

@@ -3,9 +3,10 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
-__all__ = ["MESSAGE", "pcscd_pid", "sign", "start_pcscd"]
+__all__ = ["MESSAGE", "pcscd_pid", "sign", "start_pcscd", "stop_pcscd"]
 
 MESSAGE = b"signed in the virtual machine"
 RESULTS = Path("/results")
@@ -13,9 +14,12 @@ _SECONDS = 60
 _MODULE = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
 
 
-def start_pcscd() -> None:
+def start_pcscd(*, ignored: str = "no such reader") -> None:
+    """Start pcscd; OpenSC does not look at readers whose name has `ignored` in it."""
     # QEMU's reader says that it has a PIN pad, and has none.
-    Path("/run/opensc.conf").write_text("app default { reader_driver pcsc { enable_pinpad = false; } }\n")
+    Path("/run/opensc.conf").write_text(
+        f'app default {{ ignored_readers = "{ignored}"; reader_driver pcsc {{ enable_pinpad = false; }} }}\n'
+    )
     os.environ["OPENSC_CONF"] = "/run/opensc.conf"
     Path("/run/message").write_bytes(MESSAGE)
     subprocess.run(["pcscd"], check=True, timeout=_SECONDS)
@@ -25,11 +29,19 @@ def pcscd_pid() -> int:
     return int(Path("/run/pcscd/pcscd.pid").read_text().strip("\0\n"))
 
 
-def sign(name: str) -> dict[str, str | int]:
+def stop_pcscd() -> None:
+    pid = pcscd_pid()
+    os.kill(pid, 15)
+    subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], check=True, timeout=_SECONDS)
+
+
+def sign(name: str, *, key_id: str = "0001", pin: str = "") -> dict[str, str | int | float]:
     """One signature by a new process; the host judges what lies in the results then."""
+    began = time.monotonic()
     done = subprocess.run(
         [
-            *("pkcs11-tool", "--module", _MODULE, "--login", "--pin", os.environ["CARD_PIN"], "--id", "0001"),
+            *("pkcs11-tool", "--module", _MODULE, "--login", "--pin", pin or os.environ["CARD_PIN"]),
+            *("--id", key_id),
             *("--sign", "--mechanism", "SHA256-RSA-PKCS"),
             *("--input-file", "/run/message", "--output-file", f"/results/{name}.sig"),
         ],
@@ -38,4 +50,9 @@ def sign(name: str) -> dict[str, str | int]:
         timeout=_SECONDS,
         check=False,
     )
-    return {"status": done.returncode, "said": done.stdout.decode(errors="replace"), "pcscd": pcscd_pid()}
+    return {
+        "status": done.returncode,
+        "said": done.stdout.decode(errors="replace"),
+        "pcscd": pcscd_pid(),
+        "seconds": time.monotonic() - began,
+    }

@@ -11,11 +11,9 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from privyseal.errors import PrivysealError
 from privyseal.usb import child
 from privyseal.usb.command import run_command
 from privyseal.usb.devices import UsbDevice
@@ -26,11 +24,11 @@ from privyseal.usb.reset import reset_device
 from privyseal.usb.selector import parse_selector
 from privyseal.usb.uevents import KernelChanges
 from vm.guest import card
+from vm.guest.checks import Evidence, awaited, refusal, run_checks
 
 READER = "08e6:4433"
 PORT = Path("/sys/bus/usb/devices/1-1:1.0/1-1-port1")
 ACCOUNT = "privyseal-agent"
-Evidence = dict[str, object]
 
 host = UsbHost()
 
@@ -72,14 +70,6 @@ async def finds() -> Evidence:
         "agree": all(one == device for one in again),
         "hub": await refusal(host.find(parse_selector("1-1"))),
     }
-
-
-async def refusal(action: Awaitable[object]) -> str:
-    try:
-        await action
-    except PrivysealError as error:
-        return error.code
-    return ""
 
 
 async def signs() -> Evidence:
@@ -208,22 +198,8 @@ CHECKS = (
 
 
 async def main() -> None:
-    async with asyncio.timeout(60):
-        # The devices of this machine are there when udev has settled; the reader needs a moment more.
-        news = KernelChanges()
-        while await refusal(reader()):
-            await news.wait(0.5)
-        news.close()
-    results: dict[str, object] = {}
-    for check in CHECKS:
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(120):
-                evidence = await check()
-        except BaseException:  # noqa: BLE001 - whatever it is, the host must hear of it
-            evidence = {"failed": traceback.format_exc()}
-        results[check.__name__] = evidence | {"wall_seconds": time.monotonic() - began}
-        Path("/results/checks.json").write_text(json.dumps(results, indent=1))
+    await awaited(host, READER)
+    await run_checks(CHECKS)
 
 
 if __name__ == "__main__":

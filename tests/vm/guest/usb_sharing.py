@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In the virtual machine: a device exported and attached, by our programs and by Linux's own, on real kernels' sides.
+
+The reader is QEMU's, on port 1 of a hub that switches its ports; at 10.0.2.2 the host of the tests exports the lab's
+token. Writes what happened to /results/checks.json.
+"""
+
+import asyncio
+import json
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from privyseal.usb.host import UsbHost
+from privyseal.usb.power import cycle_port
+from privyseal.usb.selector import parse_selector
+from privyseal.usb.vhci import Vhci
+from privyseal.usbip.importing import Importing
+from privyseal.usbip.urb import Direction, RetSubmit
+from vm.guest import card
+from vm.guest.checks import Evidence, awaited, run_checks
+from vm.guest.network import HOST, raise_network
+
+READER, BUS_ID = "08e6:4433", "1-1.1"
+TOKEN = "0529:0620"
+PORT, KERNELS_PORT = 3241, 3240
+URBS = 300
+host = UsbHost()
+given = json.loads(Path("/results/given.json").read_text())
+
+
+class Role:
+    """A side of a shared device in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        roles = str(Path(__file__).parent / "sharing_roles.py")
+        self.process = subprocess.Popen(
+            [sys.executable, roles, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    async def says(self) -> Any:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(60):
+            line = await asyncio.to_thread(self.process.stdout.readline)
+        return json.loads(line)
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    async def ended(self) -> None:
+        self.end()
+        await asyncio.to_thread(self.process.wait, 60)
+
+
+async def serving() -> Role:
+    role = Role("serve", BUS_ID, str(PORT))
+    assert await role.says() == {"ready": True}
+    return role
+
+
+async def attached(address: str = "127.0.0.1", port: int = PORT, bus_id: str = BUS_ID) -> tuple[Role, Any]:
+    role = Role("attach", address, str(port), bus_id)
+    return role, await role.says()
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="replace")
+
+
+async def signed(name: str, *, ignored: str = "no such reader", **options: str) -> Evidence:
+    """Two signatures by a new pcscd, which is ended then; the second one's time is that of a reader that is known."""
+    card.start_pcscd(ignored=ignored)
+    try:
+        first = await asyncio.to_thread(card.sign, name, **options)
+        second = await asyncio.to_thread(card.sign, name, **options)
+    finally:
+        await asyncio.to_thread(card.stop_pcscd)
+    return {"signature": first, "seconds": [first["seconds"], second["seconds"]]}
+
+
+async def imported_device(ids: str) -> str:
+    """Bus id of a device below the virtual controller, as soon as it is there."""
+    async with asyncio.timeout(30):
+        while True:
+            for device in await host.devices():
+                if device.is_imported and f"{device.vendor_id:04x}:{device.product_id:04x}" == ids:
+                    return device.bus_id
+            await asyncio.sleep(0.1)
+
+
+def ports() -> list[int]:
+    return [port.number for port in Vhci().ports() if not port.is_free]
+
+
+async def signs_where_it_is() -> Evidence:
+    return await signed("signs_where_it_is")
+
+
+async def is_refused_while_pcscd_has_it() -> Evidence:
+    card.start_pcscd()
+    before = await asyncio.to_thread(card.sign, "before")
+    serve = await serving()
+    role, said = await attached()
+    report = await serve.says()
+    after = await asyncio.to_thread(card.sign, "after")
+    await serve.ended()
+    await role.ended()
+    await asyncio.to_thread(card.stop_pcscd)
+    return {"said": said, "report": report, "before": before, "after": after}
+
+
+async def signs_through_ours() -> Evidence:
+    serve = await serving()
+    role, said = await attached()
+    bus_id = await imported_device(READER)
+    listed = run("usbip", "port")
+    evidence = await signed("signs_through_ours")
+    driver = Path(f"/sys/bus/usb/devices/{BUS_ID}/{BUS_ID}:1.0/driver").readlink().name
+    role.end()
+    detached = await role.says()
+    report = await serve.says()
+    await role.ended()
+    await serve.ended()
+    records = sorted(path.name for path in Path("/var/run/vhci_hcd").iterdir())
+    local = await signed("given_back")
+    return evidence | {
+        "said": said,
+        "bus_id": bus_id,
+        "listed": listed,
+        "driver": driver,
+        "detached": detached,
+        "report": report,
+        "records": records,
+        "ports": ports(),
+        "local": local["signature"],
+    }
+
+
+async def is_attached_by_the_stock_client() -> Evidence:
+    serve = await serving()
+    listed = run("usbip", "--tcp-port", str(PORT), "list", "-r", "127.0.0.1")
+    asked = await serve.says()
+    rounds = []
+    for turn in range(2):
+        run("usbip", "--tcp-port", str(PORT), "attach", "-r", "127.0.0.1", "-b", BUS_ID)
+        await imported_device(READER)
+        evidence = await signed(f"stock_{turn}")
+        run("usbip", "detach", "-p", "00")
+        rounds.append(evidence | {"report": await serve.says()})
+    await serve.ended()
+    return {"listed": listed, "asked": asked, "rounds": rounds, "ports": ports()}
+
+
+async def attaches_from_the_kernels_server() -> Evidence:
+    run("modprobe", "usbip_host")
+    run("usbip", "bind", "-b", BUS_ID)
+    server = subprocess.Popen(["usbipd", "-4", "-t", str(KERNELS_PORT)], stdout=subprocess.DEVNULL)
+    try:
+        await reachable(KERNELS_PORT)
+        role, said = await attached(port=KERNELS_PORT)
+        await imported_device(READER)
+        evidence = await signed("from_the_kernels_server")
+        role.end()
+        detached = await role.says()
+        await role.ended()
+        run("usbip", "attach", "-r", "127.0.0.1", "-b", BUS_ID)
+        await imported_device(READER)
+        kernels = await signed("kernel_to_kernel")
+        run("usbip", "detach", "-p", "00")
+        await awaited(host, BUS_ID)
+        evidence |= {"said": said, "detached": detached, "kernels": kernels, "urbs": await timed(KERNELS_PORT)}
+    finally:
+        server.terminate()
+        server.wait()
+        run("usbip", "unbind", "-b", BUS_ID)
+    await awaited(host, READER)
+    serve = await serving()
+    ours = await timed(PORT)
+    report = await serve.says()
+    await serve.ended()
+    return evidence | {"our_urbs": ours, "report": report, "ports": ports()}
+
+
+async def reachable(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                writer.close()
+                return
+
+
+async def timed(port: int) -> Evidence:
+    """Control transfers one after the other, by the plainest client: what an exporter adds to each."""
+
+    def work() -> list[float]:
+        machine = Importing()
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connected:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def next_one() -> object:
+                connected.sendall(machine.output())
+                while (arrived := machine.take()) is None:
+                    machine.feed(connected.recv(65536))
+                return arrived
+
+            machine.import_device(BUS_ID)
+            next_one()
+            took = []
+            for _ in range(URBS):
+                began = time.perf_counter()
+                machine.submit(Direction.IN, 0, 18, setup=struct.pack("<BBHHH", 0x80, 6, 0x0100, 0, 18))
+                answer = next_one()
+                took.append(time.perf_counter() - began)
+                assert isinstance(answer, RetSubmit)
+                assert len(answer.data) == 18
+        return took
+
+    took = await asyncio.to_thread(work)
+    return {"median_ms": statistics.median(took) * 1000, "worst_ms": max(took) * 1000, "count": len(took)}
+
+
+async def two_clients_at_once() -> Evidence:
+    serve = await serving()
+    first, said = await attached()
+    await imported_device(READER)
+    second, refused = await attached()
+    report = await serve.says()
+    evidence = await signed("two_clients")
+    await second.ended()
+    await first.ended()
+    last = await serve.says()
+    await serve.ended()
+    return evidence | {"said": said, "refused": refused, "report": report, "last": last}
+
+
+async def a_lease_ends_under_a_frozen_client() -> Evidence:
+    serve = await serving()
+    role, said = await attached()
+    await imported_device(READER)
+    card.start_pcscd()
+    during = await asyncio.to_thread(card.sign, "during")
+    role.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    serve.process.send_signal(signal.SIGUSR1)
+    report = await serve.says()
+    seconds = time.monotonic() - began
+    # The frozen side's pcscd still waits for the reader that it cannot reach: what it does not do is hold ours.
+    driver = Path(f"/sys/bus/usb/devices/{BUS_ID}/{BUS_ID}:1.0/driver").exists()
+    still = ports()
+    role.process.send_signal(signal.SIGCONT)
+    detached = await role.says()
+    await role.ended()
+    await asyncio.to_thread(card.stop_pcscd)
+    await serve.ended()
+    local = await signed("after_a_frozen_client")
+    return {
+        "said": said,
+        "during": during,
+        "report": report,
+        "seconds": seconds,
+        "is_claimed": driver,
+        "still": still,
+        "detached": detached,
+        "ports": ports(),
+        "local": local["signature"],
+    }
+
+
+async def a_client_detaches_from_a_frozen_exporter() -> Evidence:
+    serve = await serving()
+    role, said = await attached()
+    await imported_device(READER)
+    serve.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    role.end()
+    detached = await role.says()
+    seconds = time.monotonic() - began
+    await role.ended()
+    left = ports()
+    serve.process.send_signal(signal.SIGCONT)
+    report = await serve.says()
+    await serve.ended()
+    return {"said": said, "detached": detached, "seconds": seconds, "ports": left, "report": report}
+
+
+async def is_unplugged() -> Evidence:
+    serve = await serving()
+    role, said = await attached()
+    await imported_device(READER)
+    card.start_pcscd()
+    during = await asyncio.to_thread(card.sign, "before_unplugging")
+    await cycle_port(host, await host.find(parse_selector(BUS_ID)), off_seconds=1)
+    report = await serve.says()
+    detached = await role.says()
+    await role.ended()
+    await asyncio.to_thread(card.stop_pcscd)
+    again, said_again = await attached()
+    await imported_device(READER)
+    evidence = await signed("after_unplugging")
+    await again.ended()
+    last = await serve.says()
+    await serve.ended()
+    return evidence | {
+        "said": said,
+        "during": during,
+        "report": report,
+        "detached": detached,
+        "said_again": said_again,
+        "last": last,
+    }
+
+
+async def signs_through_the_hosts_exporter() -> Evidence:
+    """The lab's token: by our attach, then by the stock client."""
+    rounds = []
+    role, said = await attached(HOST, given["port"], "1-1")
+    bus_id = await imported_device(TOKEN)
+    rounds.append(await signed("virtual_ours", ignored="433-Swap", key_id="01", pin=given["pin"]))
+    await role.ended()
+    run("usbip", "--tcp-port", str(given["port"]), "attach", "-r", HOST, "-b", "1-1")
+    await imported_device(TOKEN)
+    rounds.append(await signed("virtual_stock", ignored="433-Swap", key_id="01", pin=given["pin"]))
+    run("usbip", "detach", "-p", "00")
+    return {"said": said, "bus_id": bus_id, "rounds": rounds, "ports": ports()}
+
+
+CHECKS = (
+    signs_where_it_is,
+    is_refused_while_pcscd_has_it,
+    signs_through_ours,
+    is_attached_by_the_stock_client,
+    attaches_from_the_kernels_server,
+    two_clients_at_once,
+    a_lease_ends_under_a_frozen_client,
+    a_client_detaches_from_a_frozen_exporter,
+    is_unplugged,
+    signs_through_the_hosts_exporter,
+)
+
+
+async def main() -> None:
+    subprocess.run(["modprobe", "-a", "virtio_net", "af_packet", "vhci_hcd"], check=True)
+    raise_network()
+    await awaited(host, READER)
+    chosen = given["checks"].split()
+    await run_checks([check for check in CHECKS if not chosen or check.__name__ in chosen])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
