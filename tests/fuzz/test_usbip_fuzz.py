@@ -3,6 +3,7 @@
 
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_stream_that_is_cut_off_is_seen_to_be(stream: bytes, cut: int) -> None
     exporter.feed(stream[: cut % len(stream)])
     event = exporter.take()
     if isinstance(event, ImportRequest):
-        exporter.accept(record())
+        exporter.accept(record(stream))
         whole = 40
         while whole < len(stream) and (step := 48 + out_length(stream[whole : whole + 48])) + whole <= cut % len(
             stream
@@ -120,13 +121,14 @@ def out_length(header: bytes) -> int:
     return int(struct.unpack(">i", header[24:28])[0]) if command == 1 and way == 0 else 0
 
 
-def record() -> DeviceRecord:
+def record(stream: bytes) -> DeviceRecord:
+    """A device as a client's stream names it in its first URB."""
     frames = Frames(read_import_answer)
     frames.feed(next(answer for answer in ANSWERS if answer[2:4] == b"\0\3" and len(answer) > 8))
     answer = frames.take()
     assert answer is not None
     assert answer.device is not None
-    return answer.device
+    return replace(answer.device, bus_number=int.from_bytes(stream[48:50]), device_number=int.from_bytes(stream[50:52]))
 
 
 @st.composite
@@ -157,7 +159,7 @@ def test_a_hostile_client_gets_no_further_than_an_error(stream: bytes, places: l
             while (event := exporter.take()) is not None:
                 assert error is None
                 if isinstance(event, ImportRequest):
-                    exporter.accept(record())
+                    exporter.accept(record(stream))
                 elif isinstance(event, DevlistRequest):
                     exporter.show(())
                 elif isinstance(event, Cancel):
