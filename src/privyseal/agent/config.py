@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from privyseal.agent.device_config import DeviceTable, check_device
 from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.counters import CounterKind
@@ -184,6 +185,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     token: tuple[TokenTable, ...] = ()
     key: tuple[KeyConfig, ...] = ()
     recovery: RecoveryTable = RecoveryTable()
+    device: tuple[DeviceTable, ...] = ()
 
     @property
     def hubs(self) -> tuple[str, ...]:
@@ -242,6 +244,8 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
                 "config.malformed",
                 f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
             )
+    for device in config.device:
+        check_device(device, tokens=known, taken={key.profile for key in config.key}, path=path)
     return config
 
 
@@ -251,6 +255,7 @@ def _check_names(config: AgentConfig, path: Path) -> None:
     for kind, names in (
         ("hub", list(config.hubs)),
         ("token", [token.name for token in config.token]),
+        ("device", [device.name for device in config.device]),
         ("key profile on one token", [f"{key.profile} ({key.token})" for key in config.key]),
     ):
         twice = {name for name in names if names.count(name) > 1}

@@ -2,10 +2,9 @@
 """One token over time: it comes and goes, is recycled, drained and quarantined; what it serves follows from that."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -19,12 +18,13 @@ from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_health import token_health
 from privyseal.agent.token_identity import Identity, Memory, away, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
+from privyseal.agent.token_state import TokenNow, TokenState
 from privyseal.errors import ConflictError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import TokenInfo
 from privyseal.wire.link import TokenHealth
 
-__all__ = ["TokenKeeper", "TokenState"]
+__all__ = ["TokenKeeper"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.token")
 _FIRST_CLIMB_AGAIN_SECONDS: Final = 300.0
@@ -34,26 +34,6 @@ _PIN_EVENTS: Final = {
     "token.pin_expired": "refused",
     "token.pin_locked": "locked",
 }
-
-
-class TokenState(Enum):
-    """Whether a token signs, and why not."""
-
-    READY = "ready"
-    ABSENT = "absent"
-    BLOCKED = "blocked"  #: its PIN must not be presented before a person acts
-    QUARANTINED = "quarantined"  #: it came back as another one
-    DRAINED = "drained"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Now:
-    """How the token is."""
-
-    state: TokenState
-    problem: PrivysealError | None = None
-    seen: SeenToken | None = None
 
 
 class TokenKeeper:
@@ -97,7 +77,7 @@ class TokenKeeper:
         self._changed: Final = changed
         self._looking: Final = asyncio.Lock()
         self._memory = Memory()
-        self._now = _Now(state=TokenState.ABSENT)
+        self._now = TokenNow(state=TokenState.ABSENT)
         self._is_first_look = True
         self._was_here = False
         self._climb_again_s = 0.0
@@ -227,7 +207,7 @@ class TokenKeeper:
         await self._out_of_use(state, error)
 
     async def _out_of_use(self, state: TokenState, problem: PrivysealError) -> None:
-        self._now = _Now(state=state, problem=problem)
+        self._now = TokenNow(state=state, problem=problem)
         _LOG.error(
             "token not in use",
             token=self._table.name,
@@ -265,7 +245,7 @@ class TokenKeeper:
             await self._remember(Memory(identity=identity))
         await self.custody.came(seen)
         await self.record.token(event, code)  # last: what fails above is tried again with each look
-        self._now = _Now(state=TokenState.READY, seen=seen)
+        self._now = TokenNow(state=TokenState.READY, seen=seen)
         self._frozen = self.custody.frozen
         self.profiles = self._opener.served(seen, self._frozen)
         await self._changed()
@@ -299,11 +279,27 @@ class TokenKeeper:
                 await self.token.recycle()  # nobody looks any more at who else is connected to its card
                 self.custody.use = None
 
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Within this the token's device is another's; it must be at rest. What it comes back as is looked at anew.
+
+        What it is announced for stays: requests wait for it.
+        """
+        async with self._looking:
+            await self.custody.gone()
+            await self.token.recycle()  # its module, and with that pcscd, let go of the device
+            self._now = TokenNow(state=TokenState.LENT)
+            try:
+                yield
+            finally:
+                self._now = TokenNow(state=TokenState.ABSENT)
+                self._look_now.set()
+
     async def resume(self) -> None:
         """Take the token back into use, as the one that it is now."""
         async with self._looking:
             await self._remember(Memory())
-            self._now = _Now(state=TokenState.ABSENT)
+            self._now = TokenNow(state=TokenState.ABSENT)
             self._was_here = False
             self._is_first_look = True
             await self.token.recycle()  # a worker keeps to the token that it has known
@@ -340,7 +336,7 @@ class TokenKeeper:
         """
         async with self._looking:
             if self._now.state is TokenState.BLOCKED:
-                self._now = _Now(state=TokenState.ABSENT)
+                self._now = TokenNow(state=TokenState.ABSENT)
                 self._is_first_look = True
             await self._log_in()
         await self.look()

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from privyseal.agent.control import ControlCall, ControlHandler, named
-from privyseal.agent.keeper import TokenKeeper, TokenState
+from privyseal.agent.keeper import TokenKeeper
+from privyseal.agent.token_state import TokenState
 
 __all__ = ["ServiceArguments", "Serviced", "TokenCommands"]
 

@@ -11,7 +11,7 @@ from privyseal.wire.link import SIGN_BOUNDS_SECONDS, TokenHealth
 
 __all__ = ["token_families"]
 
-_STATES: Final = ("ready", "absent", "blocked", "quarantined", "frozen", "drained", "failed")
+_STATES: Final = ("ready", "absent", "blocked", "quarantined", "frozen", "drained", "lent", "failed")
 _PIN_STATES: Final = ("ok", "count-low", "final-try", "locked")
 _STEPS: Final = ("session", "module", "worker", "usb-reset", "port-power", "pcscd", "reboot")
 #: For what an agent says that stands in none of these lists: an agent chooses no labels.

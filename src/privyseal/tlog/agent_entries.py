@@ -7,7 +7,7 @@ one another, so that a gap shows. A hub that was taken over could number anew wh
 
 from privyseal.tlog.entry_base import BaseEntry, Integer
 
-__all__ = ["AgentTold", "Custody", "Freeze", "PinEvent", "Reconcile", "Recover", "TokenEvent"]
+__all__ = ["AgentTold", "Custody", "Freeze", "Lease", "PinEvent", "Reconcile", "Recover", "TokenEvent"]
 
 
 class AgentTold(BaseEntry, frozen=True):
@@ -125,3 +125,39 @@ class Freeze(AgentTold, frozen=True, tag="freeze"):
     key: str
     frozen: bool
     code: str
+
+
+class Lease(AgentTold, frozen=True, tag="lease"):
+    """A USB lease has ended: what the device was used for meanwhile, as far as the agent could see.
+
+    That it was given stands in the `intent` of its request; the whole report is what its `result` names.
+
+    Attributes:
+        request: The request's id.
+        device: Name under which the device was lent.
+        held: How long the holder had it, in milliseconds.
+        ended: By whom or what, as in `LeaseReport`.
+        clean: Whether the device was reset, and the cards in it switched off, before anybody else had it.
+        operations: Private-key operations that succeeded.
+        operations_refused, operations_unknown: Those that did not, and those of which nobody knows.
+        pins, pins_refused, pins_unknown: PINs that were presented; never the PINs.
+        keys_made, pins_changed, writes: Key pairs that were made, PINs changed, contents or life cycle changed; with
+            those of unknown outcome.
+        unproven: Why that may not be all; empty if it is.
+    """
+
+    request: str
+    device: str
+    held: Integer
+    ended: str
+    clean: bool
+    operations: Integer
+    operations_refused: Integer
+    operations_unknown: Integer
+    pins: Integer
+    pins_refused: Integer
+    pins_unknown: Integer
+    keys_made: Integer
+    pins_changed: Integer
+    writes: Integer
+    unproven: tuple[str, ...]

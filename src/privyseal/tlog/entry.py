@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from privyseal.errors import MalformedInputError
-from privyseal.tlog.agent_entries import Custody, Freeze, PinEvent, Reconcile, Recover, TokenEvent
+from privyseal.tlog.agent_entries import Custody, Freeze, Lease, PinEvent, Reconcile, Recover, TokenEvent
 from privyseal.tlog.entry_base import BaseEntry, Integer
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "GrantEntry",
     "Intent",
     "KeyEntry",
+    "Lease",
     "PinEvent",
     "Reconcile",
     "Recover",
@@ -312,7 +313,7 @@ class Admin(BaseEntry, frozen=True, tag="admin"):
 
 
 #: What an agent tells of its tokens.
-AgentEntry = TokenEvent | PinEvent | Recover | Custody | Reconcile | Freeze
+AgentEntry = TokenEvent | PinEvent | Recover | Custody | Reconcile | Freeze | Lease
 Entry = Intent | Result | Unknown | Deny | Enrol | GrantEntry | KeyEntry | TimestampEntry | Anchor | Admin | AgentEntry
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")

@@ -139,7 +139,8 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         name: In agent.toml.
         label, serial, model: What the token last said of itself; empty if it was never seen.
         state: `ready`, `absent`, `blocked` (its PIN must not be presented before a person acts), `quarantined` (it came
-            back as another one), `frozen` (its counter does not fit), `drained` or `failed`.
+            back as another one), `frozen` (its counter does not fit), `drained`, `lent` (its device is lent as a whole)
+            or `failed`.
         code, problem, hint: Why it is not ready; empty if it is.
         pin_state: What the token says of its PIN: `ok`, `count-low`, `final-try` or `locked`; empty if unknown.
         signatures, failures: Since the agent was started.

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of a reader under a lease, at the URBs of its export: what is counted, refused, and ends the lease.
+
+What does not pass the reader's two bulk endpoints is not read: vendor requests on the control pipe and endpoints of
+other interfaces make the lease unproven.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from privyseal.usb.devices import CCID_CLASS
+from privyseal.usb.tap import SessionEnd, TapAnswer
+from privyseal.usbip.card_events import (
+    AnswerInstead,
+    Blind,
+    CardEvent,
+    EndLease,
+    EndReason,
+    LeaseCounts,
+    LeaseEnds,
+    LeaseRules,
+)
+from privyseal.usbip.card_watch import CardWatch
+from privyseal.usbip.ccid import read_class_descriptor
+from privyseal.usbip.descriptors import ConfigurationDescriptor, EndpointKind, InterfaceDescriptor
+from privyseal.usbip.urb import Answer, CmdSubmit, RetSubmit
+
+__all__ = ["CardTap"]
+
+_TYPE_MASK: Final = 0x60
+_STANDARD: Final = 0x00
+#: Requests that USB CCID defines for the control pipe (§5.3): ABORT, GET_CLOCK_FREQUENCIES, GET_DATA_RATES.
+_READER_REQUESTS: Final = frozenset({(0x21, 0x01), (0xA1, 0x02), (0xA1, 0x03)})
+_WORDS: Final = {
+    EndReason.OPERATIONS: "the private-key operations that the lease allows are used up",
+    EndReason.PIN_REFUSED: "the card refused a PIN",
+    EndReason.REFUSED: "the lease does not allow this command",
+    EndReason.UNREADABLE: "the lease's rules could not be held against what was sent",
+}
+
+
+class CardTap:
+    """A `UrbTap` of one export.
+
+    Args:
+        configuration: Of the device, as it is set.
+        rules: What the lease does not allow.
+        told: Called with what was seen, as it is seen.
+        end: Called once with a reason if the lease is to end behind an answer that the client has got.
+    """
+
+    def __init__(
+        self,
+        configuration: ConfigurationDescriptor | None,
+        rules: LeaseRules,
+        *,
+        told: Callable[[tuple[CardEvent, ...]], None],
+        end: Callable[[str], None],
+    ) -> None:
+        reader = _reader(configuration)
+        bulk = {} if reader is None else {one.address: one for one in reader.endpoints if one.kind is EndpointKind.BULK}
+        self._out: Final = next((address for address in bulk if not address & 0x80), None)
+        self._in: Final = next((address for address in bulk if address & 0x80), None)
+        self._harmless: Final = frozenset(
+            () if reader is None else (one.address for one in reader.endpoints if one.kind is EndpointKind.INTERRUPT)
+        )
+        described = None if reader is None else read_class_descriptor(b"".join(reader.others))
+        packet_bytes = 64 if self._out is None else bulk[self._out].max_packet_bytes
+        self._watch: Final = CardWatch(described, packet_bytes=max(packet_bytes, 1), rules=rules)
+        self._told: Final = told
+        self._end: Final = end
+        self._instead: Final[deque[bytes]] = deque()
+        self._answered: Final[set[int]] = set()
+        #: Reads of the bulk endpoint that the device has, and has not answered.
+        self._reading: Final[set[int]] = set()
+
+    @property
+    def counts(self) -> LeaseCounts:
+        """All that was seen so far."""
+        return self._watch.counts
+
+    def finish(self) -> LeaseCounts:
+        """The export has ended: all of the lease."""
+        self._told(self._watch.finish())
+        return self._watch.counts
+
+    def before(self, command: CmdSubmit) -> TapAnswer | None:
+        """See `UrbTap.before`."""
+        if command.endpoint == 0:
+            self._control(command)
+        elif command.address == self._out:
+            return self._sent(command)
+        elif command.address == self._in:
+            if self._instead:
+                self._answered.add(command.seqnum)
+                payload = self._instead.popleft()
+                if len(payload) > command.length:
+                    self._instead.appendleft(payload[command.length :])
+                return TapAnswer(status=0, data=payload[: command.length])
+            self._reading.add(command.seqnum)
+        elif command.address not in self._harmless:
+            self._told(self._watch.unseen(Blind.OTHER_TRAFFIC))
+        return None
+
+    def after(self, command: CmdSubmit, answer: Answer) -> None:
+        """See `UrbTap.after`."""
+        if command.address != self._in or command.endpoint == 0:
+            return
+        self._reading.discard(command.seqnum)
+        if command.seqnum in self._answered:  # by us: the watch has made it
+            self._answered.discard(command.seqnum)
+        elif not isinstance(answer, RetSubmit):
+            self._told(self._watch.unseen(Blind.OTHER_TRAFFIC))  # what came in is lost, and may have been an answer
+        elif answer.data:
+            self._take(self._watch.answer(answer.data))
+
+    def _sent(self, command: CmdSubmit) -> TapAnswer | None:
+        verdict = self._watch.command(command.data)
+        self._take(verdict.events)
+        if isinstance(verdict, EndLease):
+            raise SessionEnd(_WORDS[verdict.reason])
+        if not isinstance(verdict, AnswerInstead):
+            return None
+        if self._reading:  # the device has the client's read, and would answer it with nothing
+            raise SessionEnd(_WORDS[EndReason.REFUSED])
+        self._instead.append(verdict.payload)
+        return TapAnswer(status=0)
+
+    def _control(self, command: CmdSubmit) -> None:
+        kind, request = command.setup[0], command.setup[1]
+        if kind & _TYPE_MASK != _STANDARD and (kind, request) not in _READER_REQUESTS:
+            self._told(self._watch.unseen(Blind.OTHER_TRAFFIC))
+
+    def _take(self, events: tuple[CardEvent, ...]) -> None:
+        self._told(events)
+        for event in events:
+            if isinstance(event, LeaseEnds):
+                self._end(_WORDS[event.reason])
+
+
+def _reader(configuration: ConfigurationDescriptor | None) -> InterfaceDescriptor | None:
+    if configuration is None:
+        return None
+    return next(
+        (one for one in configuration.interfaces if one.interface_class == CCID_CLASS and one.alternate == 0), None
+    )
