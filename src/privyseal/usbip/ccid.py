@@ -36,6 +36,9 @@ HEADER_BYTES: Final = _HEADER.size
 #: An extended APDU of 64 KiB with its header and lengths, and the message's own header. No reader takes more.
 MAX_MESSAGE_BYTES: Final = HEADER_BYTES + 65_536 + 10
 
+#: In one payload. One is what there may be; each further one makes it unproven, and costs time.
+_MAX_MESSAGES: Final = 16
+
 _DESCRIPTOR_BYTES: Final = 54
 _DESCRIPTOR_TYPE: Final = 0x21
 _DESCRIPTOR: Final = struct.Struct("<BBHBBIIIBIIBIIIIIBBHBB")
@@ -272,6 +275,8 @@ class Framing:
             if end > self._max_bytes:
                 self._held.clear()
                 return Framed(messages=tuple(messages), is_split=was_open, fault=FramingFault.TOO_LONG)
+            if len(messages) == _MAX_MESSAGES:
+                self._held.clear()
             if len(self._held) < end:
                 break
             messages.append(bytes(self._held[:end]))

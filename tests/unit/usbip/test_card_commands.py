@@ -356,6 +356,15 @@ def test_framing() -> None:
     assert framing.feed(whole).messages == (whole,)
 
 
+def test_a_payload_of_many_messages_is_not_read_to_its_end() -> None:
+    framing = Framing(max_message_bytes=100, packet_bytes=8)
+
+    framed = framing.feed(message(0x65, 1) * 100_000)
+
+    assert (len(framed.messages), framed.fault) == (16, FramingFault.TRAILING)
+    assert framing.feed(message(0x65, 2)).messages == (message(0x65, 2),)
+
+
 def test_no_reader_makes_it_hold_more_than_any_message_has() -> None:
     framing = Framing(max_message_bytes=2**32 - 1, packet_bytes=64)
 
