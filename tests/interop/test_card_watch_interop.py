@@ -8,6 +8,7 @@ import pytest
 from card_calls import ALWAYS_ID, RELEASE_ID
 from card_traces import assert_as_the_card, replay, traced
 from lab.card_lab import PIN, WRONG_PIN, CardLab, card_lab
+from lab.piv.apdu import Ins
 from lab.piv.orders import State
 from privyseal.usbip.card_events import Blind, Forward, LeaseRules
 from privyseal.usbip.card_watch import CardWatch
@@ -83,3 +84,14 @@ def test_what_libccid_sends_a_card_in_blocks_counts_as_the_card_counts_it(option
         assert watch.counts.total("private-key-operation") == state.operations
         # The driver asks for the reader's firmware.
         assert watch.counts.unproven == (Blind.READER_COMMAND,)
+
+
+def test_libccid_and_opensc_take_a_refusal_for_the_cards_own() -> None:
+    with card_lab(layout={0x9A: "p256"}, twin=("--protocol", "0", "--no-operations")) as lab:
+        with pytest.raises(AssertionError, match="CKR_USER_NOT_LOGGED_IN"):
+            sign(lab, RELEASE_ID, 0x9A, PIN)
+        lab.pkcs11_tool("--list-objects", "--type", "cert")
+        state = lab.card.state
+
+    assert state.operations == 0
+    assert Ins.GENERAL_AUTHENTICATE not in [command.ins for command in state.commands]

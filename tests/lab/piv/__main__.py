@@ -13,6 +13,7 @@ from lab.piv.keys import DEFAULT_LAYOUT, load_or_make_keys
 from lab.piv.station import Station
 from lab.piv.twin import Twin, run_twin_wire
 from lab.piv.vpcd import VPCD_PORT, run_vpcd_wire
+from privyseal.usbip.card_events import LeaseRules
 
 
 def _slot_and_kind(text: str) -> tuple[int, str]:
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--twin-record", type=Path, help="where to write down all messages to and from that reader")
     parser.add_argument("--protocol", type=int, choices=(0, 1), default=1, help="which the card speaks in it")
     parser.add_argument("--damage", type=int, default=0, help="one of how many T=1 blocks is damaged on its way")
+    parser.add_argument("--no-operations", action="store_true", help="whether a lease's rules allow none in it")
     options = parser.parse_args()
     keys = load_or_make_keys(options.keys, DEFAULT_LAYOUT | dict(options.key or ()))
     station = Station(keys, pin=options.pin, record=options.record)
@@ -39,7 +41,8 @@ def main() -> None:
     wire: Callable[[], None] = partial(run_vpcd_wire, station, port=options.port)
     if options.twin:
         twin = Twin(station, protocol=options.protocol, damage=options.damage)
-        wire = partial(run_twin_wire, twin, device=options.twin, record=options.twin_record)
+        rules = LeaseRules(max_private_key_operations=0 if options.no_operations else None)
+        wire = partial(run_twin_wire, twin, device=options.twin, record=options.twin_record, rules=rules)
     threading.Thread(target=wire, daemon=True).start()
     sys.stdin.buffer.read()
 

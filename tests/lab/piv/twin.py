@@ -16,11 +16,15 @@ from typing import Final
 from lab.piv.station import Station
 from lab.piv.tpdu import ATR_T0, T0Card, T1Card
 from lab.piv.vpcd import ATR
+from privyseal.usbip.card_events import AnswerInstead, EndLease, Forward, LeaseRules
+from privyseal.usbip.card_watch import CardWatch
+from privyseal.usbip.ccid import ClassDescriptor
 
 __all__ = ["Twin", "run_twin_wire"]
 
 _SYNC_ACK: Final = b"\x03\x06"
 _HEADER: Final = struct.Struct("<BIBBBBB")
+_DESCRIPTOR: Final = ClassDescriptor(max_slot_index=0, max_message_bytes=271, features=0x1_0230)
 _FIRMWARE: Final = b"GemTwin-V2.00-GT02"
 _PPS: Final = 0xFF
 
@@ -28,17 +32,19 @@ _SET_PARAMETERS, _POWER_ON, _ESCAPE, _GET_PARAMETERS, _TRANSFER = 0x61, 0x62, 0x
 _DATA_ANSWER, _STATUS_ANSWER, _PARAMETERS_ANSWER, _ESCAPE_ANSWER = 0x80, 0x81, 0x82, 0x83
 
 
-def run_twin_wire(reader: "Twin", *, device: Path, record: Path) -> None:
+def run_twin_wire(reader: "Twin", *, device: Path, record: Path, rules: LeaseRules) -> None:
     """Serve the driver for ever.
 
     Args:
         reader: With the card in it.
         device: Where to put a link to the terminal that the driver opens.
         record: Where to write down all messages of the host (`>`) and of the reader (`<`).
+        rules: What they refuse the reader never has; the audit answers in its place.
     """
     ours, theirs = pty.openpty()
     tty.setraw(theirs)
     device.symlink_to(os.ttyname(theirs))
+    audit = CardWatch(_DESCRIPTOR, packet_bytes=64, rules=rules)
     received = b""
     while True:
         received += os.read(ours, 1024)
@@ -48,7 +54,11 @@ def run_twin_wire(reader: "Twin", *, device: Path, record: Path) -> None:
                 break
             frame, received = received[: end + 1], received[end + 1 :]
             message = frame[len(_SYNC_ACK) : -1]
-            answer = reader.answer(message)
+            verdict = audit.command(message)
+            assert not isinstance(verdict, EndLease), verdict
+            answer = verdict.payload if isinstance(verdict, AnswerInstead) else reader.answer(message)
+            if isinstance(verdict, Forward):
+                audit.answer(answer)
             with record.open("a") as lines:
                 lines.write(f"> {message.hex()}\n< {answer.hex()}\n")
             _write(ours, frame + _framed(answer))
