@@ -4,7 +4,7 @@
 import pytest
 
 from lab.piv.station import Station
-from piv_script import PIN, QUESTION, RSA_SLOT, SELECT, run, script, sign_ec, verify
+from piv_script import PIN, QUESTION, SELECT, run, script, sign_ec, verify
 from privyseal.usbip.card_events import (
     Blind,
     KeyUse,
@@ -161,4 +161,3 @@ def test_the_audit_is_told_of_other_traffic() -> None:
 
     assert watch.unseen(Blind.OTHER_TRAFFIC) == (Unproven(reason=Blind.OTHER_TRAFFIC),)
     assert watch.unseen(Blind.OTHER_TRAFFIC) == ()
-    assert RSA_SLOT == 0x9A
