@@ -37,8 +37,9 @@ EXTRAS = {
     "agent": ("privyseal.tokens", "privyseal.storage.journal", "privyseal.storage.durable_file", "privyseal.agent"),
     "demo": ("distlib",),
     "keyring": ("keyring.core",),
-    "usb": tuple(
-        f"privyseal.{name}" for name in ("usbip", "usb") if (ROOT / "src/privyseal" / name / "__init__.py").exists()
+    "usb": (
+        "privyseal.relay",
+        *(f"privyseal.{name}" for name in ("usbip", "usb") if (ROOT / "src/privyseal" / name / "__init__.py").exists()),
     ),
 }
 
