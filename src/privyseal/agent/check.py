@@ -74,6 +74,7 @@ class CheckedItem:
     Attributes:
         mechanism: None for a lease.
         signed: The preimage: the lease's order.
+        idempotency_key: Of the request's statement.
     """
 
     item: int
@@ -81,6 +82,7 @@ class CheckedItem:
     digest: bytes
     entry: bytes
     signed: bytes
+    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +336,12 @@ class _JobCheck:
             if getattr(entry, field) != getattr(wanted, field):
                 raise VerificationError("job.entry", f"the INTENT entry differs from the job in `{field}`")
         return CheckedItem(
-            item=item.item, mechanism=mechanism, digest=facts.digest, entry=item.entry, signed=item.signed
+            item=item.item,
+            mechanism=mechanism,
+            digest=facts.digest,
+            entry=item.entry,
+            signed=item.signed,
+            idempotency_key=expected.statement.idempotency_key,
         )
 
     def _check_inclusion(self, entry: bytes, index: int, proof: tuple[bytes, ...]) -> None:

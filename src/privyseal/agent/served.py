@@ -13,7 +13,7 @@ from privyseal.formats.model import Preimage
 from privyseal.formats.usb import LeaseOrder, read_lease
 from privyseal.ports.token import Token
 
-__all__ = ["Lender", "Served", "ServedDevice", "ServedKey"]
+__all__ = ["Borrower", "Lender", "Served", "ServedDevice", "ServedKey"]
 
 
 class Served(Protocol):
@@ -80,18 +80,29 @@ class ServedKey:
         """See `Served.recall`: a signature ends by itself."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Borrower:
+    """Who borrows a device.
+
+    Attributes:
+        request: Id of the request.
+        idempotency_key: Of its statement.
+        order: What was asked for.
+    """
+
+    request: str
+    idempotency_key: str
+    order: LeaseOrder
+
+
 class Lender(Protocol):
     """Lends one USB device."""
 
-    async def lend(self, request: str, order: LeaseOrder) -> bytes:
+    async def lend(self, borrower: Borrower) -> bytes:
         """Lend the device until its lease ends, and get it back: then nothing of the holder's is left in it.
 
-        Args:
-            request: Id of the request, by which the holder is met.
-            order: What was asked for.
-
         Returns:
-            What the lease was used for, as canonical JSON (`privyseal.wire.leases.LeaseReport`).
+            What the lease was used for (`privyseal.wire.leases.encode_report`).
 
         Raises:
             PrivysealError: it was not lent.
@@ -124,7 +135,7 @@ class ServedDevice:
         order = read_lease(Preimage(signed=item.signed))
         if order.device != self.profile.name:
             raise VerificationError("job.items", f"the lease is for device {order.device!r}, not for this one")
-        return await self.lender.lend(request, order)
+        return await self.lender.lend(Borrower(request=request, idempotency_key=item.idempotency_key, order=order))
 
     def recall(self, requests: Sequence[str], *, asks: bool) -> None:
         """See `Served.recall`."""

@@ -111,7 +111,7 @@ class CardTap:
         if command.seqnum in self._answered:  # by us: the watch has made it
             self._answered.discard(command.seqnum)
         elif not isinstance(answer, RetSubmit):
-            self._told(self._watch.unseen(Blind.OTHER_TRAFFIC))  # what came in is lost, and may have been an answer
+            self._told(self._watch.unseen(Blind.FRAMING))  # what came in is lost, and may have been an answer
         elif answer.data:
             self._take(self._watch.answer(answer.data))
 
