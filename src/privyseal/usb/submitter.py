@@ -96,9 +96,8 @@ class Submitter:
         try:
             if self._answer_by_tap(event):
                 return None
-        except BaseException:
+        except BaseException:  # the session ends, and the machine answers what nobody else has
             self._in_flight.pop(event.seqnum, None)
-            self._machine.complete(event.seqnum, -errno.ESHUTDOWN)
             raise
         if kind is None or kind is EndpointKind.ISOCHRONOUS:
             self._answer(Done(tag=event.seqnum, status=-errno.ENOENT if kind is None else -errno.EINVAL))

@@ -226,9 +226,6 @@ class HeldDevice:
         waiting, self._waiting = self._waiting, collections.deque()
         cancelled, self._to_cancel = self._to_cancel, set()
         for transfer in waiting:
-            if transfer.tag in cancelled:
-                self._on_done(Done(tag=transfer.tag, status=-errno.ENOENT))
-                continue
             try:
                 self.submit(transfer)
             except OSError as error:

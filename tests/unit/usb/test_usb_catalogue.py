@@ -55,6 +55,7 @@ async def test_a_configuration_allows_more_but_never_hubs(tree: UsbTree) -> None
     tree.attach("1-1", number=2, ids="1050:0407", classes=(HID_CLASS, CCID))
     tree.attach("1-2", number=3, ids="abcd:0001", classes=(STORAGE_CLASS,))
     tree.attach("1-3", number=4, ids="0409:55aa", classes=(9,), device_class=9)
+    tree.attach("1-4", number=5, ids="0409:55aa", classes=(9,))
     allowed = frozenset({CCID, HID_CLASS, STORAGE_CLASS, 9})
 
     assert [offer.device.bus_id for offer in await catalogue(tree, classes=allowed).offers()] == ["1-1", "1-2"]

@@ -15,7 +15,7 @@ _MODULE = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
 
 
 def start_pcscd(*, ignored: str = "no such reader") -> None:
-    """Start pcscd; OpenSC does not look at readers whose name has `ignored` in it."""
+    """Start pcscd, until its card answers; OpenSC does not look at readers whose name has `ignored` in it."""
     # QEMU's reader says that it has a PIN pad, and has none.
     Path("/run/opensc.conf").write_text(
         f'app default {{ ignored_readers = "{ignored}"; reader_driver pcsc {{ enable_pinpad = false; }} }}\n'
@@ -23,6 +23,10 @@ def start_pcscd(*, ignored: str = "no such reader") -> None:
     os.environ["OPENSC_CONF"] = "/run/opensc.conf"
     Path("/run/message").write_bytes(MESSAGE)
     subprocess.run(["pcscd"], check=True, timeout=_SECONDS)
+    until = time.monotonic() + _SECONDS
+    while subprocess.run(["opensc-tool", "--atr"], capture_output=True, timeout=_SECONDS, check=False).returncode:
+        assert time.monotonic() < until, "pcscd sees no card"
+        time.sleep(0.2)
 
 
 def pcscd_pid() -> int:
