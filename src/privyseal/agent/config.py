@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from privyseal.agent.device_config import DeviceTable, check_device
+from privyseal.agent.device_config import DeviceTable, UsbTable, check_device
 from privyseal.errors import ConfigError
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.counters import CounterKind
@@ -186,6 +186,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: tuple[KeyConfig, ...] = ()
     recovery: RecoveryTable = RecoveryTable()
     device: tuple[DeviceTable, ...] = ()
+    usb: UsbTable = UsbTable()
 
     @property
     def hubs(self) -> tuple[str, ...]:
@@ -244,6 +245,7 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
                 "config.malformed",
                 f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
             )
+    _ = config.usb.address
     for device in config.device:
         check_device(device, tokens=known, taken={key.profile for key in config.key}, path=path)
     return config

@@ -19,6 +19,7 @@ from privyseal.agent.token_health import token_health
 from privyseal.agent.token_identity import Identity, Memory, away, drained, quarantined
 from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.token_state import TokenNow, TokenState
+from privyseal.agent.turns import Turns
 from privyseal.errors import ConflictError, PrivysealError, UnavailableError
 from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import TokenInfo
@@ -93,6 +94,11 @@ class TokenKeeper:
     def state(self) -> TokenState:
         """Whether it signs."""
         return self._now.state
+
+    @property
+    def turns(self) -> Turns:
+        """Of those who use it."""
+        return self._opener.turns
 
     @property
     def problem(self) -> PrivysealError | None:

@@ -16,6 +16,7 @@ from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_age
 from privyseal.agent.control import ControlSocket
 from privyseal.agent.custody import Custodian, system_moment
 from privyseal.agent.desk import Desk
+from privyseal.agent.device_wiring import DeviceLending
 from privyseal.agent.executor import Executor
 from privyseal.agent.host_steps import host_steps
 from privyseal.agent.joining import open_sealing_key
@@ -85,6 +86,15 @@ class Agent:
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
         self.executor.watch_tokens(lambda token, error: self.keepers[token].failed(error))
         self.links = self._links(trust, witness_key, clock)
+        self.lending: Final = DeviceLending(
+            config,
+            files,
+            trust=trust,
+            keepers=self.keepers,
+            outbox=outbox,
+            tls=lambda: _tls(files, trust.bundle),
+            changed=self._tokens_changed,
+        )
         self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -173,16 +183,19 @@ class Agent:
         Raises:
             ConfigError: `agent.socket`, `agent.socket_path`.
         """
-        if not self.config.key:
+        if not self.config.key and not self.config.device:
             _LOG.warning(
                 "no key profile: nothing can be signed here", next="privyseal token add, or fill in agent.toml; restart"
             )
         self._control.open()
         await asyncio.gather(*(keeper.start() for keeper in self.keepers.values()))
+        await self.lending.start()
         self._spawn(self.links.run(), "agent links")
         self._spawn(self._report(), "agent report")
         for name, keeper in self.keepers.items():
             self._spawn(keeper.run(), f"agent token {name}")
+        if self.config.device:
+            self._spawn(self.lending.keeper.run(), "agent devices")
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Return when asked to stop.
@@ -228,7 +241,10 @@ class Agent:
 
     async def _tokens_changed(self) -> None:
         """Serve and announce what the tokens can sign for now."""
-        profiles = [profile for keeper in self.keepers.values() for profile in keeper.profiles]
+        profiles = [
+            *(profile for keeper in self.keepers.values() for profile in keeper.profiles),
+            *self.lending.keeper.profiles,
+        ]
         for profile in profiles:
             found = profile.announcement
             if found == self._announced.get((found.name, found.token)):
@@ -275,6 +291,7 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.lending.stop()
         await self.links.stop()
         await asyncio.gather(*(keeper.close() for keeper in self.keepers.values()))
         await self._journal.close()

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lending part of an agent, put together."""
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final
+
+from privyseal.agent.channels import AgentChannels, relay_opener
+from privyseal.agent.config import AgentConfig, AgentFiles
+from privyseal.agent.device_config import DeviceTable
+from privyseal.agent.device_keeper import DeviceKeeper, LentDevice, catalogue_of
+from privyseal.agent.joining import open_sealing_key
+from privyseal.agent.keeper import TokenKeeper
+from privyseal.agent.lending import DeviceLender, Holder, LenderParts, find_device
+from privyseal.agent.outbox import Outbox
+from privyseal.agent.turns import Turns
+from privyseal.identity.channel import AgentPins
+from privyseal.identity.trust import PinnedTrust
+from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.direct import DirectListener
+from privyseal.usb.host import UsbHost
+
+__all__ = ["DeviceLending"]
+
+
+class _ChannelHolder:
+    """A `Holder` over a channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel: Final = channel
+        self.read: Final = channel.read
+        self.write: Final = channel.write
+        self.close: Final = channel.close
+        self.notice: Final = channel.notice
+        self.end: Final = channel.end
+
+    @property
+    def lost(self) -> str:
+        return self._channel.lost
+
+    @property
+    def round_trip_seconds(self) -> float | None:
+        return self._channel.statistics.rtt_p50_seconds
+
+
+class DeviceLending:
+    """All that an agent lends.
+
+    Attributes:
+        keeper: Knows which devices are there.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        files: AgentFiles,
+        *,
+        trust: PinnedTrust,
+        keepers: Mapping[str, TokenKeeper],
+        outbox: Outbox,
+        tls: Callable[[], ssl.SSLContext],
+        changed: Callable[[], Awaitable[None]],
+        host: UsbHost | None = None,
+    ) -> None:
+        """Lend what `config.device` names.
+
+        Args:
+            config: The agent's.
+            files: Where its keys are.
+            trust: The pinned bundle.
+            keepers: Of its tokens, which are parked while their device is lent.
+            outbox: Takes what leases were used for.
+            tls: By which hubs are dialled.
+            changed: Called when what is announced has changed.
+            host: Its USB devices.
+        """
+        self._listen: Final = config.usb.address
+        self._direct: Final = None if self._listen is None else DirectListener()
+        self._channels: Final = AgentChannels({url: relay_opener(url, tls) for url in config.hubs}, self._direct)
+        usb = host or UsbHost()
+        parts = LenderParts(
+            agent=config.name,
+            hub=trust.bundle.hub,
+            sealing_key=open_sealing_key(files.sealing_key),
+            outbox=outbox,
+            find=lambda table: find_device(usb, catalogue_of(usb, table), table),
+            meet=self._meet,
+        )
+        self._devices: Final = tuple(_lent(table, parts, keepers) for table in config.device)
+        self.keeper: Final = DeviceKeeper(self._devices, usb, changed)
+
+    async def start(self) -> None:
+        """Listen for clients that come directly, if agent.toml says so, and look for the devices.
+
+        Raises:
+            ConfigError: `listen.failed`.
+        """
+        if self._direct is not None and self._listen is not None:
+            await self._direct.start(*self._listen)
+
+    async def stop(self) -> None:
+        """Take back what is lent, and listen no more."""
+        for device in self._devices:
+            device.lender.recall((), asks=False)
+        if self._direct is not None:
+            await self._direct.stop()
+
+    async def _meet(self, pins: AgentPins, *, seconds: float, grace_seconds: float) -> Holder:
+        limits = ChannelLimits(grace_seconds=grace_seconds)
+        return _ChannelHolder(await self._channels.open(pins, limits, seconds=seconds))
+
+
+def _lent(table: DeviceTable, parts: LenderParts, keepers: Mapping[str, TokenKeeper]) -> LentDevice:
+    token = keepers.get(table.token)
+    parked: Callable[[], AbstractAsyncContextManager[None]] = nullcontext if token is None else token.lent
+    turns = Turns() if token is None else token.turns
+    return LentDevice(table=table, lender=DeviceLender(table, parts, parked), turns=turns)
