@@ -70,6 +70,9 @@ class MemoryPipe:
     def close(self) -> None:
         self._ending += [asyncio.create_task(way.end()) for way in (self.out, self.back)]
 
+    async def closed(self) -> None:
+        await asyncio.gather(*self._ending)
+
     async def cut(self) -> None:
         """What is on its way is lost, as with a network that is."""
         for way in (self.out, self.back):

@@ -28,6 +28,7 @@ from privyseal.hub.services.publication import Publication
 from privyseal.hub.services.queue_board import QueueBoard
 from privyseal.hub.services.queue_orders import QueueOrders
 from privyseal.hub.services.queue_views import QueueViews
+from privyseal.hub.services.relays import Relays
 from privyseal.hub.services.settling import Settler
 from privyseal.hub.services.submit import Requests
 from privyseal.hub.services.timestamps import Timestamps
@@ -93,6 +94,7 @@ class Hub:
         self.agent_events = AgentEvents(self.store, self.observer.recorded, continues=continues)
         self.token_board = TokenBoard(self.observer.token)
         self.unlocks = Unlocks(trust=trust, links=lambda: self.dispatch.links, clock=clock)
+        self.relays = Relays(store=self.store, clock=clock)
         self._make_signing(self.store, trust, clock)
         self._make_timestamping(self.store, clock)
 
@@ -223,6 +225,7 @@ class Hub:
 
     async def revoked(self, role: str, name: str) -> None:
         """A member has no standing any more, from now on."""
+        self.relays.end_member(role, name)
         if role == "agent":
             self.dispatch.drop(name)
             self.token_board.forget(name)
@@ -302,6 +305,7 @@ class Hub:
             "witnesses": self.witnesses.run(),
             "certificates": self.certificates.run(),
             "queue": self._sweep(),
+            "relays": self.relays.run(),
         }
         if self.config.database:
             self.hearing.listen()
@@ -334,6 +338,7 @@ class Hub:
     async def stop(self) -> None:
         """End the lanes, close the store."""
         await self.anchors.stop()
+        await self.relays.stop()
         await self.dispatch.stop()
         for task in self._tasks:
             task.cancel()

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 import privyseal
 from privyseal.hub.core import Hub
 from privyseal.hub.metrics_queue import queue_families
+from privyseal.hub.metrics_relays import relay_families
 from privyseal.hub.metrics_tokens import token_families
 from privyseal.hub.readiness import profile_refusal
 from privyseal.hub.services.certificates import own_certificate
@@ -72,6 +73,7 @@ def _families(hub: Hub, stored: _Stored) -> Iterator[Metric]:
     yield from _profile_families(hub)
     yield from _outside_families(hub)
     yield _agents(hub, stored.enrolments)
+    yield from relay_families(hub.relays)
     yield from token_families(hub.token_board.tokens, frozenset(hub.dispatch.links))
 
 

@@ -98,6 +98,10 @@ class PinnedPipe:
         """End both ways."""
         self._under.close()
 
+    async def closed(self) -> None:
+        """Wait until nothing is left of what carries it."""
+        await self._under.closed()
+
     async def _feed(self) -> bool:
         data = await self._under.receive()
         self._incoming.write(data)
@@ -118,16 +122,26 @@ def _broken(error: ssl.SSLError) -> ConnectionError:
     return ConnectionError(f"what came was changed on its way, or is no part of this channel: {error.reason}")
 
 
-async def accept_pinned(pipe: Pipe, pins: AgentPins, *, seconds: float = HANDSHAKE_SECONDS) -> PinnedPipe:
+async def accept_pinned(
+    pipe: Pipe, pins: AgentPins, *, wait_seconds: float = HANDSHAKE_SECONDS, seconds: float = HANDSHAKE_SECONDS
+) -> PinnedPipe:
     """The agent's side. The pipe is closed if it does not come about.
+
+    Args:
+        pipe: Where the client is expected.
+        pins: Who that is.
+        wait_seconds: How long it may take until it comes.
+        seconds: How long the handshake may take then.
 
     Raises:
         VerificationError: `channel.client_key` if another one than the order's client dials, `channel.certificate`.
         ConnectionError, TimeoutError: it did not come about in time, or at all.
     """
     try:
+        async with asyncio.timeout(wait_seconds):
+            opening = await pipe.receive()
         async with asyncio.timeout(seconds):
-            certificate = await _read_opening(pipe)
+            certificate = _certificate(opening)
             if spki_sha256(certificate) != pins.tls_key:
                 raise _other_client()
             inside = PinnedPipe(pipe, agent_context(pins.key, certificate), server_side=True)
@@ -184,14 +198,13 @@ def _other_client() -> VerificationError:
     )
 
 
-async def _read_opening(pipe: Pipe) -> bytes:
-    """The certificate in the first piece, which no pipe cuts: nothing was sent before it."""
-    piece = await pipe.receive()
-    if not piece:
+def _certificate(opening: bytes) -> bytes:
+    """What stands in the first piece, which no pipe cuts: nothing was sent before it."""
+    if not opening:
         raise ConnectionError("the connection ended before it began")
-    if not piece.startswith(_OPENING) or len(piece) > len(_OPENING) + MAX_CERTIFICATE_BYTES:
+    if not opening.startswith(_OPENING) or len(opening) > len(_OPENING) + MAX_CERTIFICATE_BYTES:
         raise VerificationError("channel.certificate", "the other side does not begin as a client does")
-    return piece[len(_OPENING) :]
+    return opening[len(_OPENING) :]
 
 
 async def _read_proof(inside: PinnedPipe) -> bytes:

@@ -33,3 +33,7 @@ class Pipe(Protocol):
     def close(self) -> None:
         """End both ways, soon, without waiting for the other side; also while somebody sends or receives."""
         ...
+
+    async def closed(self) -> None:
+        """Wait until nothing of it is left, a few seconds at most; after `close`."""
+        ...

@@ -127,7 +127,8 @@ class Channel:
         self._sent_bytes = self._received_bytes = self._reconnected = 0
         self._is_closing = self._is_between = self._is_over = False
         self.lost = ""
-        self._running: Final = asyncio.create_task(self._run(pipe), name="usb channel")
+        self._pipe = pipe
+        self._running: Final = asyncio.create_task(self._run(), name="usb channel")
 
     # -- what the application asks for ----------------------------------------------------------------------------
 
@@ -192,6 +193,7 @@ class Channel:
     async def finished(self) -> None:
         """Return when nothing more goes either way, and the pipe is closed."""
         await asyncio.wait((self._running,))
+        await self._pipe.closed()
 
     @property
     def ended(self) -> End | None:
@@ -229,13 +231,14 @@ class Channel:
 
     # -- one connection after the other ---------------------------------------------------------------------------
 
-    async def _run(self, first: Pipe) -> None:
-        pipe: Pipe | None = first
+    async def _run(self) -> None:
         reason = "this side failed"
         try:
-            while pipe is not None:
-                reason = await self._over(pipe)
-                pipe = await self._again() if reason else None
+            while reason := await self._over(self._pipe):
+                pipe = await self._again()
+                if pipe is None:
+                    break
+                self._pipe = pipe
         except MalformedInputError as error:
             reason = str(error)
         finally:
@@ -295,8 +298,11 @@ class Channel:
             receiving = asyncio.create_task(self._receive(pipe, decoder, rest))
             try:
                 await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
-                done = sending if sending.done() else receiving
-                return done.result()
+                if sending.done() and sending.exception() is None:
+                    return sending.result()
+                # What broke the sending is told by what still arrives, be it the other side's end.
+                await asyncio.wait((receiving,), timeout=self._limits.close_seconds)
+                return (receiving if receiving.done() else sending).result()
             finally:
                 sending.cancel()
                 receiving.cancel()
