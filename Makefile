@@ -20,7 +20,7 @@ test: ## Run every test (ARGS="-k name" narrows it)
 	@rm -f .pytest_cache/v/cache/lastfailed
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || $(BIN)/python tools/second_attempt.py $$?
 
-test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery on devices that nobody here wrote
+test-vm: ## Run the tests that need a kernel of their own, in QEMU: USB recovery and sharing, of devices that nobody here wrote
 	@tools/system_packages.sh
 	@tools/system_packages.sh requirements/vm.txt
 	@tools/setup.sh dev

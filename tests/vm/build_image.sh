@@ -15,7 +15,7 @@ say() { echo "vm image: $*" >&2; }
 
 packages=pcscd,libccid,opensc,opensc-pkcs11,python3,kmod,udev,acl,openssl,usbip,usbutils
 initial_modules="virtio_pci virtio_blk ext4 crc32c_generic overlay 9p 9pnet_virtio"
-guest_modules="uhci_hcd ehci_pci xhci_pci usbip_host vhci_hcd virtio_rng virtio_net af_packet"
+guest_modules="uhci_hcd ehci_pci xhci_pci usbip_host vhci_hcd usb_storage sd_mod virtio_rng virtio_net af_packet"
 
 release=$(. /etc/os-release && [ "$ID" = debian ] && echo "${VERSION_CODENAME:-}") || release=
 [ -n "$release" ] || { say "this is not Debian, whose packages the image is made of"; exit 1; }

@@ -6,8 +6,10 @@ CHECKS in the environment the machine runs the checks alone that it names.
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from vm.machine import CARD_PIN, Outcome, image, new_card, run_machine
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 PIN = "731946"
+DISK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +87,16 @@ def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharing]:
     keys = load_or_make_keys(folder / "keys", {0x9A: "rsa2048"})
     results = folder / "results"
     results.mkdir()
+    disk = folder / "disk"
     (results / "pin").write_text(CARD_PIN)
     devices = (
         *("-device", "piix3-usb-uhci,id=uhci", "-device", "usb-hub,bus=uhci.0,port=1,port-power=on"),
         *("-device", "usb-ccid,bus=uhci.0,port=1.1"),
         *("-device", f"ccid-card-emulated,backend=certificates,cert1=cert1,cert2=cert2,cert3=cert3,db=sql:{card}"),
         *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"),
+        *("-drive", f"file={disk},if=none,id=disk,format=raw", "-device", "usb-storage,bus=uhci.0,port=2,drive=disk"),
     )
+    disk.write_bytes(random.Random(7).randbytes(DISK_BYTES))
     bus = VirtualBus()
     token = CcidToken(Station(keys, pin=PIN), bus)
     with exporting(bus) as (port, reports):
@@ -139,6 +145,8 @@ def test_ours_to_ours_and_the_device_is_given_back(sharing: Sharing) -> None:
     sharing.signed("signs_through_ours", found["signature"])
     sharing.signed("given_back", found["local"])
     assert found["driver"] == "usbfs"
+    # The exported device itself, when it is given back.
+    assert any("usb 1-1.1: reset full-speed USB device" in line for line in found["log"])
     assert "127.0.0.1:3241/1-1.1" in found["listed"]
     ended_well(found["report"])
     assert found["report"]["errors"] == 0
@@ -183,7 +191,7 @@ def test_a_frozen_client_does_not_keep_a_device(sharing: Sharing) -> None:
     sharing.signed("during", found["during"])
     ended_well(found["report"], EndedBy.US)
     assert found["seconds"] < 15
-    assert not found["is_claimed"]
+    assert found["driver"] == ""
     assert (found["still"], found["ports"]) == ([0], [])
     assert found["detached"] == {"did_the_stream_end": True}
     sharing.signed("after_a_frozen_client", found["local"])
@@ -217,3 +225,25 @@ def test_a_kernel_signs_with_the_virtual_token_of_this_host(sharing: Sharing) ->
     assert all(report.was_powered_off and report.was_reset for report in sharing.reports)
     state = sharing.token.station.state
     assert (state.operations, state.pins_refused) == (4, 0)
+
+
+def test_a_disk_is_read_and_written_and_given_back_to_its_driver(sharing: Sharing) -> None:
+    found = sharing.check("moves_a_disk")
+    before = random.Random(7).randbytes(DISK_BYTES)
+    after = before[: 1 << 20] + b"written over USB/IP".ljust(1 << 20, b".") + before[2 << 20 :]
+
+    assert found["read"] == hashlib.sha256(before).hexdigest()
+    assert found["local"] == hashlib.sha256(after).hexdigest()
+    assert (sharing.outcome.results.parent / "disk").read_bytes() == after
+    assert found["drivers"] == ["usb-storage", "usbfs", "usb-storage"]
+    report = found["report"]
+    assert (report["ended_by"], report["was_reset"], report["was_powered_off"]) == (EndedBy.CLIENT, True, None)
+
+
+def test_the_agents_account_exports_by_its_rules(sharing: Sharing) -> None:
+    found = sharing.check("serves_as_the_agents_account")
+
+    assert found["refused"] == {"code": "usb.export_failed"}
+    assert "usb.denied" in found["denied"]["reason"]
+    sharing.signed("as_the_account", found["signature"])
+    ended_well(found["report"])

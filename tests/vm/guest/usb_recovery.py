@@ -24,11 +24,11 @@ from privyseal.usb.reset import reset_device
 from privyseal.usb.selector import parse_selector
 from privyseal.usb.uevents import KernelChanges
 from vm.guest import card
+from vm.guest.account import AS_ACCOUNT, add_account, add_rules
 from vm.guest.checks import Evidence, awaited, refusal, run_checks
 
 READER = "08e6:4433"
 PORT = Path("/sys/bus/usb/devices/1-1:1.0/1-1-port1")
-ACCOUNT = "privyseal-agent"
 
 host = UsbHost()
 
@@ -147,24 +147,16 @@ async def restarts_pcscd() -> Evidence:
 
 
 async def needs_its_rules() -> Evidence:
-    subprocess.run(["useradd", "--system", ACCOUNT], check=True)
+    add_account()
     without = as_account()
-    Path("/run/udev/rules.d").mkdir(parents=True)
-    rules = Path("/deploy/71-privyseal-usb.rules")
-    (Path("/run/udev/rules.d") / rules.name).write_bytes(rules.read_bytes())
-    subprocess.run(["udevadm", "control", "--reload"], check=True)
-    for action in ("add", "bind"):
-        subprocess.run(["udevadm", "trigger", f"--action={action}", "--subsystem-match=usb", "--settle"], check=True)
+    add_rules()
     log = kernel_log()
     return {"without": without, "with": as_account(), "log": kernel_log()[len(log) :], "signature": card.sign("rules")}
 
 
 def as_account() -> object:
     done = subprocess.run(
-        [
-            *("setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "--no-new-privs"),
-            *("--inh-caps=-all", "--bounding-set=-all", sys.executable, __file__, "as-account"),
-        ],
+        [*AS_ACCOUNT, sys.executable, __file__, "as-account"],
         stdout=subprocess.PIPE,
         timeout=120,
         check=True,

@@ -6,7 +6,9 @@ token. Writes what happened to /results/checks.json.
 """
 
 import asyncio
+import hashlib
 import json
+import os
 import signal
 import socket
 import statistics
@@ -24,11 +26,13 @@ from privyseal.usb.vhci import Vhci
 from privyseal.usbip.importing import Importing
 from privyseal.usbip.urb import Direction, RetSubmit
 from vm.guest import card
+from vm.guest.account import AS_ACCOUNT, add_account, add_rules
 from vm.guest.checks import Evidence, awaited, run_checks
 from vm.guest.network import HOST, raise_network
 
 READER, BUS_ID = "08e6:4433", "1-1.1"
 TOKEN = "0529:0620"
+DISK, DISK_BUS_ID = "46f4:0001", "1-2"
 PORT, KERNELS_PORT = 3241, 3240
 URBS = 300
 host = UsbHost()
@@ -38,10 +42,10 @@ given = json.loads(Path("/results/given.json").read_text())
 class Role:
     """A side of a shared device in a process of its own."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, before: tuple[str, ...] = ()) -> None:
         roles = str(Path(__file__).parent / "sharing_roles.py")
         self.process = subprocess.Popen(
-            [sys.executable, roles, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*before, sys.executable, roles, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
     async def says(self) -> Any:
@@ -59,8 +63,8 @@ class Role:
         await asyncio.to_thread(self.process.wait, 60)
 
 
-async def serving() -> Role:
-    role = Role("serve", BUS_ID, str(PORT))
+async def serving(bus_id: str = BUS_ID, *, before: tuple[str, ...] = ()) -> Role:
+    role = Role("serve", bus_id, str(PORT), before=before)
     assert await role.says() == {"ready": True}
     return role
 
@@ -97,6 +101,10 @@ async def imported_device(ids: str) -> str:
             await asyncio.sleep(0.1)
 
 
+def kernel_log() -> list[str]:
+    return run("dmesg").splitlines()
+
+
 def ports() -> list[int]:
     return [port.number for port in Vhci().ports() if not port.is_free]
 
@@ -119,12 +127,13 @@ async def is_refused_while_pcscd_has_it() -> Evidence:
 
 
 async def signs_through_ours() -> Evidence:
+    log = kernel_log()
     serve = await serving()
     role, said = await attached()
     bus_id = await imported_device(READER)
     listed = run("usbip", "port")
     evidence = await signed("signs_through_ours")
-    driver = Path(f"/sys/bus/usb/devices/{BUS_ID}/{BUS_ID}:1.0/driver").readlink().name
+    driver = driver_of(BUS_ID)
     role.end()
     detached = await role.says()
     report = await serve.says()
@@ -141,6 +150,7 @@ async def signs_through_ours() -> Evidence:
         "report": report,
         "records": records,
         "ports": ports(),
+        "log": kernel_log()[len(log) :],
         "local": local["signature"],
     }
 
@@ -258,7 +268,7 @@ async def a_lease_ends_under_a_frozen_client() -> Evidence:
     report = await serve.says()
     seconds = time.monotonic() - began
     # The frozen side's pcscd still waits for the reader that it cannot reach: what it does not do is hold ours.
-    driver = Path(f"/sys/bus/usb/devices/{BUS_ID}/{BUS_ID}:1.0/driver").exists()
+    driver = driver_of(BUS_ID)
     still = ports()
     role.process.send_signal(signal.SIGCONT)
     detached = await role.says()
@@ -271,7 +281,7 @@ async def a_lease_ends_under_a_frozen_client() -> Evidence:
         "during": during,
         "report": report,
         "seconds": seconds,
-        "is_claimed": driver,
+        "driver": driver,
         "still": still,
         "detached": detached,
         "ports": ports(),
@@ -337,6 +347,82 @@ async def signs_through_the_hosts_exporter() -> Evidence:
     return {"said": said, "bus_id": bus_id, "rounds": rounds, "ports": ports()}
 
 
+async def block_device(bus_id: str) -> Path:
+    """Node of the disk that a USB device is, as soon as it is there and can be read."""
+    async with asyncio.timeout(60):
+        while True:
+            found = list(Path(f"/sys/bus/usb/devices/{bus_id}").glob(f"{bus_id}:1.0/host*/target*/*/block/*/size"))
+            if found and found[0].read_text().strip() != "0" and (node := Path("/dev") / found[0].parent.name).exists():
+                return node
+            await asyncio.sleep(0.1)
+
+
+def driver_of(bus_id: str) -> str:
+    link = Path(f"/sys/bus/usb/devices/{bus_id}/{bus_id}:1.0/driver")
+    return link.readlink().name if link.exists() else ""
+
+
+def digest(node: Path) -> str:
+    with node.open("rb", buffering=0) as disk:
+        os.posix_fadvise(disk.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return hashlib.file_digest(disk, "sha256").hexdigest()
+
+
+async def moves_a_disk() -> Evidence:
+    """What a token never does: large transfers, to a device that a driver of the kernel has."""
+    run("modprobe", "-a", "usb_storage", "sd_mod")
+    await block_device(DISK_BUS_ID)
+    before = driver_of(DISK_BUS_ID)
+    serve = await serving(DISK_BUS_ID)
+    role, said = await attached(bus_id=DISK_BUS_ID)
+    bus_id = await imported_device(DISK)
+    node = await block_device(bus_id)
+    began = time.monotonic()
+    read = await asyncio.to_thread(digest, node)
+    seconds = time.monotonic() - began
+    during = driver_of(DISK_BUS_ID)
+
+    def write() -> None:
+        with node.open("r+b", buffering=0) as disk:
+            disk.seek(1 << 20)
+            disk.write(b"written over USB/IP".ljust(1 << 20, b"."))
+            os.fsync(disk.fileno())
+
+    await asyncio.to_thread(write)
+    role.end()
+    detached = await role.says()
+    await role.ended()
+    report = await serve.says()
+    await serve.ended()
+    local = await block_device(DISK_BUS_ID)
+    return {
+        "drivers": [before, during, driver_of(DISK_BUS_ID)],
+        "said": said,
+        "read": read,
+        "seconds": seconds,
+        "detached": detached,
+        "report": report,
+        "local": await asyncio.to_thread(digest, local),
+    }
+
+
+async def serves_as_the_agents_account() -> Evidence:
+    """Without capabilities, by the udev rules alone; the other side must be root."""
+    add_account()
+    serve = await serving(before=AS_ACCOUNT)
+    role, refused = await attached()
+    denied = await serve.says()
+    await role.ended()
+    add_rules()
+    role, said = await attached()
+    await imported_device(READER)
+    evidence = await signed("as_the_account")
+    await role.ended()
+    report = await serve.says()
+    await serve.ended()
+    return evidence | {"refused": refused, "denied": denied, "said": said, "report": report}
+
+
 CHECKS = (
     signs_where_it_is,
     is_refused_while_pcscd_has_it,
@@ -348,6 +434,8 @@ CHECKS = (
     a_client_detaches_from_a_frozen_exporter,
     is_unplugged,
     signs_through_the_hosts_exporter,
+    moves_a_disk,
+    serves_as_the_agents_account,
 )
 
 
