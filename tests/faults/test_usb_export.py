@@ -376,6 +376,7 @@ class Tap:
 
     def __init__(self) -> None:
         self.seen: list[tuple[CmdSubmit, Answer | None]] = []
+        self.own = 0
         self.answers: dict[bytes, TapAnswer] = {}
         self.ends_before: bytes | None = None
         self.ends_after: bytes | None = None
@@ -387,8 +388,9 @@ class Tap:
             raise self.error
         return next((answer for part, answer in self.answers.items() if part in command.data), None)
 
-    def after(self, command: CmdSubmit, answer: Answer) -> None:
+    def after(self, command: CmdSubmit, answer: Answer, *, is_own: bool) -> None:
         self.seen.append((command, answer))
+        self.own += is_own
         if isinstance(answer, RetSubmit) and self.ends_after is not None and self.ends_after in answer.data:
             raise self.error
 
@@ -438,6 +440,89 @@ async def test_a_tap_answers_in_the_devices_place(bus: VirtualBus, token: CcidTo
     assert "submit 02" not in bus.log
     client.socket.close()
     assert (await export.report()).statistics.answered_by_tap == 1
+
+
+REFUSED = bytes.fromhex("80 02000000 00 05 00 00 00 6982")
+
+
+def refusing_select() -> Tap:
+    """Keeps SELECT from the card, and lets the client read that it was refused."""
+    tap = Tap()
+    tap.answers[SELECT] = TapAnswer(status=0, read_next=REFUSED, read_next_address=BULK_IN)
+    return tap
+
+
+@pytest.mark.parametrize("order", ["command, read", "read, command"])
+async def test_a_tap_lets_the_client_read_a_refusal(bus: VirtualBus, token: CcidToken, order: str) -> None:
+    tap = refusing_select()
+    export = await exported(bus, tap=tap)
+    client = await Client(export.client).imported()
+    reads = []
+    for part in order.split(", "):
+        if part == "read":
+            reads.append(client.read())
+        else:
+            client.ccid(0x6F, SELECT)
+    answers = {one.seqnum: one for one in (await client.next(), await client.next())}
+
+    assert answers[reads[0]] == RetSubmit(seqnum=reads[0], status=0, actual_length=12, data=REFUSED)
+    assert all(one.status == 0 for one in answers.values())
+    assert (token.station.state.commands, tap.own) == ((), 2)
+    # What follows is the reader's own again.
+    client.ccid(0x65, sequence=9)
+    last = client.read()
+    answers = {one.seqnum: one for one in (await client.next(), await client.next())}
+    assert answers[last].data[6] == 9
+    client.socket.close()
+    assert (await export.report()).was_powered_off
+
+
+async def test_a_refusal_is_read_in_parts_by_small_reads(bus: VirtualBus, token: CcidToken) -> None:
+    export = await exported(bus, tap=refusing_select())
+    client = await Client(export.client).imported()
+    small = [client.machine.submit(Direction.IN, BULK_IN & 15, 5) for _ in range(3)]
+    client.ccid(0x6F, SELECT)
+    answers = {one.seqnum: one for one in [await client.next() for _ in range(4)]}
+
+    assert b"".join(answers[seqnum].data for seqnum in small) == REFUSED
+    client.socket.close()
+    await export.report()
+
+
+async def test_a_refusal_waits_for_what_the_reader_had_said_already(bus: VirtualBus, token: CcidToken) -> None:
+    export = await exported(bus, tap=refusing_select())
+    client = await Client(export.client).imported()
+    for turn in range(50):
+        first, second = client.read(), client.read()
+        client.ccid(0x65, sequence=turn)
+        await client.send()
+        for _ in range(turn % 5):
+            await asyncio.sleep(0)
+        client.ccid(0x6F, SELECT)
+        answers = {one.seqnum: one for one in [await client.next() for _ in range(4)]}
+        read = [answers[first].data, answers[second].data]
+        assert sorted(map(len, read)) == [10, 12]
+        assert REFUSED in read
+    client.socket.close()
+    await export.report()
+
+
+async def test_a_read_that_is_unlinked_as_a_refusal_comes_leaves_it_to_the_next(
+    bus: VirtualBus, token: CcidToken
+) -> None:
+    export = await exported(bus, tap=refusing_select())
+    client = await Client(export.client).imported()
+    first = client.read()
+    client.machine.unlink(first)
+    client.ccid(0x6F, SELECT)
+    arrived = [await client.next(), await client.next()]
+    assert Unlinked(seqnum=first, status=-errno.ECONNRESET, was_answered=False) in arrived
+
+    again = client.read()
+
+    assert await client.next() == RetSubmit(seqnum=again, status=0, actual_length=12, data=REFUSED)
+    client.socket.close()
+    await export.report()
 
 
 @pytest.mark.parametrize("error", [SessionEnd("a second PIN attempt"), ZeroDivisionError("a bug")])

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from privyseal.errors import UsbError
+from privyseal.usb.injection import Injections
 from privyseal.usb.ports import Done, HeldPort, Transfer
 from privyseal.usb.statistics import SessionStatistics
-from privyseal.usb.tap import SessionEnd, UrbTap
+from privyseal.usb.tap import SessionEnd, TapAnswer, UrbTap
 from privyseal.usbip.descriptors import Descriptors, EndpointDescriptor, EndpointKind
 from privyseal.usbip.exporting import Cancel, Event, Exporting
 from privyseal.usbip.urb import Answer, CmdSubmit, Direction, RetSubmit, RetUnlink
@@ -24,6 +25,7 @@ _SETUP: Final = struct.Struct("<BBHHH")
 _SHORT_NOT_OK: Final = 0x01
 _ZERO_PACKET: Final = 0x40
 _STATUS_MOST: Final = 4095
+_CANCELLED: Final = (-errno.ENOENT, -errno.ECONNRESET)
 
 # Requests that the kernel of the exporting host must know of (bmRequestType, bRequest; USB 2.0, section 9.4).
 _SET_ADDRESS: Final = (0x00, 0x05)
@@ -71,6 +73,9 @@ class Submitter:
         self._tap = tap
         self._statistics = statistics
         self._in_flight: dict[int, _InFlight] = {}
+        self._injections = Injections()
+        #: Transfers that were given up so that the tap's answer is read.
+        self._replaced: set[int] = set()
         #: Transfers of our own, at the end.
         self._own: dict[int, Callable[[Done], None]] = {}
         self._is_stopped = False
@@ -117,7 +122,9 @@ class Submitter:
         if own is not None:
             own(done)
         elif done.tag in self._in_flight:
-            self._answer(done)
+            address = self._in_flight[done.tag].command.address
+            self._replace(done, address) if done.tag in self._replaced else self._answer(done)
+            self._make_room(address)
 
     async def stop(self, seconds: float) -> None:
         """Give up what is in flight, and answer all of it; the device has so long to let go."""
@@ -216,9 +223,11 @@ class Submitter:
     def _answer_by_tap(self, command: CmdSubmit) -> bool:
         """Whether the tap has answered; ValueError if its answer does not fit."""
         answered = self._tap.before(command) if self._tap is not None else None
+        is_in = command.direction is Direction.IN
+        if answered is None and is_in and self._injections.has(command.address):
+            answered = TapAnswer(status=0, data=self._injections.take(command.address, command.length))
         if answered is None:
             return False
-        is_in = command.direction is Direction.IN
         if not -_STATUS_MOST <= answered.status <= 0 or len(answered.data) > (command.length if is_in else 0):
             raise ValueError(f"the tap's answer to URB {command.seqnum} does not fit")
         length = len(answered.data) if is_in else command.length if answered.status == 0 else 0
@@ -226,7 +235,32 @@ class Submitter:
         self._answer(
             Done(tag=command.seqnum, status=answered.status, actual_length=length, data=answered.data), is_own=True
         )
+        if answered.read_next:
+            self._injections.add(answered.read_next_address, answered.read_next)
+            self._make_room(answered.read_next_address)
         return True
+
+    def _make_room(self, address: int) -> None:
+        """If something of the tap's is to be read, have the device give up the transfer that waits for its data."""
+        if not self._injections.has(address):
+            return
+        waiting = (tag for tag, urb in self._in_flight.items() if urb.command.address == address)
+        tag = next((tag for tag in waiting if self._machine.unlink_of(tag) is None), None)
+        if tag is not None and tag not in self._replaced:
+            self._replaced.add(tag)
+            self.port.cancel(tag)
+
+    def _replace(self, done: Done, address: int) -> None:
+        """Answer a transfer that was given up for the tap's: with that, or with what the device had said already."""
+        self._replaced.discard(done.tag)
+        is_given_up = done.status in _CANCELLED and self._machine.unlink_of(done.tag) is None and not self._is_stopped
+        if is_given_up and done.data:
+            self._answer(Done(tag=done.tag, status=0, actual_length=len(done.data), data=done.data))
+        elif is_given_up and self._injections.has(address):
+            data = self._injections.take(address, self._in_flight[done.tag].command.length)
+            self._answer(Done(tag=done.tag, status=0, actual_length=len(data), data=data), is_own=True)
+        else:
+            self._answer(done)
 
     def _answer(self, done: Done, *, is_own: bool = False) -> None:
         """Answer an URB; if the tap refuses that, or errs, with -ESHUTDOWN and nothing that came in."""
@@ -239,12 +273,12 @@ class Submitter:
             seqnum=done.tag, status=done.status, actual_length=done.actual_length, data=done.data if is_in else b""
         )
         unlink = self._machine.unlink_of(done.tag)
-        if unlink is not None and done.status in (-errno.ENOENT, -errno.ECONNRESET):
+        if unlink is not None and done.status in _CANCELLED:
             answer = RetUnlink(seqnum=unlink, status=-errno.ECONNRESET)
         self._count(urb, answer, is_own=is_own)
         try:
             if self._tap is not None:
-                self._tap.after(command, answer)
+                self._tap.after(command, answer, is_own=is_own)
         except BaseException:
             self._machine.complete(done.tag, -errno.ESHUTDOWN)
             raise

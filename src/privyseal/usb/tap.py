@@ -26,12 +26,17 @@ class TapAnswer:
     """What a tap answers in the device's place.
 
     Attributes:
-        status: 0 or a negative errno.
+        status: 0 or a negative errno; a transfer out with 0 counts as gone out whole.
         data: What comes in; at most as much as was asked for.
+        read_next: What the client reads next from `read_next_address`, before anything that the device has to say
+            there, as a reader's answer to a command that it never got; empty for nothing.
+        read_next_address: A bulk or interrupt endpoint, 0x81 and more.
     """
 
     status: int
     data: bytes = b""
+    read_next: bytes = b""
+    read_next_address: int = 0
 
 
 class UrbTap(Protocol):
@@ -50,13 +55,14 @@ class UrbTap(Protocol):
             SessionEnd: The device does not get it, and the export ends.
         """
 
-    def after(self, command: CmdSubmit, answer: Answer) -> None:
+    def after(self, command: CmdSubmit, answer: Answer, *, is_own: bool) -> None:
         """An answer, before the client gets it: of the device, of this host (refusals), or of this tap.
 
         Args:
             command: What is answered.
             answer: RetUnlink if the client did not want it any more and the device gave it up; what came in before
                 that is lost.
+            is_own: Whether it is this tap's: `data` of its TapAnswer, or what it let be read next.
 
         Raises:
             SessionEnd: The client does not get it; -ESHUTDOWN is told instead, and the export ends.
