@@ -16,12 +16,13 @@ from privyseal.agent.config import AgentConfig, AgentFiles, TokenTable, load_age
 from privyseal.agent.control import ControlSocket
 from privyseal.agent.custody import Custodian, system_moment
 from privyseal.agent.desk import Desk
+from privyseal.agent.device_keeper import OpenedDevice
 from privyseal.agent.device_wiring import DeviceLending
 from privyseal.agent.executor import Executor
 from privyseal.agent.host_steps import host_steps
 from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
-from privyseal.agent.keys import ProfileOpener
+from privyseal.agent.keys import OpenedProfile, ProfileOpener
 from privyseal.agent.ladder import OF_HOST, OF_TOKEN, Tally
 from privyseal.agent.link import LinkServices, dialer
 from privyseal.agent.links import HubLinks
@@ -241,7 +242,7 @@ class Agent:
 
     async def _tokens_changed(self) -> None:
         """Serve and announce what the tokens can sign for now."""
-        profiles = [
+        profiles: list[OpenedProfile | OpenedDevice] = [
             *(profile for keeper in self.keepers.values() for profile in keeper.profiles),
             *self.lending.keeper.profiles,
         ]

@@ -5,7 +5,6 @@ What does not pass the reader's two bulk endpoints is not read: vendor requests 
 other interfaces make the lease unproven.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -62,18 +61,17 @@ class CardTap:
         bulk = {} if reader is None else {one.address: one for one in reader.endpoints if one.kind is EndpointKind.BULK}
         self._out: Final = next((address for address in bulk if not address & 0x80), None)
         self._in: Final = next((address for address in bulk if address & 0x80), None)
-        self._harmless: Final = frozenset(
-            () if reader is None else (one.address for one in reader.endpoints if one.kind is EndpointKind.INTERRUPT)
+        #: Beside the commands: answers, and what an interrupt endpoint tells of cards that come and go.
+        self._known: Final = frozenset(
+            {self._in, *(one.address for one in reader.endpoints if one.kind is EndpointKind.INTERRUPT)}
+            if reader is not None
+            else ()
         )
         described = None if reader is None else read_class_descriptor(b"".join(reader.others))
         packet_bytes = 64 if self._out is None else bulk[self._out].max_packet_bytes
         self._watch: Final = CardWatch(described, packet_bytes=max(packet_bytes, 1), rules=rules)
         self._told: Final = told
         self._end: Final = end
-        self._instead: Final[deque[bytes]] = deque()
-        self._answered: Final[set[int]] = set()
-        #: Reads of the bulk endpoint that the device has, and has not answered.
-        self._reading: Final[set[int]] = set()
 
     @property
     def counts(self) -> LeaseCounts:
@@ -91,26 +89,15 @@ class CardTap:
             self._control(command)
         elif command.address == self._out:
             return self._sent(command)
-        elif command.address == self._in:
-            if self._instead:
-                self._answered.add(command.seqnum)
-                payload = self._instead.popleft()
-                if len(payload) > command.length:
-                    self._instead.appendleft(payload[command.length :])
-                return TapAnswer(status=0, data=payload[: command.length])
-            self._reading.add(command.seqnum)
-        elif command.address not in self._harmless:
+        elif command.address not in self._known:
             self._told(self._watch.unseen(Blind.OTHER_TRAFFIC))
         return None
 
-    def after(self, command: CmdSubmit, answer: Answer) -> None:
+    def after(self, command: CmdSubmit, answer: Answer, *, is_own: bool) -> None:
         """See `UrbTap.after`."""
-        if command.address != self._in or command.endpoint == 0:
+        if command.address != self._in or is_own:  # what is the tap's own the watch has made
             return
-        self._reading.discard(command.seqnum)
-        if command.seqnum in self._answered:  # by us: the watch has made it
-            self._answered.discard(command.seqnum)
-        elif not isinstance(answer, RetSubmit):
+        if not isinstance(answer, RetSubmit):
             self._told(self._watch.unseen(Blind.FRAMING))  # what came in is lost, and may have been an answer
         elif answer.data:
             self._take(self._watch.answer(answer.data))
@@ -120,12 +107,9 @@ class CardTap:
         self._take(verdict.events)
         if isinstance(verdict, EndLease):
             raise SessionEnd(_WORDS[verdict.reason])
-        if not isinstance(verdict, AnswerInstead):
-            return None
-        if self._reading:  # the device has the client's read, and would answer it with nothing
-            raise SessionEnd(_WORDS[EndReason.REFUSED])
-        self._instead.append(verdict.payload)
-        return TapAnswer(status=0)
+        if isinstance(verdict, AnswerInstead) and self._in is not None:
+            return TapAnswer(status=0, read_next=verdict.payload, read_next_address=self._in)
+        return None
 
     def _control(self, command: CmdSubmit) -> None:
         kind, request = command.setup[0], command.setup[1]
