@@ -45,6 +45,7 @@ from privyseal.ports.journal import AgentJournal
 from privyseal.ports.token import ReaderUse
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tokens.factory import open_token
+from privyseal.usb.host import UsbHost
 from privyseal.wire.link import ProfileAnnouncement, TokenHealth
 
 __all__ = ["Agent", "open_agent"]
@@ -67,6 +68,7 @@ class Agent:
         outbox: Outbox,
         custodians: Mapping[str, Custodian],
         clock: Clock,
+        usb: UsbHost | None = None,
     ) -> None:
         self.config = config
         self._files = files
@@ -95,6 +97,7 @@ class Agent:
             outbox=outbox,
             tls=lambda: _tls(files, trust.bundle),
             changed=self._tokens_changed,
+            host=usb,
         )
         self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -315,7 +318,7 @@ def _tls(files: AgentFiles, bundle: TrustBundle) -> ssl.SSLContext:
     return context
 
 
-async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
+async def open_agent(directory: Path, clock: Clock = system_clock, usb: UsbHost | None = None) -> Agent:
     """Open the agent in a directory; `start` makes it dial out.
 
     Raises:
@@ -339,4 +342,5 @@ async def open_agent(directory: Path, clock: Clock = system_clock) -> Agent:
         outbox=outbox,
         custodians=custodians,
         clock=clock,
+        usb=usb,
     )

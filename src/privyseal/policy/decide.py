@@ -83,6 +83,7 @@ def decide(facts: Facts) -> Decision:
                 hint="ask an administrator for an invitation that names this key profile",
             )
         )
+    reasons.extend(_kind(facts))
     if facts.level == "pinned" and not _lists(facts.granted_formats or (), facts.format):
         reasons.append(
             Reason(
@@ -100,7 +101,6 @@ def decide(facts: Facts) -> Decision:
                 hint="list the format under `opaque` of the key profile on the token's host, if that is wanted",
             )
         )
-    reasons.extend(_kind(facts))
     if not facts.priority_allowed:
         reasons.append(
             Reason(
