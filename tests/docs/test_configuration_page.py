@@ -65,6 +65,7 @@ def test_agent_example_is_read(blocks: list[str], tmp_path: Path) -> None:
     config = load_agent_config(tmp_path)
 
     assert [key.level for key in config.key] == ["pinned"]
+    assert config.usb.listen == "192.0.2.7:8446"
     assert [token_config(table, tmp_path).module.startswith("/usr/lib/") for table in config.token] == [True, True]
 
 

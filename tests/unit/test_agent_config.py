@@ -7,6 +7,7 @@ import pytest
 
 from privyseal.agent.config import hub_setting, parse_agent_config
 from privyseal.errors import ConfigError
+from privyseal.relay.direct import split_place
 
 TEXT = """
 name = "pi"
@@ -113,3 +114,15 @@ def test_two_tokens_may_serve_one_key_profile() -> None:
 
 def test_one_token_serves_a_key_profile_with_one_key() -> None:
     assert "acme (etoken)" in refusal(KEY.format(token="etoken") * 2)
+
+
+@pytest.mark.parametrize("listen", ["8446", ":8446", "[]:8446", "0.0.0.0:", "0.0.0.0:0", "0.0.0.0:65536", "pi:http"])
+def test_a_port_for_leases_that_is_none(listen: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_agent_config(TEXT.format(line="", recovery=f'[usb]\nlisten = "{listen}"'), Path("agent.toml"))
+    assert caught.value.code == "config.address"
+
+
+def test_an_agent_listens_only_if_it_is_told_to() -> None:
+    assert parse_agent_config(TEXT.format(line="", recovery=""), Path("agent.toml")).usb.listen == ""
+    assert split_place("[2001:db8::7]:8446") == ("2001:db8::7", 8446)

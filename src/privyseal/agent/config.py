@@ -8,8 +8,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from privyseal.agent.device_config import DeviceTable, UsbTable, check_device
+from privyseal.agent.device_config import DeviceTable, check_device
 from privyseal.errors import ConfigError
+from privyseal.relay.direct import split_place
 from privyseal.tokens.config import TokenConfig
 from privyseal.tokens.counters import CounterKind
 from privyseal.usb.selector import parse_selector
@@ -21,6 +22,7 @@ __all__ = [
     "KeyConfig",
     "RecoveryTable",
     "TokenTable",
+    "UsbTable",
     "hub_setting",
     "load_agent_config",
     "parse_agent_config",
@@ -170,6 +172,16 @@ class RecoveryTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     command_seconds: float = 60.0
 
 
+class UsbTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[usb]`: how clients reach a device of this host that is leased to them.
+
+    Attributes:
+        listen: HOST:PORT where clients may come without a hub in between; empty for not at all.
+    """
+
+    listen: str = ""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What agent.toml says.
 
@@ -223,7 +235,7 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
     """The same from text; `path` is where it stands, for messages.
 
     Raises:
-        ConfigError: `config.malformed`, `config.token`.
+        ConfigError: `config.malformed`, `config.token`, `config.address`.
     """
     try:
         config = msgspec.convert(tomllib.loads(text), AgentConfig)
@@ -236,6 +248,8 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
         if not is_name(key.profile):
             raise ConfigError("config.malformed", f"{path}: {key.profile!r} cannot be a key profile: {NAME_RULE}")
     _check_recovery(config.recovery, path)
+    if config.usb.listen:
+        split_place(config.usb.listen)
     for token in config.token:
         _check_bounds(token, path)
     known = {token.name for token in config.token}
@@ -245,7 +259,6 @@ def parse_agent_config(text: str, path: Path) -> AgentConfig:
                 "config.malformed",
                 f"{path}: key profile {key.profile!r} names token {key.token!r}, which is not there",
             )
-    _ = config.usb.address
     for device in config.device:
         check_device(device, tokens=known, taken={key.profile for key in config.key}, path=path)
     return config

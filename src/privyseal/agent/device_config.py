@@ -12,36 +12,9 @@ from privyseal.usb.selector import UsbSelector, parse_selector
 from privyseal.usbip.card_events import LeaseRules
 from privyseal.wire.names import NAME_RULE, is_name
 
-__all__ = ["DeviceTable", "UsbTable", "check_device"]
+__all__ = ["DeviceTable", "check_device"]
 
 _DAY_MINUTES: Final = 1440
-_MAX_PORT: Final = 65_535
-
-
-class UsbTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[usb]`: how devices are lent.
-
-    Attributes:
-        listen: HOST:PORT at which clients may come directly, past the hub; empty for never.
-    """
-
-    listen: str = ""
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """The same; None for never.
-
-        Raises:
-            ConfigError: `config.malformed`.
-        """
-        if not self.listen:
-            return None
-        host, colon, port = self.listen.rpartition(":")
-        if not (colon and host and port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT):
-            raise ConfigError(
-                "config.malformed", f"[usb] listen = {self.listen!r} is no HOST:PORT", hint="for example 0.0.0.0:7240"
-            )
-        return host.strip("[]"), int(port)
 
 
 class DeviceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

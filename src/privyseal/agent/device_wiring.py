@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
+import structlog
+
 from privyseal.agent.channels import AgentChannels, relay_opener
 from privyseal.agent.config import AgentConfig, AgentFiles
 from privyseal.agent.device_config import DeviceTable
@@ -18,10 +20,12 @@ from privyseal.agent.turns import Turns
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.trust import PinnedTrust
 from privyseal.relay.channel import Channel, ChannelLimits
-from privyseal.relay.direct import DirectListener
+from privyseal.relay.direct import DirectListener, split_place
 from privyseal.usb.host import UsbHost
 
 __all__ = ["DeviceLending"]
+
+_LOG: Final = structlog.get_logger("privyseal.agent.device")
 
 
 class _ChannelHolder:
@@ -49,6 +53,7 @@ class DeviceLending:
 
     Attributes:
         keeper: Knows which devices are there.
+        channels: Meets those who borrow them.
     """
 
     def __init__(
@@ -75,9 +80,9 @@ class DeviceLending:
             changed: Called when what is announced has changed.
             host: Its USB devices.
         """
-        self._listen: Final = config.usb.address
-        self._direct: Final = None if self._listen is None else DirectListener()
-        self._channels: Final = AgentChannels({url: relay_opener(url, tls) for url in config.hubs}, self._direct)
+        self._listen: Final = config.usb.listen
+        self._direct: Final = DirectListener() if self._listen else None
+        self.channels: Final = AgentChannels({url: relay_opener(url, tls) for url in config.hubs}, self._direct)
         usb = host or UsbHost()
         parts = LenderParts(
             agent=config.name,
@@ -96,8 +101,9 @@ class DeviceLending:
         Raises:
             ConfigError: `listen.failed`.
         """
-        if self._direct is not None and self._listen is not None:
-            await self._direct.start(*self._listen)
+        if self._direct is not None:
+            await self._direct.start(*split_place(self._listen))
+            _LOG.info("listens for clients with a USB lease", address=self._listen)
 
     async def stop(self) -> None:
         """Take back what is lent, and listen no more."""
@@ -108,7 +114,7 @@ class DeviceLending:
 
     async def _meet(self, pins: AgentPins, *, seconds: float, grace_seconds: float) -> Holder:
         limits = ChannelLimits(grace_seconds=grace_seconds)
-        return _ChannelHolder(await self._channels.open(pins, limits, seconds=seconds))
+        return _ChannelHolder(await self.channels.open(pins, limits, seconds=seconds))
 
 
 def _lent(table: DeviceTable, parts: LenderParts, keepers: Mapping[str, TokenKeeper]) -> LentDevice:

@@ -185,7 +185,7 @@ class Agent:
         """Look at the tokens and dial out.
 
         Raises:
-            ConfigError: `agent.socket`, `agent.socket_path`.
+            ConfigError: `agent.socket`, `agent.socket_path`, `listen.failed`.
         """
         if not self.config.key and not self.config.device:
             _LOG.warning(

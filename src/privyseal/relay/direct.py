@@ -16,7 +16,7 @@ from typing import Final
 from privyseal.errors import ConfigError
 from privyseal.ports.pipe import MAX_PIECE_BYTES, Pipe
 
-__all__ = ["FIRST_SECONDS", "DirectListener", "StreamPipe", "dial_direct"]
+__all__ = ["FIRST_SECONDS", "DirectListener", "StreamPipe", "dial_direct", "split_place"]
 
 #: How long a stranger may take to say what he wants.
 FIRST_SECONDS: Final = 5.0
@@ -26,6 +26,18 @@ _MOST_UNJUDGED: Final = 4
 _HEAD_BYTES: Final = 4
 _ID: Final = re.compile(rb"[0-9a-f]{64}")
 _UNSENT_BYTES: Final = 4 * MAX_PIECE_BYTES
+
+
+def split_place(text: str) -> tuple[str, int]:
+    """HOST:PORT, or [IPV6]:PORT, as host and port.
+
+    Raises:
+        ConfigError: `config.address`.
+    """
+    host, _, port = text.rpartition(":")
+    if not host.strip("[]") or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= 65_535:
+        raise ConfigError("config.address", f"{text!r} is not HOST:PORT, for example 192.0.2.7:8446")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class StreamPipe:
