@@ -7,7 +7,6 @@ program of its own, all on loopback. Nothing here asserts: it prints figures.
 
 import asyncio
 import os
-import ssl
 import statistics
 import sys
 import tempfile
@@ -19,14 +18,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from channels import Lease, ended
-from privyseal.agent.channels import AgentChannels, relay_opener
-from privyseal.client.channels import ClientChannels, relay_addresses
-from privyseal.client.transport import web_context
-from privyseal.relay.channel import Channel
+from privyseal.agent.channels import AgentChannels
+from privyseal.client.channels import ClientChannels
+from privyseal.relay.channel import Channel, ChannelLimits
 from privyseal.relay.direct import DirectListener
 from privyseal.relay.socket import dial_relay
-from programs import Running, until
+from programs import Running
 from queue_site import QueueSite, queue_site
+from relay_site import leased, under_way
 
 ROUNDS = int(os.environ.get("ROUNDS", "5000"))
 #: A CCID command of a token and its URB's head.
@@ -101,13 +100,6 @@ async def bench_idle() -> None:
         await ended(*(channel for pair in pairs for channel in pair))
 
 
-def agent_tls(queue: QueueSite) -> ssl.SSLContext:
-    context = web_context(queue.site.client().load_bundle().statement.ca)
-    directory = queue.site.agent_directory
-    context.load_cert_chain(directory / "tls.pem", directory / "tls.key")
-    return context
-
-
 def cpu_seconds(running: Running) -> float:
     fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -117,19 +109,12 @@ def cpu_seconds(running: Running) -> float:
 def site_with_request() -> Iterator[tuple[QueueSite, str]]:
     """An installation with a request that is at its token as long as this takes."""
     with tempfile.TemporaryDirectory() as directory, queue_site(Path(directory)) as queue, queue.slow():
-        request_id = queue.queued("client", 60)
-        until(lambda: queue.record("client", request_id).progress.under_way, "a request that is under way")
-        yield queue, request_id
+        yield queue, under_way(queue, items=60)
 
 
 async def bench_hub(queue: QueueSite, request_id: str) -> None:
-    (url,) = queue.site.client().hub_urls
-    tls = agent_tls(queue)
-    agents = AgentChannels({url: relay_opener(url, lambda: tls)})
-    clients = ClientChannels(relay_addresses(queue.site.client()), dial_relay)
-    lease = Lease(request_id=request_id)
     began = time.perf_counter()
-    pair = await asyncio.gather(agents.open(lease.of_agent, seconds=10), clients.open(lease.of_client))
+    pair = await leased(queue, Lease(request_id=request_id), ChannelLimits())
     print(f"through the hub: from nothing to a channel in {(time.perf_counter() - began) * 1000:.1f} ms")
     hub = queue.site.running["hub"]
     before = cpu_seconds(hub)

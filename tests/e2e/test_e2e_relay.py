@@ -12,18 +12,15 @@ import pytest
 from api_client import api_of, web_of
 from channels import Lease, ended
 from installation import Site, free_port
-from privyseal.agent.channels import AgentChannels, relay_opener
 from privyseal.client.channels import ClientChannels, relay_addresses
 from privyseal.client.hub import HubClient
-from privyseal.client.transport import web_context
 from privyseal.errors import PrivysealError
 from privyseal.hub.config import load_hub_config
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import ChannelLimits
 from privyseal.relay.socket import dial_relay
-from programs import succeeded, until
+from programs import succeeded
 from queue_site import QueueSite, queue_site
-
-QUICK = ChannelLimits(heartbeat_seconds=0.05, silent_seconds=5.0)
+from relay_site import QUICK, agent_tls, agents_of, heard, leased, under_way
 
 
 @pytest.fixture(scope="module")
@@ -41,45 +38,6 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueSite]:
 def slow(queue: QueueSite) -> Iterator[QueueSite]:
     with queue.slow():
         yield queue
-
-
-def under_way(queue: QueueSite, client: str = "client") -> str:
-    """A request of which something is at the agent's token, and goes on being so for a while."""
-    request_id = queue.queued(client, 50)
-    until(lambda: queue.record(client, request_id).progress.under_way, "a request that is under way")
-    return request_id
-
-
-def agent_tls(site: Site) -> ssl.SSLContext:
-    context = web_context(site.client().load_bundle().statement.ca)
-    context.load_cert_chain(site.agent_directory / "tls.pem", site.agent_directory / "tls.key")
-    return context
-
-
-def agents_of(site: Site) -> AgentChannels:
-    (url,) = site.client().hub_urls
-    return AgentChannels({url: relay_opener(url, lambda: agent_tls(site))}, again_seconds=0.05)
-
-
-def clients_of(site: Site, name: str = "client") -> ClientChannels:
-    return ClientChannels(relay_addresses(site.client(name)), dial_relay)
-
-
-async def leased(
-    queue: QueueSite, lease: Lease, limits: ChannelLimits = QUICK, client: str = "client"
-) -> tuple[Channel, Channel]:
-    """Both sides of a lease's channel: the agent's, the client's."""
-    return await asyncio.gather(
-        agents_of(queue.site).open(lease.of_agent, limits, seconds=20),
-        clients_of(queue.site, client).open(lease.of_client, limits),
-    )
-
-
-async def heard(channel: Channel, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        found += await channel.read()
-    return found
 
 
 def metric(site: Site, name: str) -> float:

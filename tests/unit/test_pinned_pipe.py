@@ -19,6 +19,7 @@ from privyseal.identity.ca import issue_server, make_ca, new_tls_key
 from privyseal.identity.channel import (
     ChannelKey,
     ChannelUse,
+    agent_proof,
     client_context,
     new_channel_key,
     open_secret,
@@ -266,3 +267,14 @@ def test_a_channels_key_is_told_by_its_hash() -> None:
     for wrong in (b"", b"\x30\x00", key.certificate[:-1]):
         with pytest.raises(VerificationError, match="no certificate"):
             spki_sha256(wrong)
+
+
+def test_a_proof_says_all_that_it_is_about() -> None:
+    def proof(
+        secret: bytes = b"s" * 32, agent: bytes = b"a" * 32, client: bytes = b"c" * 32, request: str = "r"
+    ) -> bytes:
+        return agent_proof(secret, agent_key=agent, client_key=client, request_id=request)
+
+    assert proof() == proof()
+    others = {proof(b"S" * 32), proof(agent=b"A" * 32), proof(client=b"C" * 32), proof(request="R"), proof()}
+    assert len(others) == 5
