@@ -5,6 +5,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from privyseal.usb.exporter import EndedBy, Exporter, SessionReport
 from privyseal.usb.loopback import LoopbackPort
 from privyseal.usb.streams import SocketStream, carry
 from privyseal.usb.vhci import Origin, parse_status
-from privyseal.usbip.urb import CmdSubmit, Direction
+from privyseal.usbip.urb import CmdSubmit, Direction, RetSubmit, RetUnlink
 from privyseal.usbip.wire import DeviceRecord, ImportAnswer, OpStatus, Speed
 from virtual_usb import CcidHost, OneSocket, VirtualBus
 
@@ -57,8 +58,8 @@ async def attached(
     bus: VirtualBus, kernel: DescribedVhci
 ) -> AsyncIterator[tuple[Attachment, "asyncio.Task[SessionReport]"]]:
     stream, report = await exporting(bus)
-    device, rest = await import_device(stream, "1-1")
-    attachment = await attach(stream, device, rest, origin=ORIGIN, vhci=kernel.vhci)
+    device = await import_device(stream, "1-1")
+    attachment = await attach(stream, device, origin=ORIGIN, vhci=kernel.vhci)
     yield attachment, report
     await attachment.detach()
     await asyncio.wait({report})
@@ -74,10 +75,8 @@ async def test_the_kernels_urbs_reach_the_device(kernel: DescribedVhci, attached
     assert (kernel.records / "port0").stat().st_mode & 0o777 == 0o600
     kernels = kernel.sockets[0]
     kernels.settimeout(0)
-    setup = bytes.fromhex("8006000100001200")
-    command = CmdSubmit(seqnum=7, device_id=0x10002, direction=Direction.IN, endpoint=0, length=18, setup=setup)
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(kernels, command.encode())
+    await loop.sock_sendall(kernels, ASKED.encode())
     answer = b""
     while len(answer) < 48 + 18:
         answer += await loop.sock_recv(kernels, 1000)
@@ -86,7 +85,7 @@ async def test_the_kernels_urbs_reach_the_device(kernel: DescribedVhci, attached
 
     await attachment.detach()
     assert (await report).ended_by is EndedBy.CLIENT
-    assert not await attachment.ended()
+    assert not (await attachment.ended()).was_first
     assert list(kernel.records.iterdir()) == []
     assert kernel.ports[0][1] == 4
 
@@ -96,7 +95,7 @@ async def test_a_lost_exporter_detaches_the_port(kernel: DescribedVhci, attached
     report.cancel()
     await asyncio.wait({report})
 
-    assert await attachment.ended(), "the stream ended"
+    assert (await attachment.ended()).was_first, "the stream ended"
     assert kernel.ports[0][1] == 4
     assert list(kernel.records.iterdir()) == []
 
@@ -105,7 +104,7 @@ async def test_a_kernel_that_detached_by_itself_ends_the_export(kernel: Describe
     attachment, report = attached
     kernel.let_go(0)
 
-    assert not await attachment.ended()
+    assert not (await attachment.ended()).was_first
     assert (await report).was_reset
     assert kernel.attached[1:] == []
     assert list(kernel.records.iterdir()) == []
@@ -169,10 +168,10 @@ def test_a_free_port_of_the_right_speed(
 async def test_a_kernel_that_refuses(kernel: DescribedVhci, bus: VirtualBus, number: int, code: str) -> None:
     kernel.errors["attach"] = [number]
     stream, report = await exporting(bus)
-    device, rest = await import_device(stream, "1-1")
+    device = await import_device(stream, "1-1")
 
     with pytest.raises(UsbError) as caught:
-        await attach(stream, device, rest, origin=ORIGIN, vhci=kernel.vhci)
+        await attach(stream, device, origin=ORIGIN, vhci=kernel.vhci)
 
     assert caught.value.code == code
     assert (await report).was_reset, "the stream was closed"
@@ -193,8 +192,8 @@ def test_no_port_and_no_controller(kernel: DescribedVhci, tmp_path: Path) -> Non
 
 async def test_a_port_that_does_not_let_go_is_told(kernel: DescribedVhci, bus: VirtualBus) -> None:
     stream, report = await exporting(bus)
-    device, rest = await import_device(stream, "1-1")
-    attachment = await attach(stream, device, rest, origin=ORIGIN, vhci=kernel.vhci)
+    device = await import_device(stream, "1-1")
+    attachment = await attach(stream, device, origin=ORIGIN, vhci=kernel.vhci)
     kernel.errors["detach"] = [errno.EIO]
 
     with pytest.raises(UsbError, match="does not let go") as caught:
@@ -261,17 +260,61 @@ async def test_an_exporter_that_ends_is_silent_or_speaks_something_else() -> Non
     assert ended.value.code == silent.value.code == "usb.no_exporter"
 
 
-async def test_what_comes_behind_the_answer_is_not_lost(kernel: DescribedVhci) -> None:
-    stream = Script(ImportAnswer(device=record(Speed.FULL)).encode() + b"behind")
-    device, rest = await import_device(stream, "1-1")
-    assert rest == b"behind"
-    attachment = await attach(stream, device, rest, origin=ORIGIN, vhci=kernel.vhci)
-    kernels = kernel.sockets[0]
-    kernels.settimeout(0)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ImportAnswer(device=record(Speed.FULL)).encode() + b"behind",
+        ImportAnswer(device=replace(record(Speed.FULL), bus_id="1-2")).encode(),
+    ],
+)
+async def test_an_exporter_that_answers_more_than_it_was_asked(answer: bytes) -> None:
+    with pytest.raises(MalformedInputError, match="answers more than the import of 1-1"):
+        await import_device(Script(answer), "1-1")
 
-    assert await asyncio.get_running_loop().sock_recv(kernels, 100) == b"behind"
-    assert await attachment.ended()
-    assert stream.is_closed
+
+SETUP = bytes.fromhex("8006000100001200")
+ASKED = CmdSubmit(seqnum=7, device_id=0x10002, direction=Direction.IN, endpoint=0, length=18, setup=SETUP)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        RetSubmit(seqnum=8, status=0, actual_length=0),
+        RetSubmit(seqnum=7, status=0, actual_length=19, data=bytes(19)),
+        RetUnlink(seqnum=7, status=0),
+        ASKED,
+    ],
+)
+async def test_a_hostile_exporter_does_not_reach_the_kernel(
+    kernel: DescribedVhci, answer: RetSubmit | RetUnlink | CmdSubmit
+) -> None:
+    near, far = socket.socketpair()
+    attachment = await attach(await SocketStream.over(near), record(Speed.FULL), origin=ORIGIN, vhci=kernel.vhci)
+    kernels, loop = kernel.sockets[0], asyncio.get_running_loop()
+    kernels.settimeout(0)
+    far.settimeout(0)
+    await loop.sock_sendall(kernels, ASKED.encode())
+    assert await loop.sock_recv(far, 1000) == ASKED.encode()
+
+    await loop.sock_sendall(far, answer.encode())
+
+    end = await attachment.ended()
+    assert end.was_first
+    assert isinstance(end.error, MalformedInputError)
+    assert kernel.ports[0][1] == 4
+    assert await loop.sock_recv(far, 1000) == b""
+    far.close()
+
+
+async def test_a_hostile_importer_does_not_reach_the_exporter(kernel: DescribedVhci, attached: Attached) -> None:
+    attachment, report = attached
+    await asyncio.get_running_loop().sock_sendall(kernel.sockets[0], b"\1" * 48)
+
+    end = await attachment.ended()
+
+    assert not end.was_first
+    assert isinstance(end.error, MalformedInputError)
+    assert (await report).ended_by is EndedBy.CLIENT
 
 
 async def test_a_stock_client_at_the_loopback_port(bus: VirtualBus) -> None:
@@ -292,7 +335,7 @@ async def test_a_stock_client_at_the_loopback_port(bus: VirtualBus) -> None:
         handle.close()
 
     await asyncio.to_thread(use)
-    assert await carrying, "the client ended"
+    assert (await carrying).was_first, "the client ended"
     assert (await report).was_powered_off
 
 

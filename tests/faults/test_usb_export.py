@@ -28,7 +28,8 @@ from privyseal.usb.exporter import Deadlines, EndedBy
 from privyseal.usb.ports import Done
 from privyseal.usb.tap import SessionEnd, TapAnswer
 from privyseal.usbip.exporting import Limits
-from privyseal.usbip.importing import Importing, Unlinked
+from privyseal.usbip.importing import Importing
+from privyseal.usbip.in_flight import Unlinked
 from privyseal.usbip.urb import Answer, CmdSubmit, Direction, RetSubmit
 from privyseal.usbip.wire import ImportAnswer, ImportRequest, OpStatus
 from usbip_samples import CAPTURES, connections
@@ -316,7 +317,7 @@ async def test_unlinks_race_with_answers_and_every_urb_is_answered_once(bus: Vir
             for _ in range(chance.randrange(4)):
                 await asyncio.sleep(0)
         client.machine.unlink(reading)
-        while client.machine.in_flight or client.machine._unlinks:
+        while client.machine.in_flight or client.machine._in_flight.unlinked:
             arrived = await client.next()
             assert arrived is not None
             answered.append(arrived.seqnum)

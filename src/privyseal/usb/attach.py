@@ -14,11 +14,12 @@ from typing import Final
 from privyseal.errors import UnavailableError, UsbError
 from privyseal.usb.aside import aside
 from privyseal.usb.host import require_linux
-from privyseal.usb.streams import ByteStream, SocketStream, carry
+from privyseal.usb.streams import ByteStream, CarryEnd, SocketStream, carry
 from privyseal.usb.uevents import Changes, changes
 from privyseal.usb.vhci import Origin, Vhci, not_detached
 from privyseal.usbip.importing import Importing
-from privyseal.usbip.wire import DeviceRecord, ImportAnswer, OpStatus
+from privyseal.usbip.passing import Passing
+from privyseal.usbip.wire import DeviceRecord, ImportAnswer, OpStatus, malformed
 
 __all__ = ["Attachment", "attach", "import_device"]
 
@@ -33,13 +34,8 @@ _REFUSALS: Final = {
 }
 
 
-async def import_device(
-    stream: ByteStream, bus_id: str, *, seconds: float = _ANSWER_SECONDS
-) -> tuple[DeviceRecord, bytes]:
+async def import_device(stream: ByteStream, bus_id: str, *, seconds: float = _ANSWER_SECONDS) -> DeviceRecord:
     """Ask an exporter for a device; URBs may follow in the stream then.
-
-    Returns:
-        The device, and what came behind it.
 
     Raises:
         UsbError: `usb.export_busy`, `usb.export_gone`, `usb.export_failed`.
@@ -64,7 +60,9 @@ async def import_device(
             hint="look whether the token's host runs, and try again",
         ) from error
     if isinstance(answer, ImportAnswer) and answer.device is not None:
-        return answer.device, machine.rest()
+        if answer.device.bus_id != bus_id or machine.rest():
+            raise malformed(f"the exporter answers more than the import of {bus_id}")
+        return answer.device
     status = answer.status if isinstance(answer, ImportAnswer) else OpStatus.ERROR
     code, why = _REFUSALS.get(status, ("usb.export_failed", f"was refused with status {int(status)}"))
     raise UsbError(code, f"the device {bus_id} {why}", hint="ask the token's host: `privyseal device list` there")
@@ -86,22 +84,23 @@ class Attachment:
         *,
         origin: Origin,
         streams: tuple[ByteStream, ByteStream],
+        passing: Passing,
         changes: Callable[[], Changes],
     ) -> None:
         self.device, self.port = device, port
         self._vhci, self._changes = vhci, changes
         self._origin, self._streams = origin, streams
-        self._carrying = asyncio.create_task(carry(*streams))
+        self._carrying = asyncio.create_task(carry(*streams, to_second=passing.answers, to_first=passing.commands))
         self._detaching = asyncio.create_task(self._detach())
 
-    async def ended(self) -> bool:
-        """Wait until it is over and detached; whether the stream ended, or else the kernel or `detach`.
+    async def ended(self) -> CarryEnd:
+        """Wait until it is over and detached: by the stream (`was_first`), or else by the kernel or `detach`.
 
         Raises:
             UsbError: `usb.denied`, `usb.detach_failed`, `usb.no_answer`.
         """
         await asyncio.shield(self._detaching)
-        return not self._carrying.cancelled() and self._carrying.result()
+        return CarryEnd(was_first=False) if self._carrying.cancelled() else self._carrying.result()
 
     async def detach(self) -> None:
         """Detach it, close its stream, and wait until the port is free.
@@ -129,13 +128,14 @@ class Attachment:
 async def attach(
     stream: ByteStream,
     device: DeviceRecord,
-    rest: bytes,
     *,
     origin: Origin,
     vhci: Vhci | None = None,
     changes: Callable[[], Changes] = changes,
 ) -> Attachment:
     """Attach a device that `import_device` has imported over this stream, which is carried from now on, and closed.
+
+    What does not belong into the stream, either way, ends it (`Passing`): neither kernel has to judge the other.
 
     Raises:
         UsbError: `usb.not_linux`, `usb.no_vhci`, `usb.no_vhci_port`, `usb.denied`, `usb.attach_failed`,
@@ -152,6 +152,12 @@ async def attach(
         ours.close()
         stream.close()
         raise
-    if rest:
-        await local.write(rest)
-    return Attachment(controller, device, port, origin=origin, streams=(stream, local), changes=changes)
+    return Attachment(
+        controller,
+        device,
+        port,
+        origin=origin,
+        streams=(stream, local),
+        passing=Passing(device.device_id),
+        changes=changes,
+    )

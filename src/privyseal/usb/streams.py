@@ -4,9 +4,13 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-__all__ = ["ByteStream", "SocketStream", "carry"]
+from privyseal.errors import PrivysealError
+
+__all__ = ["ByteStream", "CarryEnd", "Filter", "SocketStream", "carry"]
 
 _READ_BYTES: Final = 65_536
 #: How much may wait to be sent before a writer waits.
@@ -66,17 +70,45 @@ class SocketStream:
             self._writer.close()
 
 
-async def carry(first: ByteStream, second: ByteStream) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryEnd:
+    """How the carrying between two streams ended.
+
+    Attributes:
+        was_first: Whether it was the first stream that ended, broke, or sent what is not let through.
+        error: What was not let through, if that was it.
+    """
+
+    was_first: bool
+    error: PrivysealError | None = None
+
+
+Filter = Callable[[bytes], bytes]
+
+
+def _everything(data: bytes) -> bytes:
+    return data
+
+
+async def carry(
+    first: ByteStream, second: ByteStream, *, to_second: Filter = _everything, to_first: Filter = _everything
+) -> CarryEnd:
     """Carry bytes both ways until a side ends or breaks, then close both.
 
-    Returns:
-        Whether it was the first that ended.
+    Args:
+        first: A stream.
+        second: The other one.
+        to_second: What is passed on of what the first has sent; its PrivysealError ends the carrying.
+        to_first: Likewise.
     """
-    ways = [asyncio.create_task(_pump(first, second)), asyncio.create_task(_pump(second, first))]
+    ways = [
+        asyncio.create_task(_pump(first, second, to_second)),
+        asyncio.create_task(_pump(second, first, to_first)),
+    ]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        is_source_gone = next(way.result() for way in ways if way.done())
-        return is_source_gone is ways[0].done()
+        is_source, error = next(way.result() for way in ways if way.done())
+        return CarryEnd(was_first=is_source is ways[0].done(), error=error)
     finally:
         for way in ways:
             way.cancel()
@@ -85,16 +117,21 @@ async def carry(first: ByteStream, second: ByteStream) -> bool:
         second.close()
 
 
-async def _pump(source: ByteStream, sink: ByteStream) -> bool:
-    """Carry bytes one way; whether the source ended, or else the sink."""
+async def _pump(source: ByteStream, sink: ByteStream, let_through: Filter) -> tuple[bool, PrivysealError | None]:
+    """Carry bytes one way; whether the source ended it, or else the sink, and what was not let through."""
     while True:
         try:
             data = await source.read()
         except OSError:
-            return True
+            return True, None
         if not data:
-            return True
+            return True, None
         try:
-            await sink.write(data)
+            passed = let_through(data)
+        except PrivysealError as error:
+            return True, error
+        try:
+            if passed:
+                await sink.write(passed)
         except OSError:
-            return False
+            return False, None

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client's side of one USB/IP connection, without input or output."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from privyseal.usbip.framing import Frames
+from privyseal.usbip.in_flight import InFlight, Unlinked
 from privyseal.usbip.urb import (
     NO_SETUP,
     Answer,
     CmdSubmit,
     CmdUnlink,
     Direction,
-    Expected,
     RetSubmit,
     answer_frames,
 )
@@ -21,30 +20,13 @@ from privyseal.usbip.wire import (
     DevlistRequest,
     ImportAnswer,
     ImportRequest,
-    malformed,
     read_devlist_answer,
     read_import_answer,
 )
 
-__all__ = ["Arrived", "Importing", "Unlinked"]
+__all__ = ["Arrived", "Importing"]
 
 _SEQNUMS: Final = 1 << 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unlinked:
-    """What became of an unlinked URB: it is in flight no more.
-
-    Attributes:
-        seqnum: Of the URB.
-        status: -ECONNRESET if it was cancelled; 0 if the exporter says that it was done, which its answer told before,
-            unless the exporter gets this wrong, as some do.
-        was_answered: Whether its answer came before.
-    """
-
-    seqnum: int
-    status: int
-    was_answered: bool
 
 
 Arrived = DevlistAnswer | ImportAnswer | RetSubmit | Unlinked
@@ -56,11 +38,10 @@ class Importing:
     def __init__(self) -> None:
         self._lists = Frames(read_devlist_answer)
         self._imports = Frames(read_import_answer)
-        self._answers: Frames[Answer] = answer_frames(self._expected)
+        self._in_flight = InFlight()
+        self._answers: Frames[Answer] = answer_frames(self._in_flight.expected)
         self._reading: Frames[DevlistAnswer] | Frames[ImportAnswer] | Frames[Answer] | None = None
         self._device: DeviceRecord | None = None
-        self._in_flight: dict[int, Expected] = {}
-        self._unlinks: dict[int, int] = {}
         self._last_seqnum = 0
         self._output = bytearray()
 
@@ -72,7 +53,7 @@ class Importing:
     @property
     def in_flight(self) -> tuple[int, ...]:
         """Seqnums of the URBs that are not answered."""
-        return tuple(self._in_flight)
+        return self._in_flight.seqnums
 
     @property
     def is_between(self) -> bool:
@@ -120,7 +101,7 @@ class Importing:
             interval=interval,
         )
         self._output += command.encode()
-        self._in_flight[command.seqnum] = Expected(direction=direction, length=length)
+        self._in_flight.sent(command)
         return command.seqnum
 
     def unlink(self, seqnum: int) -> None:
@@ -129,10 +110,10 @@ class Importing:
         Raises:
             ValueError: It is not in flight, or is unlinked already.
         """
-        if self._device is None or seqnum not in self._in_flight or seqnum in self._unlinks.values():
+        if self._device is None or seqnum not in self.in_flight or seqnum in self._in_flight.unlinked:
             raise ValueError(f"URB {seqnum} is not in flight")
         command = CmdUnlink(seqnum=self._next_seqnum(), device_id=self._device.device_id, target=seqnum)
-        self._unlinks[command.seqnum] = seqnum
+        self._in_flight.sent(command)
         self._output += command.encode()
 
     def feed(self, data: bytes) -> None:
@@ -159,7 +140,7 @@ class Importing:
             self._answers.feed(self._imports.rest())
         if arrived is None or isinstance(arrived, (DevlistAnswer, ImportAnswer)):
             return arrived
-        return self._answered(arrived)
+        return self._in_flight.answered(arrived)
 
     def output(self) -> bytes:
         """What is to be sent, in order; each byte is given once."""
@@ -182,18 +163,5 @@ class Importing:
     def _next_seqnum(self) -> int:
         while True:
             self._last_seqnum = (self._last_seqnum + 1) % _SEQNUMS
-            if self._last_seqnum and self._last_seqnum not in (self._in_flight.keys() | self._unlinks.keys()):
+            if self._last_seqnum and self._last_seqnum not in self._in_flight:
                 return self._last_seqnum
-
-    def _expected(self, seqnum: int) -> Expected | None:
-        return self._in_flight.get(seqnum)
-
-    def _answered(self, answer: Answer) -> RetSubmit | Unlinked:
-        if isinstance(answer, RetSubmit):
-            del self._in_flight[answer.seqnum]
-            return answer
-        target = self._unlinks.pop(answer.seqnum, None)
-        if target is None:
-            raise malformed(f"an answer to the unlink {answer.seqnum}, which was not sent")
-        was_answered = self._in_flight.pop(target, None) is None
-        return Unlinked(seqnum=target, status=answer.status, was_answered=was_answered)

@@ -11,7 +11,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from privyseal.errors import MalformedInputError
 from privyseal.usbip.exporting import Cancel, Exporting, Limits, Stage
-from privyseal.usbip.importing import Importing, Unlinked
+from privyseal.usbip.importing import Importing
+from privyseal.usbip.in_flight import Unlinked
 from privyseal.usbip.urb import CmdSubmit, CmdUnlink, Direction, RetSubmit
 from privyseal.usbip.wire import (
     DeviceRecord,

@@ -14,7 +14,8 @@ from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.station import Station
 from lab.piv.vpcd import ATR
 from privyseal.usbip.descriptors import EndpointKind, parse_descriptors
-from privyseal.usbip.importing import Arrived, Importing, Unlinked
+from privyseal.usbip.importing import Arrived, Importing
+from privyseal.usbip.in_flight import Unlinked
 from privyseal.usbip.urb import Direction, RetSubmit
 from privyseal.usbip.wire import DevlistAnswer, ImportAnswer, OpStatus
 

@@ -84,18 +84,18 @@ async def serve(selector: str, port: int) -> None:
 async def attached(address: str, port: int, bus_id: str) -> None:
     stream = SocketStream(*await asyncio.open_connection(address, port))
     try:
-        device, rest = await import_device(stream, bus_id)
+        device = await import_device(stream, bus_id)
     except PrivysealError as error:
         say(code=error.code)
         stream.close()
         return
     origin = Origin(host=address, service=str(port), bus_id=bus_id)
-    attachment = await attach(stream, device, rest, origin=origin)
+    attachment = await attach(stream, device, origin=origin)
     say(port=attachment.port)
     ending = [asyncio.create_task(input_end()), asyncio.create_task(attachment.ended())]
     await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
     await attachment.detach()
-    say(did_the_stream_end=await attachment.ended())
+    say(did_the_stream_end=(await attachment.ended()).was_first)
     ending[0].cancel()
 
 
