@@ -206,6 +206,14 @@ def test_a_frozen_exporter_does_not_keep_a_port(sharing: Sharing) -> None:
     ended_well(found["report"])
 
 
+def test_a_killed_exporter_keeps_nothing(sharing: Sharing) -> None:
+    found = sharing.check("the_exporter_is_killed")
+
+    sharing.signed("before_a_kill", found["during"])
+    assert (found["detached"], found["driver"], found["ports"]) == ({"did_the_stream_end": True}, "", [])
+    sharing.signed("after_a_kill", found["local"])
+
+
 def test_an_unplugged_device_ends_both_sides_and_is_attached_again(sharing: Sharing) -> None:
     found = sharing.check("is_unplugged")
 

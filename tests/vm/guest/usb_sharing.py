@@ -306,6 +306,26 @@ async def a_client_detaches_from_a_frozen_exporter() -> Evidence:
     return {"said": said, "detached": detached, "seconds": seconds, "ports": left, "report": report}
 
 
+async def the_exporter_is_killed() -> Evidence:
+    serve = await serving()
+    role, said = await attached()
+    await imported_device(READER)
+    during = await signed("before_a_kill")
+    serve.process.kill()
+    detached = await role.says()
+    await role.ended()
+    driver = driver_of(BUS_ID)
+    local = await signed("after_a_kill")
+    return {
+        "said": said,
+        "during": during["signature"],
+        "detached": detached,
+        "driver": driver,
+        "ports": ports(),
+        "local": local["signature"],
+    }
+
+
 async def is_unplugged() -> Evidence:
     serve = await serving()
     role, said = await attached()
@@ -432,6 +452,7 @@ CHECKS = (
     two_clients_at_once,
     a_lease_ends_under_a_frozen_client,
     a_client_detaches_from_a_frozen_exporter,
+    the_exporter_is_killed,
     is_unplugged,
     signs_through_the_hosts_exporter,
     moves_a_disk,
