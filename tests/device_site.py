@@ -30,7 +30,7 @@ from privyseal.relay.channel import Channel
 from privyseal.relay.socket import dial_relay
 from privyseal.tlog.entry import ArtifactDigest
 from privyseal.usb.ports import ExportableDevice
-from privyseal.usb.streams import SocketStream, carry
+from privyseal.usb.streams import CarryEnd, SocketStream, carry
 from privyseal.wire.api import SignatureItem, SignatureRequest
 from privyseal.wire.dsse import parse_envelope
 from privyseal.wire.leases import LeaseReport, read_report
@@ -58,7 +58,7 @@ class Borrowed:
     request_id: str
     channel: Channel
     client: socket.socket
-    carrying: "asyncio.Task[bool]"
+    carrying: "asyncio.Task[CarryEnd]"
     notices: list[Notice]
 
     async def opened(self) -> Any:

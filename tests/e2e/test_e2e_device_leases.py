@@ -103,7 +103,7 @@ async def test_a_release_asks_the_holder_to_finish(run: Run) -> None:
         lent = await site.borrow(priority="nightly")
         await lent.opened()
         waiting = await site.pool.queue()
-        await site.until(lambda: [one.code for one in lent.notices] == ["lease.finish"])
+        await site.until(lambda: [one.code for one in lent.notices] == ["finish"])
         assert [item.state for item in (await site.pool.ended(waiting)).items] == ["signed"]
         assert (await site.report(lent.request_id)).ended_by == "taken"
 
@@ -137,7 +137,8 @@ async def test_a_device_that_is_pulled_out_takes_no_requests(run: Run) -> None:
         await site.pool.agents["pi"].lending.keeper.look()
         await site.until(lambda: not site.pool.hub.hub.dispatch.profile(DEVICE).online)
         asked, _ = site.order(new_channel_key())
-        assert (await site.pool.send(asked)).problem[1] == "usb.not_found"
+        reply = await site.pool.send(asked)
+        assert (reply.status, reply.document["code"]) == (502, "usb.not_found")
         site.tree.attach("1-1", ids="0529:0620", serial="VT0001")
         await site.pool.agents["pi"].lending.keeper.look()
         await (await site.borrow()).give_back()

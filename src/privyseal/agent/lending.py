@@ -36,7 +36,7 @@ __all__ = ["DeviceLender", "Holder", "LenderParts", "Meet", "find_device"]
 _LOG: Final = structlog.get_logger("privyseal.agent.lease")
 #: The client has seen that its turn has come, and dials.
 _MEET_SECONDS: Final = 10.0
-_FINISH: Final = "lease.finish"
+_FINISH: Final = "finish"
 
 
 class Holder(ByteStream, Protocol):
@@ -223,7 +223,11 @@ class DeviceLender:
         )
         _LOG.info("given back", device=self._table.name, ended_by=report.ended_by, reason=report.reason)
         if not session.was_imported and session.give_back_error is None and report.ended_by == "agent":
-            raise UsbError("usb.not_lent", f"device {self._table.name!r} could not be lent: {session.reason}")
+            raise UsbError(
+                "usb.not_lent",
+                f"device {self._table.name!r} could not be lent: {session.reason}",
+                hint="look at the agent's log; stop what else uses the device on the token's host",
+            )
         return report
 
 

@@ -89,19 +89,22 @@ class Agent:
         self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
         self.executor.watch_tokens(lambda token, error: self.keepers[token].failed(error))
         self.links = self._links(trust, witness_key, clock)
-        self.lending: Final = DeviceLending(
-            config,
-            files,
-            trust=trust,
-            keepers=self.keepers,
-            outbox=outbox,
-            tls=lambda: _tls(files, trust.bundle),
-            changed=self._tokens_changed,
-            host=usb,
-        )
+        self.lending: Final = self._lending(trust, usb)
         self._announced: dict[tuple[str, str], ProfileAnnouncement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def _lending(self, trust: PinnedTrust, usb: UsbHost | None) -> DeviceLending:
+        return DeviceLending(
+            self.config,
+            self._files,
+            trust=trust,
+            keepers=self.keepers,
+            outbox=self.outbox,
+            tls=lambda: _tls(self._files, trust.bundle),
+            changed=self._tokens_changed,
+            host=usb,
+        )
 
     def _links(self, trust: PinnedTrust, witness_key: Ed25519PrivateKey, clock: Clock) -> HubLinks:
         desk = self._take_commands(trust, clock)

@@ -27,11 +27,6 @@ _ANSWER_SECONDS: Final = 15.0
 #: Until the kernel's threads for a port have ended.
 _FREE_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.2
-_REFUSALS: Final = {
-    OpStatus.BUSY: ("usb.export_busy", "is in use by another host, or by a program of its own"),
-    OpStatus.NO_DEVICE: ("usb.export_gone", "is not there"),
-    OpStatus.DEVICE_ERROR: ("usb.export_failed", "could not be taken from its host"),
-}
 
 
 async def import_device(stream: ByteStream, bus_id: str, *, seconds: float = _ANSWER_SECONDS) -> DeviceRecord:
@@ -63,9 +58,25 @@ async def import_device(stream: ByteStream, bus_id: str, *, seconds: float = _AN
         if answer.device.bus_id != bus_id or machine.rest():
             raise malformed(f"the exporter answers more than the import of {bus_id}")
         return answer.device
-    status = answer.status if isinstance(answer, ImportAnswer) else OpStatus.ERROR
-    code, why = _REFUSALS.get(status, ("usb.export_failed", f"was refused with status {int(status)}"))
-    raise UsbError(code, f"the device {bus_id} {why}", hint="ask the token's host: `privyseal device list` there")
+    raise _refused(bus_id, answer.status if isinstance(answer, ImportAnswer) else OpStatus.ERROR)
+
+
+def _refused(bus_id: str, status: OpStatus) -> UsbError:
+    if status is OpStatus.BUSY:
+        return UsbError(
+            "usb.export_busy",
+            f"the device {bus_id} is in use by another host, or by a program of its own",
+            hint="privyseal device list shows who has it",
+        )
+    if status is OpStatus.NO_DEVICE:
+        return UsbError(
+            "usb.export_gone", f"the device {bus_id} is not there", hint="look whether it is inserted and has power"
+        )
+    return UsbError(
+        "usb.export_failed",
+        f"the device {bus_id} could not be taken from its host: status {int(status)}",
+        hint="look at the log of the agent there",
+    )
 
 
 class Attachment:
