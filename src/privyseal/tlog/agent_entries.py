@@ -139,10 +139,14 @@ class Lease(AgentTold, frozen=True, tag="lease"):
         ended: By whom or what, as in `LeaseReport`.
         clean: Whether the device was reset, and the cards in it switched off, before anybody else had it.
         operations: Private-key operations that succeeded.
-        operations_refused, operations_unknown: Those that did not, and those of which nobody knows.
-        pins, pins_refused, pins_unknown: PINs that were presented; never the PINs.
-        keys_made, pins_changed, writes: Key pairs that were made, PINs changed, contents or life cycle changed; with
-            those of unknown outcome.
+        operations_refused: Those that the card refused.
+        operations_unknown: Those of which nobody knows.
+        pins: PINs that the card accepted; never the PINs.
+        pins_refused: PINs that it refused.
+        pins_unknown: PINs of which nobody knows.
+        keys_made: Key pairs that were made; with those of unknown outcome.
+        pins_changed: PINs that were changed; likewise.
+        writes: Changes of the card's contents or life cycle; likewise.
         unproven: Why that may not be all; empty if it is.
     """
 
