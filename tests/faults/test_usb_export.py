@@ -508,6 +508,32 @@ async def test_a_refusal_waits_for_what_the_reader_had_said_already(bus: Virtual
     await export.report()
 
 
+class Partial(VirtualPort):
+    """A device that has begun to answer when it is asked to give a transfer up."""
+
+    def _withdraw(self, tag: int) -> bool:
+        if super()._withdraw(tag):
+            del self._open[tag]
+            done = Done(tag=tag, status=-errno.ENOENT, actual_length=5, data=b"begun")
+            self.loop.call_soon(self._on_done, done)
+        return False
+
+
+async def test_a_refusal_waits_for_what_the_reader_has_begun_to_say(bus: VirtualBus, token: CcidToken) -> None:
+    bus.port_class = Partial
+    export = await exported(bus, tap=refusing_select())
+    client = await Client(export.client).imported()
+    first = client.read()
+    client.ccid(0x6F, SELECT)
+    answers = {one.seqnum: one for one in (await client.next(), await client.next())}
+    second = client.read()
+
+    assert answers[first] == RetSubmit(seqnum=first, status=0, actual_length=5, data=b"begun")
+    assert await client.next() == RetSubmit(seqnum=second, status=0, actual_length=12, data=REFUSED)
+    client.socket.close()
+    await export.report()
+
+
 async def test_a_read_that_is_unlinked_as_a_refusal_comes_leaves_it_to_the_next(
     bus: VirtualBus, token: CcidToken
 ) -> None:

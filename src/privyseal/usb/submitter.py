@@ -253,7 +253,7 @@ class Submitter:
     def _replace(self, done: Done, address: int) -> None:
         """Answer a transfer that was given up for the tap's: with that, or with what the device had said already."""
         self._replaced.discard(done.tag)
-        is_given_up = done.status in _CANCELLED and self._machine.unlink_of(done.tag) is None and not self._is_stopped
+        is_given_up = done.status in _CANCELLED and not self._is_stopped
         if is_given_up and done.data:
             self._answer(Done(tag=done.tag, status=0, actual_length=len(done.data), data=done.data))
         elif is_given_up and self._injections.has(address):
