@@ -65,17 +65,19 @@ def _refused(bus_id: str, status: OpStatus) -> UsbError:
     if status is OpStatus.BUSY:
         return UsbError(
             "usb.export_busy",
-            f"the device {bus_id} is in use by another host, or by a program of its own",
-            hint="privyseal device list shows who has it",
+            f"the device {bus_id} is in use by another host, or by a program of its own host",
+            hint="wait until it is free; the token's host says who has it",
         )
     if status is OpStatus.NO_DEVICE:
         return UsbError(
-            "usb.export_gone", f"the device {bus_id} is not there", hint="look whether it is inserted and has power"
+            "usb.export_gone",
+            f"the token's host has no device {bus_id}",
+            hint="look whether the token is inserted there, and whether the bus id is right",
         )
     return UsbError(
         "usb.export_failed",
-        f"the device {bus_id} could not be taken from its host: status {int(status)}",
-        hint="look at the log of the agent there",
+        f"the token's host refused the device {bus_id} with status {int(status)}",
+        hint="its log says why",
     )
 
 
