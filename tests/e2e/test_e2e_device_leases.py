@@ -141,4 +141,28 @@ async def test_a_device_that_is_pulled_out_takes_no_requests(run: Run) -> None:
         assert (reply.status, reply.document["code"]) == (502, "usb.not_found")
         site.tree.attach("1-1", ids="0529:0620", serial="VT0001")
         await site.pool.agents["pi"].lending.keeper.look()
+        await site.until(lambda: site.pool.hub.hub.dispatch.profile(DEVICE).online)
         await (await site.borrow()).give_back()
+
+
+async def test_what_else_uses_the_device_lets_go_of_it_and_takes_it_back(run: Run, tmp_path: Path) -> None:
+    note = tmp_path / "pcscd"
+    commands = {name: ["/bin/sh", "-c", f"echo {name} >> {note}"] for name in ("release", "take_back")}
+    async with run(**commands) as site:
+        assert not note.exists()
+        lent = await site.borrow()
+        await lent.opened()
+        assert note.read_text() == "release\n"
+        await lent.give_back()
+        await site.report(lent.request_id)
+        assert note.read_text() == "release\ntake_back\n"
+
+
+async def test_a_device_that_is_not_released_is_not_lent(run: Run) -> None:
+    async with run(release=["/bin/false"]) as site:
+        pins = await site.queue(new_channel_key())
+        lent = await site.take(pins)
+        (item,) = (await site.pool.ended(lent.request_id)).items
+        assert (item.state, item.code) == ("failed", "command.failed")
+        assert site.bus.holds == 0
+        await site.pool.signed()

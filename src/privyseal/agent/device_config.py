@@ -35,6 +35,9 @@ class DeviceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         finish_seconds: So long has a holder who is asked to finish, as a higher class of requests waits; 0 for as long
             as its lease lasts.
         grace_seconds: So long a holder may be cut off by its network; at most 30.
+        release: A command that makes what else uses the device on this host let go of it, before it is lent: pcscd
+            holds every reader, also while nobody uses it. Program and arguments; empty if there is no such program.
+        take_back: The command that undoes that, when the device is back.
     """
 
     name: str
@@ -48,6 +51,8 @@ class DeviceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     end_at_refused_pin: bool = False
     finish_seconds: float = 0.0
     grace_seconds: float = 0.0
+    release: tuple[str, ...] = ()
+    take_back: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

@@ -2,8 +2,8 @@
 """The lending part of an agent, put together."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 import structlog
@@ -17,15 +17,18 @@ from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.lending import DeviceLender, Holder, LenderParts, find_device
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.turns import Turns
+from privyseal.errors import PrivysealError
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.trust import PinnedTrust
 from privyseal.relay.channel import Channel, ChannelLimits
 from privyseal.relay.direct import DirectListener, split_place
+from privyseal.usb.command import run_command
 from privyseal.usb.host import UsbHost
 
 __all__ = ["DeviceLending"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.device")
+_COMMAND_SECONDS: Final = 30.0
 
 
 class _ChannelHolder:
@@ -119,6 +122,24 @@ class DeviceLending:
 
 def _lent(table: DeviceTable, parts: LenderParts, keepers: Mapping[str, TokenKeeper]) -> LentDevice:
     token = keepers.get(table.token)
-    parked: Callable[[], AbstractAsyncContextManager[None]] = nullcontext if token is None else token.lent
     turns = Turns() if token is None else token.turns
-    return LentDevice(table=table, lender=DeviceLender(table, parts, parked), turns=turns)
+    return LentDevice(table=table, lender=DeviceLender(table, parts, lambda: _parked(table, token)), turns=turns)
+
+
+@asynccontextmanager
+async def _parked(table: DeviceTable, token: TokenKeeper | None) -> AsyncIterator[None]:
+    """Nobody on this host uses the device: neither its own token, nor what agent.toml has a command for."""
+    async with nullcontext() if token is None else token.lent():
+        try:
+            await _command(table.release, f"release device {table.name!r}")
+            yield
+        finally:
+            try:
+                await _command(table.take_back, f"take device {table.name!r} back")
+            except PrivysealError as error:  # the lease is over all the same
+                _LOG.error("device not taken back", device=table.name, code=error.code, reason=error.message)
+
+
+async def _command(arguments: tuple[str, ...], name: str) -> None:
+    if arguments:
+        await run_command(arguments, name=name, deadline_seconds=_COMMAND_SECONDS)
