@@ -23,6 +23,7 @@ from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.orders import Await, Fault, Release, Set
 from lab.piv.station import Station
 from lab.piv.tlv import decode, encode
+from lab.piv.vpcd import ATR
 from privyseal.errors import UsbError
 from privyseal.usb.exporter import Deadlines, EndedBy
 from privyseal.usb.ports import Done
@@ -581,6 +582,23 @@ async def test_a_tap_ends_the_export_and_nothing_passes_unseen(
     assert str(error) in report.reason
     assert (report.was_powered_off, report.was_reset, token._is_on) == (True, True, False)
     assert token.station.state.commands == () if moment == "before" else True
+
+
+async def test_the_last_answer_that_a_tap_allows_still_reaches_the_client(bus: VirtualBus, token: CcidToken) -> None:
+    tap = Tap()
+    tap.error = SessionEnd("operations used up", with_answer=True)
+    tap.ends_after = ATR
+    export = await exported(bus, tap=tap)
+    client = await Client(export.client).imported()
+    client.ccid(0x62)
+    reading = client.read()
+    answers = {one.seqnum: one for one in (await client.next(), await client.next())}
+
+    assert answers[reading].data[10:] == ATR
+    assert await client.next() is None
+    report = await export.report()
+    assert (report.ended_by, report.reason) == (EndedBy.TAP, "operations used up")
+    assert (report.was_powered_off, report.was_reset) == (True, True)
 
 
 async def test_an_answer_of_a_tap_that_does_not_fit_ends_the_export(bus: VirtualBus, token: CcidToken) -> None:

@@ -279,14 +279,20 @@ class Submitter:
         try:
             if self._tap is not None:
                 self._tap.after(command, answer, is_own=is_own)
-        except BaseException:
-            self._machine.complete(done.tag, -errno.ESHUTDOWN)
+        except BaseException as error:
+            if isinstance(error, SessionEnd) and error.with_answer:
+                self._complete(answer, done)
+            else:
+                self._machine.complete(done.tag, -errno.ESHUTDOWN)
             raise
+        self._complete(answer, done)
+
+    def _complete(self, answer: Answer, done: Done) -> None:
         if isinstance(answer, RetUnlink):
             self._machine.complete(done.tag, -errno.ECONNRESET)
-        else:
-            status = -errno.ESHUTDOWN if self._is_stopped and done.status == -errno.ENOENT else done.status
-            self._machine.complete(done.tag, status, data=answer.data, actual_length=answer.actual_length)
+            return
+        status = -errno.ESHUTDOWN if self._is_stopped and done.status == -errno.ENOENT else done.status
+        self._machine.complete(done.tag, status, data=answer.data, actual_length=answer.actual_length)
 
     def _count(self, urb: _InFlight, answer: Answer, *, is_own: bool) -> None:
         counted = self._statistics

@@ -14,11 +14,14 @@ class SessionEnd(Exception):  # noqa: N818 - an order, not an error
 
     Attributes:
         reason: For the report; a short text.
+        with_answer: Whether the client still gets the answer that `after` was told of, as when it was the last that a
+            lease allows.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, with_answer: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.with_answer = with_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,5 +68,5 @@ class UrbTap(Protocol):
             is_own: Whether it is this tap's: `data` of its TapAnswer, or what it let be read next.
 
         Raises:
-            SessionEnd: The client does not get it; -ESHUTDOWN is told instead, and the export ends.
+            SessionEnd: The export ends; the client gets -ESHUTDOWN instead, unless it is to have the answer still.
         """
