@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from api_client import ask
-from device_site import DEVICE, DeviceSite, running_devices
 from lab.piv.ccid import CcidToken
 from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.station import Station
+from lending_site import DEVICE, DeviceSite, running_devices
 from pool_site import PROFILE
 from privyseal.identity.channel import new_channel_key
 from privyseal.tlog.entry import Intent, KeyEntry, Lease, Result
