@@ -103,7 +103,7 @@ async def test_a_release_asks_the_holder_to_finish(run: Run) -> None:
         lent = await site.borrow(priority="nightly")
         await lent.opened()
         waiting = await site.pool.queue()
-        await site.until(lambda: [one.code for one in lent.notices] == ["finish"])
+        await site.until(lambda: [one.code for one in lent.notices] == ["lease-ready", "lease-finish"])
         assert [item.state for item in (await site.pool.ended(waiting)).items] == ["signed"]
         assert (await site.report(lent.request_id)).ended_by == "taken"
 

@@ -280,7 +280,7 @@ async def test_a_holder_is_asked_to_finish_and_has_so_long(desk: Make, bus: Virt
     report = read_report(await lending)
     assert report.ended_by == "taken"
     assert site.holder is not None
-    assert site.holder.notices == ["finish"]
+    assert site.holder.notices == ["lease-ready", "lease-finish"]
 
 
 async def test_a_lease_that_is_asked_back_ends_at_once(desk: Make, bus: VirtualBus, journal: SqliteJournal) -> None:

@@ -280,7 +280,7 @@ class Executor:
             self._leases.recall(recall)
             for served in self._keys.values():
                 if served.profile.token == recall.token:
-                    served.recall(recall.requests, asks=recall.asks)
+                    served.recall(recall.requests, asks=recall.asks, reason=recall.reason)
 
     async def _begin(
         self, job: Job, checkpoint: Checkpoint, key: Served, sender: object

@@ -36,7 +36,10 @@ __all__ = ["DeviceLender", "Holder", "LenderParts", "Meet", "find_device"]
 _LOG: Final = structlog.get_logger("privyseal.agent.lease")
 #: The client has seen that its turn has come, and dials.
 _MEET_SECONDS: Final = 10.0
-_FINISH: Final = "finish"
+_FINISH: Final = "lease-finish"
+_MAX_REASON: Final = 300
+#: Tells the holder the bus id under which it has to ask for the device: exporting has begun.
+_READY: Final = "lease-ready"
 
 
 class Holder(ByteStream, Protocol):
@@ -145,18 +148,18 @@ class DeviceLender:
         finally:
             self._lease = None
 
-    def recall(self, requests: Sequence[str], *, asks: bool) -> None:
+    def recall(self, requests: Sequence[str], *, asks: bool, reason: str = "") -> None:
         """See `Lender.recall`."""
         lease = self._lease
         if lease is None or (requests and lease.borrower.request not in requests):
             return
         if not asks:
-            lease.end("taken", "it was asked back")
+            lease.end("taken", f"it was asked back: {reason}"[:_MAX_REASON] if reason else "it was asked back")
             return
         seconds = self._table.finish_seconds
         text = f"others wait for {self._table.name}: please finish" + (f" within {seconds:g} s" if seconds else "")
         if lease.holder is not None:
-            task = asyncio.ensure_future(_tell(lease.holder, text))
+            task = asyncio.ensure_future(_tell(lease.holder, _FINISH, text))
             lease.notices.add(task)
             task.add_done_callback(lease.notices.discard)
         if seconds:
@@ -209,6 +212,7 @@ class DeviceLender:
             _LOG.info("lent", device=self._table.name, request=lease.borrower.request[:16], seconds=seconds)
             since_s = loop.time()
             try:
+                await _tell(holder, _READY, device.listed.device.bus_id)
                 session = await exporter.serve(_Kept(holder))
             finally:
                 timer.cancel()
@@ -247,11 +251,11 @@ class _Kept:
         """Nothing: `DeviceLender` does."""
 
 
-async def _tell(holder: Holder, text: str) -> None:
+async def _tell(holder: Holder, code: str, text: str) -> None:
     try:
-        await holder.notice(_FINISH, text)
+        await holder.notice(code, text)
     except OSError as error:
-        _LOG.info("the holder was not asked to finish", reason=str(error))
+        _LOG.info("the holder was not told", what=code, reason=str(error))
 
 
 async def _farewell(holder: Holder, report: LeaseReport, data: bytes) -> None:

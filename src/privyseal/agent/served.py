@@ -48,8 +48,11 @@ class Served(Protocol):
         """
         ...
 
-    def recall(self, requests: Sequence[str], *, asks: bool) -> None:
-        """What has begun of these requests (of all, if none is named) shall end soon; at once unless it `asks`."""
+    def recall(self, requests: Sequence[str], *, asks: bool, reason: str = "") -> None:
+        """What has begun of these requests (of all, if none is named) shall end soon; at once unless it `asks`.
+
+        `reason` is for who has a lease.
+        """
         ...
 
 
@@ -76,7 +79,7 @@ class ServedKey:
             raise VerificationError("job.items", "a key signs by a mechanism, and the item names none")
         return await self.token.sign(key_id=self.key_id, mechanism=item.mechanism, digest=item.digest)
 
-    def recall(self, requests: Sequence[str], *, asks: bool) -> None:
+    def recall(self, requests: Sequence[str], *, asks: bool, reason: str = "") -> None:
         """See `Served.recall`: a signature ends by itself."""
 
 
@@ -109,7 +112,7 @@ class Lender(Protocol):
         """
         ...
 
-    def recall(self, requests: Sequence[str], *, asks: bool) -> None:
+    def recall(self, requests: Sequence[str], *, asks: bool, reason: str = "") -> None:
         """See `Served.recall`."""
         ...
 
@@ -137,6 +140,6 @@ class ServedDevice:
             raise VerificationError("job.items", f"the lease is for device {order.device!r}, not for this one")
         return await self.lender.lend(Borrower(request=request, idempotency_key=item.idempotency_key, order=order))
 
-    def recall(self, requests: Sequence[str], *, asks: bool) -> None:
+    def recall(self, requests: Sequence[str], *, asks: bool, reason: str = "") -> None:
         """See `Served.recall`."""
-        self.lender.recall(requests, asks=asks)
+        self.lender.recall(requests, asks=asks, reason=reason)

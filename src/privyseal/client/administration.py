@@ -206,15 +206,25 @@ class Administration:
                 return known.key
         raise self._agent_unknown(agent)
 
-    def cancel_request(self, request_id: str) -> None:
-        """Have what the token has not begun of a client's request not signed.
+    def cancel_request(self, request_id: str, *, reason: str = "") -> None:
+        """Have what the token has not begun of a client's request not signed; a USB lease ends.
+
+        Args:
+            request_id: The whole id.
+            reason: Told to who has the lease.
 
         Raises:
             ConfigError: `request.unknown`, `request.ended`. VerificationError: `authority.quorum`.
         """
         now_ms = self._clock()
         self._decree(
-            QueueCancel(hub=self._bundle.hub, issued=now_ms, not_after=now_ms + _DECREE_MS, request=request_id)
+            QueueCancel(
+                hub=self._bundle.hub,
+                issued=now_ms,
+                not_after=now_ms + _DECREE_MS,
+                request=request_id,
+                reason=reason,
+            )
         )
 
     def move_request(self, request_id: str, priority: PriorityName) -> None:

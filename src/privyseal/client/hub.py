@@ -16,11 +16,13 @@ from privyseal.identity.bundle import TrustBundle
 from privyseal.identity.trust import PinnedTrust
 from privyseal.wire.api import (
     HubStatus,
+    ItemView,
     ProfileView,
     RequestView,
     SignatureRequest,
     decode_body,
 )
+from privyseal.wire.devices import DevicesView
 from privyseal.wire.names import NAME_RULE, is_name
 from privyseal.wire.queue import QueueView, RequestRecord, is_request_prefix, not_an_id
 
@@ -96,6 +98,17 @@ class HubClient:
         """What the hub says of itself."""
         return _decode(self._cell.request("GET", "/v1/status"), HubStatus)
 
+    def devices(self) -> DevicesView:
+        """The USB devices that agents lend.
+
+        Raises:
+            VerificationError: `bundle.successor`. And what every call may raise.
+        """
+        view = _decode(self._cell.request("GET", "/v1/devices"), DevicesView)
+        if view.bundle != self._trust.bundle.sha256:
+            self._follow()
+        return view
+
     def queue(self, profile: str = "", prefix: str = "") -> QueueView:
         """What waits and is under way at the hub, of all clients.
 
@@ -162,6 +175,25 @@ class HubClient:
                 )
             path = f"/v1/signatures/{request_id}?from={known}&"
             view = self._view("GET", path, None, wanted=wanted - known, deadline=deadline)
+
+    def hand_in(self, body: SignatureRequest, deadline: Deadline) -> None:
+        """Hand a request in, and wait for nothing that becomes of it.
+
+        Raises:
+            UnavailableError: what was in the way until the deadline. PrivysealError: what the hub said.
+        """
+        self._cell.request("POST", "/v1/signatures?wait=0", msgspec.json.encode(body), deadline=deadline)
+
+    def outcome(self, request_id: str, *, wait_seconds: float) -> ItemView | None:
+        """What became of the only item of an own request; None if it has not ended after so long.
+
+        Raises:
+            PrivysealError: what the hub said.
+        """
+        path = f"/v1/signatures/{request_id}?wait={wait_seconds:.3f}&enough=1"
+        view = _decode(self._cell.request("GET", path, wait_seconds=wait_seconds), RequestView)
+        _check_view(view, request_id, 0, 1)
+        return next(iter(view.items), None)
 
     def _view(self, method: str, path: str, body: bytes | None, *, wanted: int, deadline: Deadline) -> RequestView:
         """A few items are waited for together; of many the first are worth having early."""

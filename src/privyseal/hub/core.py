@@ -18,6 +18,7 @@ from privyseal.hub.services.anchors import Anchors
 from privyseal.hub.services.audit import Audit
 from privyseal.hub.services.certificates import CertificateWatch
 from privyseal.hub.services.denials import Denials
+from privyseal.hub.services.devices import Devices
 from privyseal.hub.services.dispatch import Dispatch
 from privyseal.hub.services.enrol import Enrolments, TlsAuthority
 from privyseal.hub.services.hearing import Hearing
@@ -154,6 +155,7 @@ class Hub:
         self.queue_views = QueueViews(
             store=store, dispatch=self.dispatch, board=self.board, witnesses=self.witnesses, views=self.views
         )
+        self.devices = Devices(store=store, dispatch=self.dispatch, board=self.board, recent=self.observer.recent)
         self.withdrawals = Withdrawals(
             store=store,
             dispatch=self.dispatch,

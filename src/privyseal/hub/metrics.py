@@ -115,6 +115,8 @@ def _profile_families(hub: Hub) -> Iterator[Metric]:
     )
     for served in hub.dispatch.profiles:
         name = served.profile.name
+        if served.profile.is_device:
+            continue
         ready.add_metric((name,), profile_refusal(hub, name) is None)
         for row, lane in served.members:
             is_ready = lane.linked and name in lane.members and lane.problem(name) is None

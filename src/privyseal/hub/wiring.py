@@ -17,7 +17,19 @@ from privyseal.hub.config import HubFiles, load_hub_config, split_address
 from privyseal.hub.core import Hub
 from privyseal.hub.database import open_store
 from privyseal.hub.hosts import SameHost, same_host
-from privyseal.hub.http import events, health, link, log, membership, queue, relays, signatures, status, timestamps
+from privyseal.hub.http import (
+    devices,
+    events,
+    health,
+    link,
+    log,
+    membership,
+    queue,
+    relays,
+    signatures,
+    status,
+    timestamps,
+)
 from privyseal.hub.http.routes import Listener, Route, application
 from privyseal.hub.services.enrol import TlsAuthority
 from privyseal.identity.ca import issue_server, new_tls_key
@@ -36,7 +48,7 @@ _SHUTDOWN_SECONDS: Final = 1.0
 
 def all_routes() -> tuple[Route, ...]:
     """The whole route table."""
-    parts = (signatures, queue, relays, timestamps, status, events, membership, link, health)
+    parts = (signatures, queue, devices, relays, timestamps, status, events, membership, link, health)
     others = tuple(route for part in parts for route in part.ROUTES)
     return (*others, *log.routes(others))
 

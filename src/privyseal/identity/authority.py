@@ -76,9 +76,13 @@ PriorityName = Literal["next", "release", "normal", "nightly"]
 
 
 class QueueCancel(_Statement, frozen=True, tag="queue-cancel"):
-    """What the token has not begun of this request is not signed; `request` is its whole id."""
+    """What the token has not begun of this request is not signed, and a lease of it ends; `request` is its whole id.
+
+    `reason` is told to who has the lease.
+    """
 
     request: str
+    reason: str = ""
 
 
 class QueueMove(_Statement, frozen=True, tag="queue-move"):

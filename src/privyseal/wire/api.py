@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from privyseal.errors import MalformedInputError, PrivysealError, UnavailableError, branch_named
+from privyseal.wire.devices import DeviceView
 from privyseal.wire.members import MemberStatus
 from privyseal.wire.queue import LastSignatures, QueueDepth, TokenUse
 
@@ -299,6 +300,7 @@ class HubStatus(_Body, frozen=True):
     tokens: tuple[TokenStatus, ...] = ()
     certificates: tuple[CertificateWarning, ...] = ()
     signatures: tuple[LastSignatures, ...] = ()
+    devices: tuple[DeviceView, ...] = ()
 
 
 class Health(_Body, frozen=True, omit_defaults=True):

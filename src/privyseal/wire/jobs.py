@@ -96,11 +96,13 @@ class Recall(LinkMessage, frozen=True, tag="recall"):
     Attributes:
         requests: Of these requests alone; empty for all.
         asks: Whether the holder of a USB lease that has begun is only asked to finish; else the lease ends.
+        reason: Why, for that holder; empty if nobody said.
     """
 
     token: str
     requests: tuple[str, ...] = ()
     asks: bool = False
+    reason: str = ""
 
 
 class ItemDone(LinkMessage, frozen=True, tag="done"):

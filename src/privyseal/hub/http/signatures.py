@@ -70,11 +70,17 @@ async def _profile(call: Call) -> msgspec.Struct:
     name = call.request.match_info["name"]
     served = call.hub.dispatch.profile(name)
     if served is None:
-        known = ", ".join(one.name for one in call.hub.dispatch.profiles)
+        known = ", ".join(one.name for one in call.hub.dispatch.profiles if not one.profile.is_device)
         raise ConfigError(
             "profile.unknown",
             f"there is no key profile {name!r} at this hub",
             hint=f"known key profiles: {known or 'none; no agent has announced one yet'}",
+        )
+    if served.profile.is_device:
+        raise ConfigError(
+            "profile.device",
+            f"{name!r} is a USB device, which is lent, and no key profile",
+            hint=f"privyseal device attach {name} borrows it; privyseal status lists the key profiles",
         )
     if served.problem is not None:
         raise served.problem

@@ -45,7 +45,8 @@ class _Stored:
 
 async def _status(call: Call) -> msgspec.Struct:
     hub = call.hub
-    profiles = hub.dispatch.profiles  # as they are now: an agent may announce another while the database is read
+    # As they are now: an agent may announce another while the database is read.
+    profiles = tuple(one for one in hub.dispatch.profiles if not one.profile.is_device)
 
     async def read(tx: ReadTx) -> _Stored:
         return _Stored(
@@ -77,6 +78,7 @@ async def _status(call: Call) -> msgspec.Struct:
         tokens=_tokens(hub, stored),
         certificates=_warnings(hub, profiles),
         signatures=hub.observer.recent.signatures,
+        devices=await hub.devices.listing(),
     )
 
 
@@ -210,7 +212,7 @@ ROUTES: Final = (
         listener=Listener.MTLS,
         permission=Permission.MEMBER,
         audit="none",
-        summary="Key profiles, tokens, agents, queues, certificates that end soon, and the log's head",
+        summary="Key profiles, devices, tokens, agents, queues, certificates that end soon, and the log's head",
         handler=_status,
         answer=HubStatus,
     ),

@@ -281,10 +281,10 @@ class Lane:
         self.prepare()
         self._rules.busy(self)
 
-    async def recall(self, *request_ids: str) -> None:
-        """Take back what the token has not begun of these requests."""
+    async def recall(self, *request_ids: str, reason: str = "") -> None:
+        """Take back what the token has not begun of these requests; `reason` is for who has a USB lease of them."""
         if self._link is not None:
-            await self.recalls.of_requests(self._link, self._under_way, request_ids)
+            await self.recalls.of_requests(self._link, self._under_way, request_ids, reason)
 
     def start(self, batch: Batch, priority: Priority) -> None:
         """Send a claimed batch; its place in the window is given back when every item is settled."""

@@ -26,7 +26,7 @@ class QueueOrders:
         """
         match signed.statement:
             case QueueCancel() as order:
-                await self._withdrawals.end(order.request, _recorder(signed, order, "queue-cancel"))
+                await self._withdrawals.end(order.request, _recorder(signed, order, "queue-cancel"), order.reason)
             case QueueMove() as order:
                 recorder = _recorder(signed, order, "queue-move", order.priority)
                 await self._withdrawals.move(order.request, priority_named(order.priority), recorder)

@@ -44,11 +44,13 @@ class Recalls:
         names = tuple(part.request.id for one in lower for part in one.batch.parts)
         await self._send(link, lower, Recall(token=self._token, requests=names, asks=True))
 
-    async def of_requests(self, link: AgentLink, under_way: Sequence[UnderWay], request_ids: tuple[str, ...]) -> None:
+    async def of_requests(
+        self, link: AgentLink, under_way: Sequence[UnderWay], request_ids: tuple[str, ...], reason: str
+    ) -> None:
         """These are not wanted here any more: a lease that has begun ends."""
         found = [one for one in under_way if any(part.request.id in request_ids for part in one.batch.parts)]
         if found:
-            await self._send(link, found, Recall(token=self._token, requests=request_ids))
+            await self._send(link, found, Recall(token=self._token, requests=request_ids, reason=reason))
 
     async def _send(self, link: AgentLink, found: Sequence[UnderWay], recall: Recall) -> None:
         self.count += 1

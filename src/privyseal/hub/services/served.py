@@ -76,7 +76,7 @@ class ServedProfile:
         agents = ", ".join(sorted({repr(row.agent) for row in may or self.rows}))
         return UnavailableError(
             "agent.offline",
-            f"agent {agents}, which serves key profile {self.name!r}, has no link to the hub",
+            f"agent {agents}, which {_serves(self.profile)} {self.name!r}, has no link to the hub",
             hint="start it on the token's host (privyseal agent run), or try again in a moment",
         )
 
@@ -119,3 +119,7 @@ class ServedProfile:
     def seconds_for(self, items: int) -> float:
         """The same, or a guess: at least a second."""
         return max(1.0, self.seconds_if_known(items) or 1.0)
+
+
+def _serves(row: ProfileRow) -> str:
+    return "lends device" if row.is_device else "serves key profile"

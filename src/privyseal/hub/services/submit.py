@@ -138,7 +138,7 @@ class Requests:
         statement = asked.statement
         served = self._dispatch.profile(statement.profile)
         if served is None:
-            names = [one.name for one in self._dispatch.profiles]
+            names = [one.name for one in self._dispatch.profiles if not one.profile.is_device]
             raise ConfigError(
                 "profile.unknown",
                 f"there is no key profile {statement.profile!r} at hub {self._trust.bundle.hub!r}",

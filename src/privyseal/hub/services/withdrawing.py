@@ -68,8 +68,8 @@ class Withdrawals:
             raise unknown_request(request_id, caller.name)
         await self.end(request_id)
 
-    async def end(self, request_id: str, record: Recorder | None = None) -> None:
-        """The same for whoever may, whose order `record` puts on record.
+    async def end(self, request_id: str, record: Recorder | None = None, reason: str = "") -> None:
+        """The same for whoever may, whose order `record` puts on record; `reason` is for who has a USB lease of it.
 
         Raises:
             ConfigError: `request.unknown`; `request.ended` if there is nothing left to put on record.
@@ -98,13 +98,13 @@ class Withdrawals:
         self._board.remove(request_id)
         if items:
             self._observer.jobs(request, items, JobStep(state="failed", outcome="cancelled", code="request.cancelled"))
-        await self.recall(request_id)
+        await self.recall(request_id, reason)
         self._changed(request_id)
 
-    async def recall(self, request_id: str) -> None:
-        """Ask the agents for what their tokens have not begun of a request."""
+    async def recall(self, request_id: str, reason: str = "") -> None:
+        """Ask the agents for what their tokens have not begun of a request, and why."""
         for lane in self._dispatch.lanes:
-            await lane.recall(request_id)
+            await lane.recall(request_id, reason=reason)
 
     async def move(self, request_id: str, priority: Priority, record: Recorder) -> None:
         """Put a request into another class; `record` puts the order on record.
