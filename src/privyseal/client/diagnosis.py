@@ -22,6 +22,7 @@ from privyseal.ports.clock import Clock
 from privyseal.ports.diagnosis import Row, failed, look, passed, skipped, warned
 from privyseal.tlog.checkpoint import Checkpoint
 from privyseal.wire.api import HubStatus, ProfileView
+from privyseal.wire.devices import DeviceView
 
 __all__ = ["client_rows"]
 
@@ -127,7 +128,7 @@ def _signing_rows(config: ClientConfig, hub: HubClient, status: HubStatus, clock
     profiles = tuple(
         look(f"key profile {one.name}", partial(_check_profile, hub, one.name, clock)) for one in status.profiles
     )
-    if not profiles:
+    if not profiles and not status.devices:
         profiles = (
             warned(
                 "key profiles",
@@ -137,6 +138,7 @@ def _signing_rows(config: ClientConfig, hub: HubClient, status: HubStatus, clock
         )
     return (
         *profiles,
+        *(_device_row(one) for one in status.devices),
         look("log", lambda: _check_log(config, status)),
     )
 
@@ -163,6 +165,14 @@ def _check_profile(hub: HubClient, name: str, clock: Clock) -> Row:
     if left < _DAYS_BEFORE_EXPIRY:
         return warned(subject, found, "order the renewed certificate now")
     return passed(subject, found)
+
+
+def _device_row(device: DeviceView) -> Row:
+    subject = f"device {device.name}"
+    if not device.online:
+        return warned(subject, f"cannot be lent: {device.problem} [{device.code}]", device.hint)
+    lent = device.lent
+    return passed(subject, f"{device.label}, " + ("free" if lent is None else f"lent to client {lent.client}"))
 
 
 def _described(view: ProfileView) -> str:
