@@ -177,6 +177,18 @@ _noun(
     ),
 )
 _noun(
+    "device",
+    "USB devices that agents lend as a whole.",
+    (
+        ("list", "The devices: which there are, who has one, what a signature costs there."),
+        ("attach", "Borrow a device, and attach it to this host until Ctrl-C; --keep goes on for ever."),
+        ("run", "Borrow a device for one command, and say what it was used for."),
+        ("leases", "Who has a device, since when, why and until when; and who waits."),
+        ("detach", "End this client's own lease of a device, from another shell."),
+        ("kick", "End anybody's lease of a device (needs an authority key)."),
+    ),
+)
+_noun(
     "config",
     "Configuration.",
     (("check", "Read a configuration as the programs do."), ("show", "The client configuration in force.")),

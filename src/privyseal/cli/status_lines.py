@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from privyseal.cli.device_lines import device_lines
 from privyseal.cli.render import table
 from privyseal.cli.status_queue import queue_lines, signature_lines, use_lines
 from privyseal.cli.status_tokens import certificate_lines, pool_lines, token_lines
@@ -21,6 +22,7 @@ def status_lines(found: HubStatus, now_ms: int) -> list[str]:
         _head(found),
         certificate_lines(found.certificates),
         _profiles(found),
+        device_lines(found.devices, now_ms),
         token_lines(found.tokens),
         use_lines(found.tokens, now_ms),
         queue_lines(found.profiles, now_ms),
@@ -60,7 +62,10 @@ def _profiles(found: HubStatus) -> Iterator[str]:
         )
         for one in found.profiles
     ]
-    yield from table(rows) if len(rows) > 1 else ("no key profiles: no agent has announced one yet",)
+    if len(rows) > 1:
+        yield from table(rows)
+    elif not found.devices:
+        yield "no key profiles: no agent has announced one yet"
     yield from pool_lines(found.profiles)
     for one in found.profiles:
         if one.problem:
