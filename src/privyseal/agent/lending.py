@@ -201,7 +201,6 @@ class DeviceLender:
             configuration,
             self._table.rules,
             told=_log_events(self._table.name, lease.borrower.request),
-            end=lambda reason: lease.end("rules", reason),
         )
         async with self._parked():
             lease.exporter = exporter = Exporter(device, tap=tap)

@@ -119,9 +119,9 @@ async def attach_here(lease: HeldLease, *, vhci: Vhci | None = None) -> Attached
     """
     controller = vhci or Vhci()
     stream = _Kept(lease.channel)
-    device, rest = await import_device(stream, lease.bus_id)
+    device = await import_device(stream, lease.bus_id)
     origin = Origin(host="privyseal", service=lease.request_id[:16], bus_id=lease.bus_id)
-    return AttachedUse(await attach(stream, device, rest, origin=origin, vhci=controller))
+    return AttachedUse(await attach(stream, device, origin=origin, vhci=controller))
 
 
 async def offer_at_port(lease: HeldLease, port: int, offered: Callable[[int], None]) -> LoopbackUse:

@@ -46,7 +46,6 @@ class CardTap:
         configuration: Of the device, as it is set.
         rules: What the lease does not allow.
         told: Called with what was seen, as it is seen.
-        end: Called once with a reason if the lease is to end behind an answer that the client has got.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class CardTap:
         rules: LeaseRules,
         *,
         told: Callable[[tuple[CardEvent, ...]], None],
-        end: Callable[[str], None],
     ) -> None:
         reader = _reader(configuration)
         bulk = {} if reader is None else {one.address: one for one in reader.endpoints if one.kind is EndpointKind.BULK}
@@ -71,7 +69,6 @@ class CardTap:
         packet_bytes = 64 if self._out is None else bulk[self._out].max_packet_bytes
         self._watch: Final = CardWatch(described, packet_bytes=max(packet_bytes, 1), rules=rules)
         self._told: Final = told
-        self._end: Final = end
 
     @property
     def counts(self) -> LeaseCounts:
@@ -120,7 +117,7 @@ class CardTap:
         self._told(events)
         for event in events:
             if isinstance(event, LeaseEnds):
-                self._end(_WORDS[event.reason])
+                raise SessionEnd(_WORDS[event.reason], with_answer=True)
 
 
 def _reader(configuration: ConfigurationDescriptor | None) -> InterfaceDescriptor | None:
