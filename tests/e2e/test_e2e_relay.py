@@ -139,7 +139,7 @@ async def test_a_client_that_is_revoked_has_no_stream_left(slow: QueueSite) -> N
 
     await asyncio.to_thread(revoke, slow.site, "leaving")
     for channel in (agent, client):
-        with pytest.raises(ConnectionError, match="standing has ended"):
+        with pytest.raises(ConnectionError, match="the standing of this client has ended"):
             await channel.read()
     await asyncio.gather(agent.finished(), client.finished())
 

@@ -96,6 +96,6 @@ async def test_a_standing_that_ends_at_one_hub_ends_streams_at_the_other(cell: C
 
     succeeded(await asyncio.to_thread(cell.site.administer, "hub", "revoke", "client", "leaving"))
     for channel in (agent, client):
-        with pytest.raises(ConnectionError, match="standing has ended"):
+        with pytest.raises(ConnectionError, match="a standing was ended at another hub"):
             await channel.read()
     await asyncio.gather(agent.finished(), client.finished())

@@ -138,11 +138,11 @@ async def test_a_member_whose_standing_ends_has_nothing_left(store: SqliteStore)
         assert len(relays.relays) == 1
         relays.end_member(role, name)
         for end in ends:
-            assert "standing has ended" in await end.over()
+            assert await end.over() == f"the standing of this {role} has ended"
             assert await end.pipe.receive() == b""
     waiting = await dialled(relays, Side.AGENT)
     relays.end_member("agent", "lab")
-    assert "standing has ended" in await waiting.over()
+    assert await waiting.over() == "the standing of this agent has ended"
 
 
 @pytest.mark.parametrize("how", ["revoked", "joined-again"])
@@ -159,7 +159,7 @@ async def test_a_standing_that_another_hub_has_ended_is_seen(store: SqliteStore,
     await store.write(write)
     await relays.look()
     for end in ends:
-        assert "standing has ended" in await end.over()
+        assert await end.over() == "a standing was ended at another hub"
 
 
 async def test_ends_are_bounded(store: SqliteStore) -> None:

@@ -178,12 +178,15 @@ async def test_what_was_changed_on_its_way_ends_the_pipe(change: Callable[[bytes
     inner_agent, inner_client = await Lease().pinned(agent, client)
     client.out.change = change
 
-    await inner_client.send(b"VERIFY")
-    if change(b"xy") == b"xyxy":
-        assert await inner_agent.receive() == b"VERIFY"
-    await inner_client.send(b"VERIFY")
+    for _ in range(3):
+        await inner_client.send(b"VERIFY")
+
+    async def read_on() -> None:
+        while True:  # what came whole before is good, and a byte that is missing may by chance be the next one
+            assert await inner_agent.receive() == b"VERIFY"
+
     with pytest.raises(ConnectionError, match="changed on its way"):
-        await inner_agent.receive()
+        await read_on()
 
 
 @pytest.mark.parametrize("way", ["to-agent", "to-client"])
@@ -201,7 +204,9 @@ async def test_a_handshake_that_is_disturbed_is_an_error(way: str, number: int) 
 
     (client if way == "to-agent" else agent).out.change = disturb
     results = await asyncio.gather(
-        accept_pinned(agent, lease.of_agent), dial_pinned(client, lease.of_client), return_exceptions=True
+        accept_pinned(agent, lease.of_agent, seconds=0.3),
+        dial_pinned(client, lease.of_client, seconds=0.3),
+        return_exceptions=True,
     )
 
     errors = [result for result in results if isinstance(result, OSError | PrivysealError)]
@@ -270,11 +275,9 @@ def test_a_channels_key_is_told_by_its_hash() -> None:
 
 
 def test_a_proof_says_all_that_it_is_about() -> None:
-    def proof(
-        secret: bytes = b"s" * 32, agent: bytes = b"a" * 32, client: bytes = b"c" * 32, request: str = "r"
-    ) -> bytes:
+    def proof(secret: bytes = b"s", agent: bytes = b"a" * 32, client: bytes = b"c" * 32, request: str = "r") -> bytes:
         return agent_proof(secret, agent_key=agent, client_key=client, request_id=request)
 
     assert proof() == proof()
-    others = {proof(b"S" * 32), proof(agent=b"A" * 32), proof(client=b"C" * 32), proof(request="R"), proof()}
+    others = {proof(b"S"), proof(agent=b"A" * 32), proof(client=b"C" * 32), proof(request="R"), proof()}
     assert len(others) == 5

@@ -129,6 +129,19 @@ async def test_closing_while_the_other_side_writes_without_end() -> None:
         assert client.held_bytes <= WINDOW + RESERVE_BYTES
 
 
+async def test_closing_makes_room_for_a_writer_that_waits() -> None:
+    """The other side writes all that it has before it reads: it must not wait for a reader who is gone."""
+    async with channels() as (agent, client):
+        writing = asyncio.create_task(agent.write(bytes(2_000_000)))
+        await client.read()
+        client.close()
+        await writing
+        assert await agent.read() == b""
+        agent.close()
+        await asyncio.gather(agent.finished(), client.finished())
+        assert agent.lost == ""
+
+
 async def test_a_slow_reader_makes_the_writer_wait_and_holds_no_more_than_the_window() -> None:
     agent_end, client_end = pipe_pair()
     agent_pipe, client_pipe = await Lease().pinned(agent_end, client_end)

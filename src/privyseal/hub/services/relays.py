@@ -280,7 +280,9 @@ class Relays:
 
     def end_member(self, role: str, name: str) -> None:
         """End all that a member has here: it has no standing any more."""
-        self._end_of(lambda member: (member.role, member.name) == (role, name))
+        self._end_of(
+            lambda member: (member.role, member.name) == (role, name), f"the standing of this {role} has ended"
+        )
 
     async def run(self) -> None:
         """Look for members whose standing was ended elsewhere, until cancelled."""
@@ -307,14 +309,13 @@ class Relays:
         except UnavailableError as error:
             _LOG.warning("standings were not read", code=error.code, reason=error.message)
             return
-        self._end_of(lambda member: member.certificate_sha256 in gone)
+        self._end_of(lambda member: member.certificate_sha256 in gone, "a standing was ended at another hub")
 
     def _ends(self) -> tuple[RelayEnd, ...]:
         paired = [end for relay in self._relays.values() for end in relay.ends.values()]
         return (*paired, *(waiting.end for waiting in self._waiting.values()))
 
-    def _end_of(self, goes: Callable[[Enrolment], bool]) -> None:
-        why = "a member's standing has ended, or the hub stops"
+    def _end_of(self, goes: Callable[[Enrolment], bool], why: str) -> None:
         for relay in tuple(self._relays.values()):
             if any(goes(end.member) for end in relay.ends.values()):
                 relay.end(why)
@@ -324,7 +325,7 @@ class Relays:
 
     async def stop(self) -> None:
         """End all."""
-        self._end_of(lambda _: True)
+        self._end_of(lambda _: True, "the hub stops")
         await asyncio.gather(*(relay.finished() for relay in tuple(self._relays.values())))
 
     # -- what there is --------------------------------------------------------------------------------------------
