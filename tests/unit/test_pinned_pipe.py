@@ -235,7 +235,7 @@ async def test_a_peer_that_says_nothing_is_waited_for_so_long(side: str) -> None
     lease = Lease()
 
     if side == "agent":
-        shaking = accept_pinned(ours, lease.of_agent, seconds=0.01)
+        shaking = accept_pinned(ours, lease.of_agent, wait_seconds=0.01)
     else:
         shaking = dial_pinned(ours, lease.of_client, seconds=0.01)
     with pytest.raises(TimeoutError):

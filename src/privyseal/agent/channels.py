@@ -98,11 +98,15 @@ class AgentChannels:
             async with asyncio.timeout(seconds):
                 return await found
         except TimeoutError as error:
+            _close_found(found)
             raise UnavailableError(
                 "channel.no_client",
                 f"the client of request {pins.request_id[:16]}… did not come within {seconds:g} s",
                 hint="is it still there, and can it reach a hub that this agent is linked to?",
             ) from error
+        except asyncio.CancelledError:
+            _close_found(found)
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -141,3 +145,9 @@ class AgentChannels:
             inside.close()
         else:
             found.set_result(inside)
+
+
+def _close_found(found: "asyncio.Future[PinnedPipe]") -> None:
+    """It came at the moment at which nobody waits for it any more."""
+    if found.done() and not found.cancelled():
+        found.result().close()
