@@ -13,6 +13,7 @@ import pytest
 
 from pages import ROOT, blocks, commands, pages
 from privyseal.agent.config import AgentConfig, KeyConfig, RecoveryTable, TokenTable
+from privyseal.agent.device_config import DeviceTable
 from privyseal.cli.app import app
 from privyseal.client.config import _ClientTable
 from privyseal.hub.config import AnchorTable, HubConfig, MetricsTable, QueueTable, TeamTable, TsaTable
@@ -109,6 +110,7 @@ def unknown_keys(document: dict[str, Any]) -> Iterator[str]:
     inner: dict[str, type[msgspec.Struct]] = {
         "token": TokenTable,
         "key": KeyConfig,
+        "device": DeviceTable,
         "tsa": TsaTable,
         "log": LogTable,
         "team": TeamTable,

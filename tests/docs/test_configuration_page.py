@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from privyseal.agent.config import KeyConfig, RecoveryTable, TokenTable, load_agent_config, token_config
+from privyseal.agent.device_config import DeviceTable
 from privyseal.agent.host_steps import host_steps
 from privyseal.agent.ladder import Rung
 from privyseal.client.config import load_client_config
@@ -102,7 +103,7 @@ def test_every_key_of_the_agent_s_file_is_in_its_example(blocks: list[str]) -> N
     shown = set(re.findall(r"(?m)^(?:# )?(\w+) = ", blocks[AGENT]))
     said = set(re.findall(r"or (\w+) = ", blocks[AGENT]))
 
-    for table in (TokenTable, KeyConfig, RecoveryTable):
+    for table in (TokenTable, KeyConfig, RecoveryTable, DeviceTable):
         assert fields(table) - shown - said == set()
 
 

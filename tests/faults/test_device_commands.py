@@ -141,10 +141,10 @@ async def test_kick(site: DeviceSite) -> None:
     refused(await command(site, "kick", DEVICE, "--reason", "x"), 2, "device.not_held")
     first = await Attached(site, "client", "--keep").connected()
     refused(await command(site, "kick", DEVICE), 2, "usage.arguments")
-    out = succeeded(await command(site, "kick", DEVICE, "--reason", "the release goes first")).out
+    out = succeeded(await command(site, "kick", DEVICE, "--reason", "the release goes first: Schlüssel")).out
     assert out == "asked client to give ev-usb back\n"
 
-    await first.said(r"it was taken back \(it was asked back: the release goes first\)")
+    await first.said(r"it was taken back \(it was asked back: the release goes first: Schlüssel\)")
     again = await first.said(r"it is asked for again in (\d+) s")
     assert 60 <= int(again[1]) <= 120
     first.program.signal(signal.SIGTERM)

@@ -6,19 +6,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import usbip
 
-from device_site import DEVICE, PIN, SLOT, DeviceSite, device_site
+from device_site import AGENT, DEVICE, PIN, SLOT, DeviceSite, device_site
 from lab.piv.apdu import Ins
 from lab.piv.keys import CardKey, load_or_make_keys
 from lab.piv.tlv import encode
 from privyseal.client.device_use import LoopbackUse, offer_at_port
 from privyseal.client.devices import HeldLease, LeaseEnd, Turn
 from privyseal.client.hub import HubClient
-from privyseal.client.lease_request import LeaseWish
-from privyseal.errors import ConfigError, DeniedError, PrivysealError, UsbError
+from privyseal.client.lease_request import LeaseWish, recorded_lease
+from privyseal.errors import ConfigError, DeniedError, PrivysealError, UsbError, VerificationError
+from privyseal.hub.wiring import open_hub
 from privyseal.tlog.entry import Intent, Lease, Result
+from privyseal.wire.leases import encode_report, read_report
 from privyseal.wire.relay import Notice
 from virtual_usb import SELECT, CcidHost
 
@@ -222,3 +225,55 @@ async def test_a_device_is_no_key_profile(site: DeviceSite) -> None:
     with pytest.raises(ConfigError, match="is a USB device") as caught:
         await asyncio.to_thread(hub.profile, DEVICE)
     assert caught.value.code == "profile.device"
+
+
+async def test_what_a_hub_may_not_make_of_a_lease(site: DeviceSite) -> None:
+    """Neither the hub's word nor another receipt is believed for what a lease was used for."""
+    held, use, handle = await borrowed(site)
+    await asyncio.to_thread(sign, handle)
+    await finished(held, use)
+    hub, request = HubClient(site.client()), held._request
+    item = await asyncio.to_thread(lambda: hub.outcome(held.request_id, wait_seconds=5))
+    assert item is not None
+    said = item.signature
+    assert recorded_lease(request, item, hub.bundle, said).report == read_report(said)
+
+    fewer = encode_report(msgspec.structs.replace(read_report(said), tallies=()))
+    lied = msgspec.structs.replace(item, signature=fewer)
+    with pytest.raises(VerificationError) as caught:
+        recorded_lease(request, lied, hub.bundle, fewer)
+    assert caught.value.code == "receipt.mismatch"
+    with pytest.raises(VerificationError) as caught:
+        recorded_lease(request, item, hub.bundle, fewer)
+    assert caught.value.code == "lease.other_report"
+
+    again, its_use, _ = await borrowed(site)
+    await finished(again, its_use)
+    with pytest.raises(VerificationError) as caught:
+        recorded_lease(again._request, item, hub.bundle, b"")
+    assert caught.value.code == "receipt.mismatch"
+
+
+async def test_an_agent_that_the_bundle_does_not_know_gets_nothing(site: DeviceSite) -> None:
+    await asyncio.to_thread(lambda: site.desk().change_trust(agents={AGENT: None}))
+    with pytest.raises(ConfigError, match="holds no sealing key of agent 'pi'") as caught:
+        await site.devices().borrow(LeaseWish(device=DEVICE))
+    assert caught.value.code == "channel.agent_key"
+    assert (await site.device()).leases == ()
+
+
+async def test_the_hub_is_away_while_somebody_waits(site: DeviceSite) -> None:
+    """A turn is kept over a restart of the hub."""
+    held, use, _ = await borrowed(site)
+    turns: list[Turn] = []
+    second = asyncio.create_task(site.devices("other").borrow(LeaseWish(device=DEVICE), waits=turns.append))
+    await site.until(lambda: bool(turns))
+    await site.hub.stop()
+    site.hub = await open_hub(site.directory / "hub")
+    await site.hub.start()
+    async with asyncio.timeout(20):
+        await use.ended()
+        end = await held.finish()
+        assert end.report is None or end.report.ended_by in ("lost", "holder")
+        lease = await second
+    assert (await lease.finish()).ended_by == "holder"

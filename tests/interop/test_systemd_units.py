@@ -42,6 +42,15 @@ def test_systemd_understands_the_units(name: str, tmp_path: Path) -> None:
     assert run_program("systemd-analyze", "--recursive-errors=no", "verify", unit) == (0, "")
 
 
+def test_systemd_understands_the_unit_of_a_borrowed_device(tmp_path: Path) -> None:
+    text = (UNITS / "privyseal-device@.service").read_text()
+    unit = tmp_path / "privyseal-device@ev-usb.service"
+    unit.write_text(text.replace(PROGRAM, sys.executable).replace("/usr/sbin/modprobe", sys.executable))
+
+    assert f"ExecStart={PROGRAM} device attach %i --keep " in text
+    assert run_program("systemd-analyze", "--recursive-errors=no", "verify", unit) == (0, "")
+
+
 def test_a_misspelt_line_would_be_noticed(tmp_path: Path) -> None:
     unit = tmp_path / "privyseal-hub.service"
     unit.write_text(

@@ -39,6 +39,8 @@ _LOOK_SECONDS: Final = 1.0
 _FIRST_LOOK_SECONDS: Final = 0.1
 #: Until whoever uses the token now has let go of it.
 _READY_SECONDS: Final = 60.0
+#: Until the hub has the request, also over a restart of the hub.
+_HANDING_IN_SECONDS: Final = 30.0
 #: The device is reset before its agent says how it was used.
 _LAST_WORD_SECONDS: Final = 20.0
 _RECORDED_SECONDS: Final = 20.0
@@ -140,7 +142,7 @@ class DeviceClient:
             longest_seconds=view.longest_seconds,
             now_ms=self._clock(),
         )
-        limit = TimeLimit(seconds=self._config.wait_seconds)
+        limit = TimeLimit(seconds=min(self._config.wait_seconds, _HANDING_IN_SECONDS))
         handing_in = asyncio.ensure_future(asyncio.to_thread(self._hub.hand_in, request.body, limit.begin()))
         try:
             await asyncio.shield(handing_in)
