@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from channels import Lease, ended
 from privyseal.agent.channels import AgentChannels
 from privyseal.client.channels import ClientChannels
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
 from privyseal.relay.direct import DirectListener
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from programs import Running
 from queue_site import QueueSite, queue_site

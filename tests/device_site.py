@@ -37,7 +37,8 @@ from privyseal.hub.setup import NewHub, init_hub
 from privyseal.hub.wiring import HubProcess, open_hub
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.keyfile import write_private
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from privyseal.tlog.entry import Entry, parse_entry
 from privyseal.wire.devices import DeviceView
@@ -130,7 +131,7 @@ class DeviceSite:
 
         async def find(table: DeviceTable) -> tuple[str, Any]:
             if self.bus.plugged is None:
-                raise UsbError("usb.not_found", f"no USB device fits {table.usb}", hint="plug it in")
+                raise UsbError("usb.not_found", f"no USB device fits {table.usb}", hint="insert it")
             return "0529:0620:VT0001", self.bus
 
         parts = LenderParts(

@@ -16,7 +16,7 @@ from privyseal.client.channels import ClientChannels, relay_addresses
 from privyseal.client.hub import HubClient
 from privyseal.errors import PrivysealError
 from privyseal.hub.config import load_hub_config
-from privyseal.relay.channel import ChannelLimits
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from programs import succeeded
 from queue_site import QueueSite, queue_site

@@ -16,7 +16,8 @@ from privyseal.agent.channels import AgentChannels, relay_opener
 from privyseal.client.channels import ClientChannels, relay_addresses
 from privyseal.client.hub import HubClient
 from privyseal.client.transport import web_context
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from programs import succeeded, until
 

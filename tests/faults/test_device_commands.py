@@ -168,10 +168,10 @@ async def test_what_cannot_be_had(site: DeviceSite) -> None:
     refused(await command(site, "run", DEVICE), 2, "usage.arguments")
     site.bus.stop()
     refused(await command(site, "attach", DEVICE, "--json", "--port", "0"), 8, "usb.not_found")
-    await site.announce(UsbError("usb.not_found", "no USB device fits 0529:0620", hint="plug it in"))
+    await site.announce(UsbError("usb.not_found", "no USB device fits 0529:0620", hint="insert it"))
     told = succeeded(await command(site, "list")).out
     assert re.search(r"ev-usb +pi +not there", told)
-    assert "  ev-usb: no USB device fits 0529:0620 [usb.not_found]\n    next: plug it in" in told
+    assert "  ev-usb: no USB device fits 0529:0620 [usb.not_found]\n    next: insert it" in told
 
 
 async def test_status_and_doctor_tell_of_devices(site: DeviceSite) -> None:

@@ -210,9 +210,9 @@ async def test_a_device_that_was_pulled_out(site: DeviceSite) -> None:
         await site.devices().borrow(LeaseWish(device=DEVICE))
     assert caught.value.code == "usb.not_found"
 
-    await site.announce(UsbError("usb.not_found", "no USB device fits 0529:0620", hint="plug it in"))
+    await site.announce(UsbError("usb.not_found", "no USB device fits 0529:0620", hint="insert it"))
     found = await site.device()
-    assert (found.online, found.code, found.hint) == (False, "usb.not_found", "plug it in")
+    assert (found.online, found.code, found.hint) == (False, "usb.not_found", "insert it")
     with pytest.raises(PrivysealError, match="no USB device fits") as caught:
         await site.devices().borrow(LeaseWish(device=DEVICE))
     assert (caught.value.code, caught.value.exit_status) == ("usb.not_found", 8)

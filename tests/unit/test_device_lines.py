@@ -39,7 +39,7 @@ def test_a_device_says_who_has_it() -> None:
         device(),
         device(name="b", leases=(LENT, WAITS), waiting=1),
         device(name="c", signing=True),
-        device(name="d", online=False, code="usb.not_found", problem="it is not there", hint="plug it in"),
+        device(name="d", online=False, code="usb.not_found", problem="it is not there", hint="insert it"),
         device(name="e", leases=(replace(LENT, since_ms=None, until_ms=None),)),
     )
     lines = list(device_lines(states, NOW_MS))
@@ -48,7 +48,7 @@ def test_a_device_says_who_has_it() -> None:
     assert "its token signs" in lines[3]
     assert "not there" in lines[4]
     assert "for 10 min 00 s" in lines[5]
-    assert lines[6:] == ["  d: it is not there [usb.not_found]", "    next: plug it in"]
+    assert lines[6:] == ["  d: it is not there [usb.not_found]", "    next: insert it"]
     assert list(device_lines((), NOW_MS)) == []
 
 

@@ -12,7 +12,8 @@ from channels import Lease, ended
 from memory_pipes import BOUND_BYTES, MemoryPipe, pipe_pair
 from privyseal.errors import MalformedInputError
 from privyseal.ports.pipe import Pipe
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.numbered import RESERVE_BYTES
 from privyseal.wire.relay import Data, End, Message, Notice, Ping, Progress, Resume, encode
 

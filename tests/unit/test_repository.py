@@ -28,6 +28,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 CATCHES_ALL = {
     "src/privyseal/agent/control.py": "an unforeseen error becomes a problem document without details",
     "src/privyseal/hub/http/routes.py": "an unforeseen error becomes a problem document without details",
+    "src/privyseal/usb/exporter.py": "an unforeseen error of a tap ends the export of one device, and nothing else",
     "src/privyseal/tokens/keyring_pin.py": "a keyring's own error ends the process that asked it, without its text",
 }
 

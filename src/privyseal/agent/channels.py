@@ -13,8 +13,9 @@ from privyseal.errors import PrivysealError, UnavailableError, VerificationError
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.pinned_pipe import PinnedPipe, accept_pinned
 from privyseal.ports.pipe import Pipe
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
 from privyseal.relay.direct import DirectListener
+from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from privyseal.wire.relay import Notice
 

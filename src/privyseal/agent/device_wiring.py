@@ -20,8 +20,9 @@ from privyseal.agent.turns import Turns
 from privyseal.errors import PrivysealError
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.trust import PinnedTrust
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
 from privyseal.relay.direct import DirectListener, split_place
+from privyseal.relay.limits import ChannelLimits
 from privyseal.usb.command import run_command
 from privyseal.usb.host import UsbHost
 

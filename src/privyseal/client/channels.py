@@ -17,8 +17,9 @@ from privyseal.identity.keyfile import load_ed25519
 from privyseal.identity.pinned_pipe import PinnedPipe, dial_pinned
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.pipe import Pipe
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
 from privyseal.relay.direct import dial_direct
+from privyseal.relay.limits import ChannelLimits
 from privyseal.wire.http_signature import message_to_sign, sign_message
 from privyseal.wire.relay import Notice
 

@@ -26,7 +26,8 @@ from privyseal.errors import (
 )
 from privyseal.identity.keyfile import load_ed25519
 from privyseal.ports.clock import Clock, system_clock
-from privyseal.relay.channel import Channel, ChannelLimits
+from privyseal.relay.channel import Channel
+from privyseal.relay.limits import ChannelLimits
 from privyseal.wire.api import ItemView
 from privyseal.wire.devices import DevicesView, DeviceView
 from privyseal.wire.leases import LeaseReport, read_report

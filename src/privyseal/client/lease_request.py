@@ -109,13 +109,8 @@ def new_request(
         hub=bundle.hub, agent=agent, device=wish.device, idempotency_key=idempotency_key, tls_key=channel_key.sha256
     )
     secret, sealed = seal_secret(sealing_key_of(bundle, agent), use)
-    order = LeaseOrder(
-        device=wish.device,
-        seconds=wish.seconds,
-        reason=wish.reason,
-        tls_key=channel_key.sha256.hex(),
-        sealed=sealed.hex(),
-    )
+    keys = {"tls_key": channel_key.sha256.hex(), "sealed": sealed.hex()}
+    order = LeaseOrder(device=wish.device, seconds=wish.seconds, reason=wish.reason, **keys)
     signed = lease_preimage(order).signed
     sha256 = hashlib.sha256(signed).hexdigest()
     wait_ms = int(min(longest_seconds, longest_seconds if wish.wait_seconds is None else wish.wait_seconds) * 1000)

@@ -171,11 +171,8 @@ class Hub:
             changed=self.views.changed,
             changed_all=self.views.changed_all,
         )
-        self.certificates = CertificateWatch(
-            profiles=lambda: tuple(row for served in self.dispatch.profiles for row in served.rows),
-            clock=clock,
-            told=self.observer.certificate,
-        )
+        rows = lambda: tuple(row for served in self.dispatch.profiles for row in served.rows)  # noqa: E731
+        self.certificates = CertificateWatch(profiles=rows, clock=clock, told=self.observer.certificate)
         self.dispatch.announced = self._announced
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.views.changed_all

@@ -151,7 +151,7 @@ class Exporting:
                 event = self._judge(command)
                 if event is not None:
                     return event
-        except Exception:
+        except BaseException:
             self._stage = Stage.ENDED
             raise
         return None

@@ -4,6 +4,8 @@
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
+from privyseal.errors import PrivysealError
+
 __all__ = ["Frames", "Parts"]
 
 M = TypeVar("M")
@@ -27,7 +29,7 @@ class Frames(Generic[M]):
         self._buffer = bytearray()
         self._parts: Parts[M] | None = None
         self._needed_bytes = 0
-        self._error: Exception | None = None
+        self._error: PrivysealError | None = None
 
     @property
     def is_between(self) -> bool:
@@ -53,7 +55,7 @@ class Frames(Generic[M]):
             raise self._error
         try:
             return self._next()
-        except Exception as error:
+        except PrivysealError as error:
             self._error = error
             self._buffer.clear()
             raise
