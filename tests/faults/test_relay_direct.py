@@ -11,6 +11,8 @@ from channels import REQUEST_ID, Lease, ended
 from privyseal.agent.channels import AgentChannels
 from privyseal.client.channels import ClientChannels
 from privyseal.errors import ConfigError, PrivysealError, UnavailableError
+from privyseal.identity.channel import client_context
+from privyseal.identity.pinned_pipe import PinnedPipe
 from privyseal.ports.pipe import Pipe
 from privyseal.relay.direct import DirectListener, StreamPipe, dial_direct
 
@@ -63,6 +65,26 @@ async def test_a_stranger_in_between_does_not_keep_the_client_away(listener: Dir
     agent = await opening
     assert await hung_up_on(silent), "nobody else is waited for once the client is there"
     silent.close()
+    await ended(agent, client)
+
+
+async def test_a_way_that_the_client_has_given_up_is_not_taken(listener: DirectListener) -> None:
+    """It shook hands and hung up, as whoever has found another way: the agent goes on waiting for that one."""
+    port = await listener.start("127.0.0.1", 0)
+    lease = Lease()
+    opening = asyncio.create_task(AgentChannels({}, listener).open(lease.of_agent, seconds=10))
+    given_up = await dial_direct("127.0.0.1", port, REQUEST_ID)
+    await given_up.send(b"privyseal-usb/1\n" + lease.client_key.certificate)
+    inside = PinnedPipe(given_up, client_context(lease.client_key), server_side=False)
+    await inside.shake_hands()
+    assert len(await inside.receive()) == 32
+    inside.close()
+    await inside.closed()
+
+    client = await ClientChannels((), no_relay).open(lease.of_client, direct=("127.0.0.1", port))
+    agent = await opening
+    await client.write(b"here")
+    assert await agent.read() == b"here"
     await ended(agent, client)
 
 

@@ -122,6 +122,8 @@ class AgentChannels:
                 await self._judge(pipe, pins, found, url, seconds)
             except (OSError, PrivysealError) as error:
                 _LOG.info("no client at this hub", hub=url, request=pins.request_id, reason=str(error))
+            else:
+                return
             await asyncio.sleep(self._again_seconds)
 
     async def _at_port(self, direct: DirectListener, pins: AgentPins, found: "asyncio.Future[PinnedPipe]") -> None:

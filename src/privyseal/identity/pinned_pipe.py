@@ -2,8 +2,8 @@
 """TLS 1.3 inside a pipe, between a client and an agent that know each other's keys and nobody else's.
 
 The client opens in clear with the certificate of its key for this lease; the agent is the server of TLS, lets in that
-one key, and says first of all, inside, why it is the agent (`channel.agent_proof`). Whatever carries the pipe can hold
-it up and count its bytes.
+one key, and says first of all, inside, why it is the agent (`channel.agent_proof`); the client says that it goes on.
+Whatever carries the pipe can hold it up and count its bytes.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ __all__ = ["HANDSHAKE_SECONDS", "PinnedPipe", "accept_pinned", "dial_pinned"]
 
 HANDSHAKE_SECONDS: Final = 10.0
 _OPENING: Final = b"privyseal-usb/1\n"
+#: The client's first word inside: it has not given this connection up meanwhile, for another way to the same agent.
+_READY: Final = b"\x01"
 
 
 class PinnedPipe:
@@ -152,6 +154,8 @@ async def accept_pinned(
                 pins.secret, agent_key=pins.key.sha256, client_key=pins.tls_key, request_id=pins.request_id
             )
             await inside.send(proof)
+            if await _read(inside, len(_READY)) != _READY:
+                raise ConnectionError("the client does not say that it goes on")
     except ssl.SSLError as error:
         pipe.close()
         raise _broken(error) from error
@@ -176,13 +180,14 @@ async def dial_pinned(pipe: Pipe, pins: ClientPins, *, seconds: float = HANDSHAK
             expected = agent_proof(
                 pins.secret, agent_key=inside.peer_key, client_key=pins.key.sha256, request_id=pins.request_id
             )
-            if not hmac.compare_digest(await _read_proof(inside), expected):
+            if not hmac.compare_digest(await _read(inside, PROOF_BYTES), expected):
                 raise VerificationError(
                     "channel.agent_proof",
                     "whoever answers for this lease is not the agent that the trust bundle names",
                     hint="somebody stands between this machine and the agent; nothing was told to it: tell an"
                     " administrator",
                 )
+            await inside.send(_READY)
     except ssl.SSLError as error:
         pipe.close()
         raise _broken(error) from error
@@ -207,12 +212,12 @@ def _certificate(opening: bytes) -> bytes:
     return opening[len(_OPENING) :]
 
 
-async def _read_proof(inside: PinnedPipe) -> bytes:
-    """Exactly the proof: what follows it in the same piece stays for the channel."""
-    proof = b""
-    while len(proof) < PROOF_BYTES:
-        piece = await inside.receive_most(PROOF_BYTES - len(proof))
+async def _read(inside: PinnedPipe, size: int) -> bytes:
+    """Exactly so many bytes: what follows them in the same piece stays for the channel."""
+    found = b""
+    while len(found) < size:
+        piece = await inside.receive_most(size - len(found))
         if not piece:
-            raise ConnectionError("the agent's side ended before it said who it is")
-        proof += piece
-    return proof
+            raise ConnectionError("the other side ended before it had said all that belongs to the handshake")
+        found += piece
+    return found
