@@ -16,6 +16,7 @@ from privyseal.client.channels import ClientChannels, relay_addresses
 from privyseal.client.hub import HubClient
 from privyseal.errors import PrivysealError
 from privyseal.hub.config import load_hub_config
+from privyseal.relay.direct import dial_direct
 from privyseal.relay.limits import ChannelLimits
 from privyseal.relay.socket import dial_relay
 from programs import succeeded
@@ -186,6 +187,20 @@ async def test_through_the_proxied_listener(slow: QueueSite) -> None:
     assert await dial(path, dict) == "proof.missing"
     assert await dial(path, lambda: dict(address.proof("/v1/status"))) == "proof.signature"
     assert await dial(f"/v1/agents/relays/{lease.request_id}", lambda: dict(address.proof(path))) == "http.not_found"
+
+
+async def test_an_agent_listens_where_it_is_told_to(queue: QueueSite) -> None:
+    port = free_port()
+    path = queue.site.agent_directory / "agent.toml"
+    await asyncio.to_thread(queue.site.running["agent"].stop)
+    path.write_text(path.read_text() + f'\n[usb]\nlisten = "127.0.0.1:{port}"\n')
+    await asyncio.to_thread(queue.site.start_agent)
+    await asyncio.to_thread(queue.site.until_online, "release")
+
+    stranger = await dial_direct("127.0.0.1", port, "no request")
+    assert await stranger.receive() == b""
+    stranger.close()
+    await stranger.closed()
 
 
 async def test_a_lease_with_a_grace_outlives_the_hub(slow: QueueSite) -> None:
