@@ -150,14 +150,14 @@ def revoke(site: Site, name: str) -> None:
 
 
 async def test_the_hub_counts_what_it_carries(slow: QueueSite) -> None:
-    before = metric(slow.site, 'privyseal_relay_bytes_total{from="client"}')
+    before = metric(slow.site, 'privyseal_relay_bytes_total{direction="to-agent"}')
     lease = Lease(request_id=under_way(slow))
     agent, client = await leased(slow, lease)
     await client.write(bytes(50_000))
     await heard(agent, 50_000)
 
     assert metric(slow.site, 'privyseal_relays{state="paired"}') == 1
-    assert metric(slow.site, 'privyseal_relay_bytes_total{from="client"}') - before > 50_000
+    assert metric(slow.site, 'privyseal_relay_bytes_total{direction="to-agent"}') - before > 50_000
     await ended(agent, client)
 
 

@@ -20,10 +20,10 @@ def relay_families(relays: Relays) -> Iterator[Metric]:
     now.add_metric(("waiting",), relays.waiting)
     yield now
     carried = CounterMetricFamily(
-        "privyseal_relay_bytes", "Bytes that were carried, by the side that they came from.", labels=("from",)
+        "privyseal_relay_bytes", "Bytes that were carried, to agents or from them.", labels=("direction",)
     )
-    for side in Side:
-        carried.add_metric((side.value,), relays.bytes_from[side])
+    carried.add_metric(("to-agent",), relays.bytes_from[Side.CLIENT])
+    carried.add_metric(("from-agent",), relays.bytes_from[Side.AGENT])
     yield carried
     ends = CounterMetricFamily(
         "privyseal_relay_ends", "Streams that began, and ends that found no other or no place.", labels=("outcome",)

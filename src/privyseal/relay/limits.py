@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a channel: by which it goes, and how it went."""
+"""Numbers of a channel: those that it goes by, and those that it tells."""
 
 from dataclasses import dataclass
 from typing import Final
