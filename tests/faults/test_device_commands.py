@@ -214,7 +214,7 @@ def described(tmp_path: Path, tree: UsbTree, **more: Any) -> Vhci:
 
 
 async def test_run_a_command_while_the_device_is_there(site: DeviceSite, tmp_path: Path, tree: UsbTree) -> None:
-    tree.attach("3-2", number=4, host="platform/vhci_hcd.0")  # the same kind of token, and not the one
+    tree.attach("2-1", number=4, host="platform/vhci_hcd.0")  # the same kind of token, and not the one
     vhci, kernel, out = described(tmp_path, tree), DescribedKernel(), tmp_path / "out"
     reader = tree.sysfs / "3-1" / "3-1:1.0"
     kernel.then = [lambda: None] * 3

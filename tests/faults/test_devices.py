@@ -52,6 +52,7 @@ async def borrowed(site: DeviceSite, name: str = "client", **wish: Any) -> tuple
 
 async def finished(held: HeldLease, use: LoopbackUse) -> LeaseEnd:
     await use.detach()
+    assert not held.channel._is_closing, "the agent has the last word"
     async with asyncio.timeout(20):
         return await held.finish()
 
@@ -277,3 +278,26 @@ async def test_the_hub_is_away_while_somebody_waits(site: DeviceSite) -> None:
         assert end.report is None or end.report.ended_by in ("lost", "holder")
         lease = await second
     assert (await lease.finish()).ended_by == "holder"
+
+
+async def test_an_agent_that_stops_takes_its_device_back_first(site: DeviceSite) -> None:
+    held, use, _ = await borrowed(site)
+    async with asyncio.timeout(10):
+        await site.agent.stop()
+        assert not site.bus.is_held
+        await use.ended()
+    await site.start_agent()  # which tells the hub then what its journal has kept
+    async with asyncio.timeout(20):
+        end = await held.finish()
+    assert (end.ended_by, end.reason) == ("taken", "it was asked back: its agent stops")
+    assert end.recorded is not None
+
+
+async def test_an_agent_that_stops_while_it_waits_for_its_client(site: DeviceSite) -> None:
+    borrowing = asyncio.create_task(site.devices().borrow(LeaseWish(device=DEVICE)))
+    await site.until(lambda: bool(site.lender.holder))
+    async with asyncio.timeout(15):
+        await site.agent.stop()
+    borrowing.cancel()
+    await asyncio.gather(borrowing, return_exceptions=True)
+    await site.start_agent()

@@ -282,6 +282,11 @@ class Executor:
                 if served.profile.token == recall.token:
                     served.recall(recall.requests, asks=recall.asks, reason=recall.reason)
 
+    def end_leases(self, reason: str) -> None:
+        """Whoever has a device gives it back now."""
+        for served in self._keys.values():
+            served.recall((), asks=False, reason=reason)
+
     async def _begin(
         self, job: Job, checkpoint: Checkpoint, key: Served, sender: object
     ) -> tuple[CheckedPart | PrivysealError, ...]:

@@ -295,6 +295,7 @@ class Agent:
     async def stop(self) -> None:
         """Hang up, let the tokens finish, close everything."""
         await self._control.close()
+        self.executor.end_leases("its agent stops")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
