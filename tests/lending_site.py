@@ -83,7 +83,7 @@ class DeviceSite:
     @property
     def lender(self) -> Any:
         """That of the only device."""
-        (device,) = self.pool.agents[AGENT].lending._devices
+        (device,) = self.pool.agents[AGENT].lending.keeper._devices
         return device.lender
 
     def order(

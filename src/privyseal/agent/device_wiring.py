@@ -96,8 +96,8 @@ class DeviceLending:
             find=lambda table: find_device(usb, catalogue_of(usb, table), table),
             meet=self._meet,
         )
-        self._devices: Final = tuple(_lent(table, parts, keepers) for table in config.device)
-        self.keeper: Final = DeviceKeeper(self._devices, usb, changed)
+        devices = tuple(_lent(table, parts, keepers) for table in config.device)
+        self.keeper: Final = DeviceKeeper(devices, usb, changed)
 
     async def start(self) -> None:
         """Listen for clients that come directly, if agent.toml says so, and look for the devices.
@@ -110,9 +110,7 @@ class DeviceLending:
             _LOG.info("listens for clients with a USB lease", address=self._listen)
 
     async def stop(self) -> None:
-        """Take back what is lent, and listen no more."""
-        for device in self._devices:
-            device.lender.recall((), asks=False)
+        """Listen no more."""
         if self._direct is not None:
             await self._direct.stop()
 
