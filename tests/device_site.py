@@ -23,8 +23,9 @@ from privyseal.agent.device_config import DeviceTable
 from privyseal.agent.device_keeper import LentDevice, OpenedDevice, _announcement, _served
 from privyseal.agent.joining import open_sealing_key, remember_checkpoint
 from privyseal.agent.lending import DeviceLender, Holder, LenderParts
+from privyseal.agent.tls import hub_tls
 from privyseal.agent.turns import Turns
-from privyseal.agent.wiring import Agent, _tls, open_agent
+from privyseal.agent.wiring import Agent, open_agent
 from privyseal.client.administration import Administration
 from privyseal.client.config import ClientConfig, client_config_text, load_client_config
 from privyseal.client.devices import DeviceClient
@@ -118,7 +119,7 @@ class DeviceSite:
         await agent.start()
         files, bundle = AgentFiles(place), self.hub.hub.bundle
         urls = agent.config.hubs
-        channels = AgentChannels({url: relay_opener(url, lambda: _tls(files, bundle)) for url in urls})
+        channels = AgentChannels({url: relay_opener(url, lambda: hub_tls(files, bundle)) for url in urls})
 
         async def meet(pins: AgentPins, *, seconds: float, grace_seconds: float) -> Holder:
             limits = ChannelLimits(
@@ -138,6 +139,7 @@ class DeviceSite:
             agent=AGENT,
             hub=bundle.hub,
             sealing_key=open_sealing_key(files.sealing_key),
+            journal=agent._journal,
             outbox=agent.outbox,
             find=find,
             meet=meet,

@@ -2,6 +2,7 @@
 """A virtual token lent to a client that we did not write: how its lease begins, what is counted, how it ends."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import socket
@@ -32,7 +33,7 @@ from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Lease, parse_entry
 from privyseal.usb.streams import SocketStream
 from privyseal.wire.leases import LeaseReport, read_report
-from virtual_usb import SELECT, CcidHost, OneSocket, VirtualBus
+from virtual_usb import SELECT, CcidHost, OneSocket, VirtualBus, VirtualPort
 
 PIN = "731946"
 SLOT = 0x9A
@@ -79,6 +80,7 @@ class Desk:
             agent="pi",
             hub="hub.example",
             sealing_key=self.sealing_key,
+            journal=self.journal,
             outbox=Outbox(journal=self.journal, clock=lambda: 5, request_key=b"a" * 32),
             find=self._find,
             meet=self._meet,
@@ -347,3 +349,42 @@ async def test_a_device_that_is_pulled_out_ends_its_lease(desk: Make, bus: Virtu
     bus.stop()
     report = read_report(await lending)
     assert (report.ended_by, report.clean) == ("gone", False)
+
+
+class StuckPort(VirtualPort):
+    """A port that cannot be reset."""
+
+    async def give_back(self) -> None:
+        await super().give_back()
+        raise OSError(errno.EIO, "the port does not answer")
+
+
+async def test_a_device_that_was_not_reset_goes_to_nobody(desk: Make, bus: VirtualBus) -> None:
+    """The fence: whoever comes next finds nothing of the last holder, or gets no device."""
+    bus.port_class = StuckPort
+    report = await desk().lease(sign_twice)
+    assert not report.clean
+
+    second = desk()
+    with pytest.raises(UsbError, match=r"usb\.not_clean"):
+        await second.lender.lend(second.borrower())
+    bus.port_class = VirtualPort
+    assert (await desk().lease()).clean
+
+
+async def test_a_device_that_was_lent_when_the_agent_was_killed_is_reset_first(
+    desk: Make, bus: VirtualBus, journal: SqliteJournal
+) -> None:
+    killed = desk()
+    lending = asyncio.create_task(killed.lender.lend(killed.borrower()))
+    await killed.opened()
+    assert await journal.recall("device ev-usb") == b"lent", "durable before the first URB"
+    killed.lender.recall((REQUEST,), asks=False)
+    await lending
+    assert await journal.recall("device ev-usb") == b"free"
+
+    await journal.remember("device ev-usb", b"lent")  # as a killed agent leaves it
+    bus.log.clear()
+    await desk().lease(sign_twice)
+    assert bus.log[:3] == ["claim", "reset", "release"]
+    assert bus.log.count("reset") == 2

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lending part of an agent, put together."""
 
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Final
@@ -16,10 +15,12 @@ from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.lending import DeviceLender, Holder, LenderParts, find_device
 from privyseal.agent.outbox import Outbox
+from privyseal.agent.tls import hub_tls
 from privyseal.agent.turns import Turns
 from privyseal.errors import PrivysealError
 from privyseal.identity.channel import AgentPins
 from privyseal.identity.trust import PinnedTrust
+from privyseal.ports.journal import AgentJournal
 from privyseal.relay.channel import Channel
 from privyseal.relay.direct import DirectListener, split_place
 from privyseal.relay.limits import ChannelLimits
@@ -67,8 +68,8 @@ class DeviceLending:
         *,
         trust: PinnedTrust,
         keepers: Mapping[str, TokenKeeper],
+        journal: AgentJournal,
         outbox: Outbox,
-        tls: Callable[[], ssl.SSLContext],
         changed: Callable[[], Awaitable[None]],
         host: UsbHost | None = None,
     ) -> None:
@@ -79,19 +80,22 @@ class DeviceLending:
             files: Where its keys are.
             trust: The pinned bundle.
             keepers: Of its tokens, which are parked while their device is lent.
+            journal: The agent's.
             outbox: Takes what leases were used for.
-            tls: By which hubs are dialled.
             changed: Called when what is announced has changed.
             host: Its USB devices.
         """
         self._listen: Final = config.usb.listen
         self._direct: Final = DirectListener() if self._listen else None
-        self.channels: Final = AgentChannels({url: relay_opener(url, tls) for url in config.hubs}, self._direct)
+        self.channels: Final = AgentChannels(
+            {url: relay_opener(url, lambda: hub_tls(files, trust.bundle)) for url in config.hubs}, self._direct
+        )
         usb = host or UsbHost()
         parts = LenderParts(
             agent=config.name,
             hub=trust.bundle.hub,
             sealing_key=open_sealing_key(files.sealing_key),
+            journal=journal,
             outbox=outbox,
             find=lambda table: find_device(usb, catalogue_of(usb, table), table),
             meet=self._meet,

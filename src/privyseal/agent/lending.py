@@ -21,9 +21,10 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.served import Borrower
 from privyseal.errors import UsbError
 from privyseal.identity.channel import AgentPins, ChannelUse, new_channel_key, open_secret
+from privyseal.ports.journal import AgentJournal
 from privyseal.usb.card_tap import CardTap
 from privyseal.usb.catalogue import Catalogue
-from privyseal.usb.exporter import Exporter
+from privyseal.usb.exporter import EndedBy, Exporter
 from privyseal.usb.host import UsbHost
 from privyseal.usb.ports import ExportableDevice
 from privyseal.usb.streams import ByteStream
@@ -36,6 +37,7 @@ __all__ = ["DeviceLender", "Holder", "LenderParts", "Meet", "find_device"]
 _LOG: Final = structlog.get_logger("privyseal.agent.lease")
 #: The client has seen that its turn has come, and dials.
 _MEET_SECONDS: Final = 10.0
+_LENT, _FREE = b"lent", b"free"
 _FINISH: Final = "lease-finish"
 _MAX_REASON: Final = 300
 #: Tells the holder the bus id under which it has to ask for the device: exporting has begun.
@@ -84,6 +86,7 @@ class LenderParts:
         agent: Its name.
         hub: That of its hub, as the trust bundle has it.
         sealing_key: What clients seal their secrets to.
+        journal: Where it is known, also after a crash, that a device was lent and not reset since.
         find: The device that a table means, ready to be exported.
         meet: Meets clients.
     """
@@ -91,6 +94,7 @@ class LenderParts:
     agent: str
     hub: str
     sealing_key: X25519PrivateKey
+    journal: AgentJournal
     outbox: Outbox
     find: Callable[[DeviceTable], Awaitable[tuple[str, ExportableDevice]]]
     meet: Meet
@@ -203,6 +207,7 @@ class DeviceLender:
             told=_log_events(self._table.name, lease.borrower.request),
         )
         async with self._parked():
+            await self._fence(device)
             lease.exporter = exporter = Exporter(device, tap=tap)
             if lease.cause:
                 exporter.end(lease.reason)
@@ -215,6 +220,8 @@ class DeviceLender:
                 session = await exporter.serve(_Kept(holder))
             finally:
                 timer.cancel()
+            if session.was_reset or not session.was_imported or session.ended_by is EndedBy.DEVICE_GONE:
+                await self._parts.journal.remember(self._mark, _FREE)
         report = lease_report(
             device=self._table.name,
             usb=usb,
@@ -232,6 +239,30 @@ class DeviceLender:
                 hint="look at the agent's log; stop what else uses the device on the token's host",
             )
         return report
+
+    async def _fence(self, device: ExportableDevice) -> None:
+        """Nothing of the last holder is left in the device, even if the agent was killed while it was lent.
+
+        Raises:
+            UsbError: `usb.not_clean` if it cannot be reset; what holding it raises.
+        """
+        journal = self._parts.journal
+        if await journal.recall(self._mark) == _LENT:
+            port = await device.hold(on_done=lambda _: None, on_gone=lambda: None)
+            try:
+                await port.give_back()  # which resets it
+            except OSError as error:
+                raise UsbError(
+                    "usb.not_clean",
+                    f"device {self._table.name!r} was not reset after its last lease, and cannot be reset now:"
+                    f" {error.strerror or error}",
+                    hint="take it out and insert it again on the token's host",
+                ) from error
+        await journal.remember(self._mark, _LENT)
+
+    @property
+    def _mark(self) -> str:
+        return f"device {self._table.name}"
 
 
 class _Kept:

@@ -2,7 +2,6 @@
 """An agent process put together: tokens, journal, executor, links."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -31,14 +30,14 @@ from privyseal.agent.outbox import Outbox
 from privyseal.agent.pins import TokenPins, TokenWithPin
 from privyseal.agent.pool import KeptToken, TokenPool
 from privyseal.agent.recovery import RecoveringToken
+from privyseal.agent.tls import hub_tls
 from privyseal.agent.token_commands import TokenCommands
 from privyseal.agent.token_custody import TokenCustody
 from privyseal.agent.token_record import TokenRecord
 from privyseal.agent.turns import Turns
 from privyseal.agent.witness import LinkWitness, agent_cosigner
 from privyseal.errors import PrivysealError, UnavailableError
-from privyseal.identity.bundle import TrustBundle
-from privyseal.identity.keyfile import load_ed25519, read_private, save_private_key
+from privyseal.identity.keyfile import load_ed25519, save_private_key
 from privyseal.identity.trust import PinnedTrust
 from privyseal.ports.clock import Clock, system_clock
 from privyseal.ports.journal import AgentJournal
@@ -100,8 +99,8 @@ class Agent:
             self._files,
             trust=trust,
             keepers=self.keepers,
+            journal=self._journal,
             outbox=self.outbox,
-            tls=lambda: _tls(self._files, trust.bundle),
             changed=self._tokens_changed,
             host=usb,
         )
@@ -110,7 +109,7 @@ class Agent:
         desk = self._take_commands(trust, clock)
         cosigner = agent_cosigner(trust.bundle.hub, self.config.name, witness_key)
         return HubLinks(
-            {url: dialer(url, lambda: _tls(self._files, trust.bundle)) for url in self.config.hubs},
+            {url: dialer(url, lambda: hub_tls(self._files, trust.bundle)) for url in self.config.hubs},
             LinkServices(
                 trust=trust,
                 executor=self.executor,
@@ -310,16 +309,6 @@ def _witness_key(files: AgentFiles) -> Ed25519PrivateKey:
     if not files.witness_key.exists():
         save_private_key(files.witness_key, Ed25519PrivateKey.generate())
     return load_ed25519(files.witness_key)
-
-
-def _tls(files: AgentFiles, bundle: TrustBundle) -> ssl.SSLContext:
-    """TLS 1.3 with the agent's certificate; only the pinned CA is believed."""
-    read_private(files.tls_key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=bundle.statement.ca)
-    context.load_cert_chain(files.tls_certificate, files.tls_key)
-    return context
 
 
 async def open_agent(directory: Path, clock: Clock = system_clock, usb: UsbHost | None = None) -> Agent:
