@@ -266,7 +266,9 @@ async def test_a_command_that_outlives_its_lease(
     wait = ("sh", "-c", f"while ! test -e {tmp_path / 'over'}; do sleep 0.05; done")
     wish = LeaseWish(device=DEVICE, seconds=1)
     running = asyncio.create_task(run_command(site.devices(), wish, wait, host=kernel.host(tree), vhci=vhci))
-    await site.until(lambda: site.bus.holds > 0 and not site.bus.is_held and all(port.is_free for port in vhci.ports()))
+    await site.until(
+        lambda: site.bus.holds == 1 and not site.bus.is_held and all(port.is_free for port in vhci.ports())
+    )
     (tmp_path / "over").touch()
     end, code = await running
     assert (end.ended_by, code) == ("time", 0)
