@@ -48,5 +48,8 @@ class GatedToken:
     async def reader_use(self) -> ReaderUse | None:
         raise NotImplementedError
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        raise NotImplementedError
+
     async def close(self) -> None:
         """Nothing is open."""

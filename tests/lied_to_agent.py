@@ -87,6 +87,9 @@ class CountingToken:
     async def reader_use(self) -> ReaderUse | None:
         return await self._token.reader_use()
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        return await self._token.probe(count)
+
     async def close(self) -> None:
         await self._token.close()
 

@@ -36,11 +36,18 @@ class UsbTree:
         classes: Sequence[int] = (0x0B,),
         device_class: int = 0,
         host: str = "pci0000:00/0000:00:14.0",
+        hub_ids: str = "05e3:0610",
     ) -> Path:
-        """Attach a device; its folder."""
-        bus = int(bus_id.partition("-")[0])
-        place = self._real / host / f"usb{bus}" / bus_id
-        place.mkdir(parents=True)
+        """Attach a device, with the hubs on the way to it (`hub_ids`); its folder."""
+        bus, _, ports = bus_id.partition("-")
+        place = self._real / host / f"usb{bus}"
+        _identify(place, "1d6b:0002")
+        steps = ports.split(".")
+        for end in range(1, len(steps)):
+            place /= f"{bus}-{'.'.join(steps[:end])}"
+            _identify(place, hub_ids)
+        place /= bus_id
+        place.mkdir(parents=True, exist_ok=True)  # a hub may be on another device's way already
         vendor, product_id = ids.split(":")
         values = {"busnum": bus, "devnum": number, "idVendor": vendor, "idProduct": product_id}
         for name, value in (values | {"bDeviceClass": f"{device_class:02x}"}).items():
@@ -51,7 +58,7 @@ class UsbTree:
         for index, code in enumerate(classes):
             (place / f"{bus_id}:1.{index}").mkdir()
             (place / f"{bus_id}:1.{index}" / "bInterfaceClass").write_text(f"{code:02x}\n")
-        node = self.nodes / f"{bus:03d}" / f"{number:03d}"
+        node = self.nodes / f"{int(bus):03d}" / f"{number:03d}"
         node.parent.mkdir(exist_ok=True)
         node.touch()
         (self.sysfs / bus_id).symlink_to(place)
@@ -71,6 +78,14 @@ class UsbTree:
         place.mkdir(parents=True)
         (place / "disable").write_text("0\n")
         return place / "disable"
+
+
+def _identify(hub: Path, ids: str) -> None:
+    """What a hub on the way says of itself; one that was attached as a device says so already."""
+    hub.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(("idVendor", "idProduct"), ids.split(":"), strict=True):
+        if not (hub / name).exists():
+            (hub / name).write_text(f"{value}\n")
 
 
 @dataclass(kw_only=True)

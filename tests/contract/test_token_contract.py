@@ -110,6 +110,7 @@ async def test_info_needs_no_pin(adapter: Adapter, token: Token) -> None:
 async def test_a_token_in_software_has_no_counter_and_no_reader(token: Token) -> None:
     assert await token.counters() == ()
     assert await token.reader_use() is None
+    assert await token.probe(4) is None
 
 
 async def test_a_token_in_software_says_so(token: Token) -> None:

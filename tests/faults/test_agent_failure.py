@@ -42,6 +42,9 @@ class BrokenToken:
     async def reader_use(self) -> ReaderUse | None:
         raise RuntimeError("defect")
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        raise RuntimeError("defect")
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -120,6 +120,10 @@ class TokenPool:
         """See `Token.reader_use`; None as nobody can tell whose connection is whose among several workers."""
         return await self._members[0].reader_use() if len(self._members) == 1 else None
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        """See `Token.probe`; None as several workers hold sessions with it."""
+        return await self._members[0].probe(count) if len(self._members) == 1 else None
+
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         """See `Token.sign`."""
         member = await self._idle.get()

@@ -170,6 +170,10 @@ class RecoveringToken:
         """See `Token.reader_use`; nothing is recovered for the sake of a look."""
         return await self._token.reader_use()
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        """See `Token.probe`; nothing is recovered for the sake of a look."""
+        return await self._token.probe(count)
+
     async def sign(self, *, key_id: bytes, mechanism: Mechanism, digest: bytes) -> bytes:
         """See `Token.sign`."""
         loop = asyncio.get_running_loop()

@@ -162,6 +162,20 @@ class Token(Protocol):
         """
         ...
 
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        """How long the card takes for a command that changes nothing; the next call that needs a login logs in anew.
+
+        Args:
+            count: How many commands, one after the other; 1 to 1000.
+
+        Returns:
+            The round trip of each in microseconds; None if nobody can tell.
+
+        Raises:
+            TokenError: as `info`.
+        """
+        ...
+
     async def close(self) -> None:
         """End sessions and the worker process. Never raises; may be called twice."""
         ...

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be learnt of a token beside its module: its card's counters, and who else is connected to its reader."""
 
+import time
 from typing import Final
 
 from privyseal.errors import TokenError
 from privyseal.ports.token import KeyCounter, ReaderUse
 from privyseal.tokens.counters import CounterKind, read_counters
-from privyseal.tokens.pcsc import Pcsc
+from privyseal.tokens.pcsc import Card, Pcsc
 from privyseal.tokens.pcsc_clients import connected, own_connections
 
 __all__ = ["CardSide", "choose_reader"]
 
 #: CK_SLOT_INFO cuts a reader's name there.
 _SLOT_DESCRIPTION_BYTES: Final = 64
+#: GET DATA of tag 0000, which ISO/IEC 7816-4 keeps free: every card refuses it at once, and selects nothing.
+_GET_NO_DATA: Final = bytes.fromhex("00ca000000")
 
 
 class CardSide:
@@ -26,6 +29,11 @@ class CardSide:
         self._counter: Final = counter
         self._pcsc: Pcsc | None = None
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether the module reaches its token through pcscd."""
+        return bool(own_connections())
+
     def counters(self, slot_description: str) -> tuple[KeyCounter, ...]:
         """See `Token.counters`."""
         if self._counter == "none":
@@ -36,8 +44,8 @@ class CardSide:
 
     def reader_use(self, slot_description: str) -> ReaderUse | None:
         """See `Token.reader_use`."""
-        if not own_connections():
-            return None  # the module reaches its token in another way
+        if not self.is_reached:
+            return None
         events = self._events(slot_description)
         own = own_connections()
         try:
@@ -45,6 +53,16 @@ class CardSide:
         except OSError:
             return None
         return ReaderUse(own=own.total(), connections=connections, card_events=events)
+
+    def round_trips(self, slot_description: str, count: int) -> tuple[int, ...] | None:
+        """See `Token.probe`."""
+        try:
+            pcsc = self._connected()
+            with pcsc.card(choose_reader(pcsc.readers(), slot_description)) as card:
+                return tuple(_round_trip_us(card) for _ in range(count))
+        except TokenError:
+            self.close()
+            return None
 
     def close(self) -> None:
         """End the connection to pcscd."""
@@ -65,6 +83,12 @@ class CardSide:
         if self._pcsc is None:
             self._pcsc = Pcsc()
         return self._pcsc
+
+
+def _round_trip_us(card: Card) -> int:
+    since_ns = time.perf_counter_ns()
+    card.ask(_GET_NO_DATA)
+    return (time.perf_counter_ns() - since_ns) // 1000
 
 
 def choose_reader(readers: tuple[str, ...], slot_description: str) -> str:

@@ -65,6 +65,10 @@ class Driver(Protocol):
         """See `privyseal.ports.token.Token.reader_use`."""
         ...
 
+    def probe(self, count: int) -> tuple[int, ...] | None:
+        """See `privyseal.ports.token.Token.probe`."""
+        ...
+
     def close(self) -> None:
         """End sessions. May crash inside a vendor's module: whatever matters has been answered before."""
         ...

@@ -36,6 +36,8 @@ __all__ = [
     "KeysAnswer",
     "KeysCall",
     "Open",
+    "ProbeAnswer",
+    "ProbeCall",
     "Progress",
     "ReaderUseAnswer",
     "ReaderUseCall",
@@ -109,6 +111,12 @@ class ReaderUseCall(msgspec.Struct, frozen=True, tag="reader-use"):
     """`Token.reader_use`."""
 
 
+class ProbeCall(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """`Token.probe`."""
+
+    count: int
+
+
 class ScanCall(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     """In place of `Open`: what a module shows without any login. The only call to its worker."""
 
@@ -173,6 +181,12 @@ class ReaderUseAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="reader-use
     use: ReaderUse | None
 
 
+class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """Answer to `ProbeCall`."""
+
+    round_trips_us: tuple[int, ...] | None
+
+
 class ScanAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     """Answer to `ScanCall`."""
 
@@ -223,6 +237,7 @@ Call = (
     | ChangePinCall
     | CountersCall
     | ReaderUseCall
+    | ProbeCall
     | ReinitializeCall
     | ScanCall
     | CloseCall
@@ -237,6 +252,7 @@ Answer = (
     | GenerateAnswer
     | CountersAnswer
     | ReaderUseAnswer
+    | ProbeAnswer
     | ScanAnswer
     | Failure
 )

@@ -178,6 +178,14 @@ class Pkcs11Driver:
         """See `Driver.reader_use`."""
         return self._card.reader_use(self._module.slot_description(self._slot()))
 
+    def probe(self, count: int) -> tuple[int, ...] | None:
+        """See `Driver.probe`."""
+        if not self._card.is_reached:
+            return None
+        # As for the counters; and a command in between could end a module's secure channel to its card.
+        self._drop_session()
+        return self._card.round_trips(self._module.slot_description(self._slot()), count)
+
     @contextlib.contextmanager
     def _writable(self, session: _Session) -> Iterator[int]:
         """A second session that may write; logged in like the first one (§5.6)."""

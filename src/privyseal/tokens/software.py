@@ -251,6 +251,10 @@ class SoftwareDriver:
         """Nobody can tell who else reads the files."""
         return None
 
+    def probe(self, count: int) -> tuple[int, ...] | None:  # noqa: ARG002 - the port's
+        """There is no card."""
+        return None
+
     def change_pin(self, new: PinBuffer) -> None:
         """See `Driver.change_pin`."""
         index = _read_index(self._directory)

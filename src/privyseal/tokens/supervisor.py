@@ -26,6 +26,7 @@ AnswerT = TypeVar(
     frames.GenerateAnswer,
     frames.CountersAnswer,
     frames.ReaderUseAnswer,
+    frames.ProbeAnswer,
     frames.Done,
 )
 
@@ -121,6 +122,10 @@ class WorkerToken:
     async def reader_use(self) -> ReaderUse | None:
         """See `Token.reader_use`."""
         return (await self._exchange(frames.ReaderUseCall(), frames.ReaderUseAnswer)).use
+
+    async def probe(self, count: int) -> tuple[int, ...] | None:
+        """See `Token.probe`."""
+        return (await self._exchange(frames.ProbeCall(count=count), frames.ProbeAnswer)).round_trips_us
 
     async def change_pin(self, new: Secret) -> None:
         """See `ManagedToken.change_pin`."""

@@ -135,6 +135,8 @@ def _answer(driver: Driver, call: frames.Call, pipes: _Pipes) -> frames.Answer:
             answer = frames.CountersAnswer(counters=driver.counters())
         case frames.ReaderUseCall():
             answer = frames.ReaderUseAnswer(use=driver.reader_use())
+        case frames.ProbeCall():
+            answer = frames.ProbeAnswer(round_trips_us=driver.probe(call.count))
         case _:
             _do(driver, call, pipes)
             answer = frames.Done()

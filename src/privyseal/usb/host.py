@@ -14,6 +14,7 @@ from privyseal.usb.aside import aside
 from privyseal.usb.calls import KernelCalls, UsbCalls
 from privyseal.usb.devices import UsbDevice, read_device, scan, select
 from privyseal.usb.selector import UsbSelector
+from privyseal.usb.topology import UsbPlace, read_place
 from privyseal.usb.uevents import Changes, changes
 
 __all__ = ["UsbHost", "require_linux"]
@@ -62,6 +63,14 @@ class UsbHost:
             UsbError: `usb.no_answer`.
         """
         return await aside(lambda: read_device(self.sysfs, self.nodes, bus_id))
+
+    async def place(self, device: UsbDevice) -> UsbPlace | None:
+        """Where a device that was found hangs; None if it has vanished.
+
+        Raises:
+            UsbError: `usb.no_answer`.
+        """
+        return await aside(lambda: read_place(self.sysfs, device))
 
     async def current(self, device: UsbDevice) -> UsbDevice | None:
         """A device that was found before, as it is now; None if nothing is in its port.
