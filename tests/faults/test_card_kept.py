@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -32,6 +32,7 @@ from privyseal.storage.connection import connect as sqlite_connect
 from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Custody, Freeze, Reconcile, TokenEvent, encode_entry, parse_entry
 from privyseal.tokens.factory import open_token
+from relocating import place_watch
 
 pytestmark = pytest.mark.interop
 
@@ -92,7 +93,12 @@ def lab(opened: CardLab) -> Iterator[CardLab]:
 
 @asynccontextmanager
 async def kept(
-    lab: CardLab, directory: Path, *, connect: Connect = sqlite_connect, **table: Any
+    lab: CardLab,
+    directory: Path,
+    *,
+    connect: Connect = sqlite_connect,
+    relocation: Literal["off", "record", "quarantine"] = "record",
+    **table: Any,
 ) -> AsyncIterator[Site]:
     journal = await SqliteJournal.open(directory / "journal.db", origin="hub.example", connect=connect)
     outbox = Outbox(journal=journal, clock=lambda: 5, request_key=b"a" * 32)
@@ -105,8 +111,14 @@ async def kept(
     wanted = (KeyConfig(profile="release", token="card", id=RELEASE_ID.hex(), chain=str(chain)),)
     opener = ProfileOpener(wanted=wanted, token=token, turns=turns, directory=directory)
     custodian = await Custodian.open(name="card", journal=journal, outbox=outbox, clocks=system_moment)
+    here = TokenTable(name="card", kind="pkcs11", relocation=relocation)
     custody = TokenCustody(
-        custodian, token, turns=turns, count_seconds=1e-9 if table.get("counter") else 0.0, beside=lambda: ()
+        custodian,
+        token,
+        turns=turns,
+        count_seconds=1e-9 if table.get("counter") else 0.0,
+        beside=lambda: (),
+        place=place_watch(here, token, turns=turns, journal=journal),
     )
 
     served: list[bool] = []
@@ -115,7 +127,7 @@ async def kept(
         served.append(any(profile.served for profile in keeper.profiles))
 
     keeper = TokenKeeper(
-        TokenTable(name="card", kind="pkcs11"),
+        here,
         opener,
         token=token,
         record=record,

@@ -31,6 +31,8 @@ from privyseal.storage.journal import SqliteJournal
 from privyseal.tlog.entry import Custody, PinEvent, Recover, TokenEvent, parse_entry
 from privyseal.tokens.factory import open_token
 from privyseal.tokens.pin_journal import PinJournal
+from privyseal.usb.host import UsbHost
+from relocating import place_watch
 from softhsm import EC_ID, PIN, fresh_softhsm
 
 ABSENT = "C_GetSlotList empty"
@@ -88,6 +90,7 @@ async def kept(
     journal: Path | str = ":memory:",
     steps: dict[Rung, Step] | None = None,
     connect: Connect = sqlite_connect,
+    usb: UsbHost | None = None,
     **table: Any,
 ) -> AsyncIterator[Site]:
     """A started keeper."""
@@ -116,6 +119,7 @@ async def kept(
         turns=turns,
         count_seconds=3600.0 if table.get("counter") else 0.0,
         beside=lambda: (),
+        place=place_watch(TokenTable(**settings), token, turns=turns, journal=opened, usb=usb),
     )
     keeper = TokenKeeper(
         TokenTable(**settings), opener, token=token, record=record, journal=opened, custody=custody, changed=changed

@@ -56,6 +56,8 @@ def test_a_quiet_span_is_proven() -> None:
         (later(GOOD, 5_000, card_events=None), Reason.UNWATCHED),
         (later(GOOD, 5_000, others=None), Reason.UNWATCHED),
         (later(GOOD, 5_000, others=1), Reason.SHARED),
+        (later(GOOD, 5_000, moved=Reason.NETWORK), Reason.NETWORK),
+        (later(GOOD, 5_000, moved=Reason.USB_PORT, others=None), Reason.USB_PORT),
         (later(GOOD, 5_000, hardware=False), Reason.SOFTWARE),
     ],
 )
@@ -63,7 +65,9 @@ def test_each_thing_that_speaks_against_it_is_named(after: Look, reason: Reason)
     assert judge(GOOD, after) is reason
 
 
-@pytest.mark.parametrize("changes", [{"present": False}, {"healthy": False}, {"others": 2}, {"hardware": False}])
+@pytest.mark.parametrize(
+    "changes", [{"present": False}, {"healthy": False}, {"others": 2}, {"hardware": False}, {"moved": Reason.USB_PORT}]
+)
 def test_what_was_wrong_at_the_beginning_counts_too(changes: dict[str, Any]) -> None:
     assert judge(replace(GOOD, **changes), later(GOOD, 5_000)) is not None
 

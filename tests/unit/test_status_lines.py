@@ -7,6 +7,7 @@ from msgspec.structs import replace as changed
 
 from privyseal.cli.moments import clock_text, duration_text
 from privyseal.cli.status_queue import queue_lines, signature_lines, use_lines
+from privyseal.cli.status_tokens import token_lines
 from privyseal.hub.services.recent import Recent
 from privyseal.ports.queue import Request
 from privyseal.wire.api import ProfileStatus, TokenStatus
@@ -129,3 +130,11 @@ def test_times_for_people() -> None:
     ]  # fmt: skip
     assert clock_text(NOW_MS, NOW_MS) == "12:00:00Z"
     assert clock_text(2**60, NOW_MS).endswith("Z")
+
+
+def test_a_token_that_may_be_elsewhere_is_told_with_the_next_step() -> None:
+    lines = list(token_lines((changed(TOKEN, relocation=("usb-port", "network")),)))
+
+    assert lines[-2] == "  etoken: may be in another place (usb-port, network); custody is unproven"
+    assert "privyseal token resume etoken" in lines[-1]
+    assert len(list(token_lines((TOKEN,)))) == 2

@@ -104,6 +104,8 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         usb: Its USB device, which is reset when nothing less helps: `0529:0620`, `0529:0620:SERIAL`, `serial:…` or a
             bus id such as `1-1.4`.
         port_power: Whether its port may be power-cycled as well.
+        relocation: What follows if it may be in another place than the one on record: nothing, a record of it, or a
+            quarantine until a person accepts the place.
     """
 
     name: str
@@ -131,6 +133,7 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     watch_seconds: float = 5.0
     usb: str = ""
     port_power: bool = False
+    relocation: Literal["off", "record", "quarantine"] = "record"
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

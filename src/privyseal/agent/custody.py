@@ -105,18 +105,21 @@ class Custodian:
         self._timeline.interrupt()
         await self._remember()
 
-    async def looked(self, *, healthy: bool, others: int | None, card_events: int | None) -> None:
+    async def looked(
+        self, *, healthy: bool, others: int | None, card_events: int | None, moved: Reason | None = None
+    ) -> None:
         """The token was looked at, and is there.
 
         Args:
             healthy: Whether it answered.
             others: Programs besides the agent's that are connected to pcscd (`strangers`); None if nobody can tell.
             card_events: As in `ReaderUse`.
+            moved: As in `Look`.
 
         Raises:
             PrivysealError: what the journal raises.
         """
-        await self._see(present=True, healthy=healthy, others=others, card_events=card_events)
+        await self._see(present=True, healthy=healthy, others=others, card_events=card_events, moved=moved)
 
     async def detached(self) -> None:
         """The token was looked for, and is not there.
@@ -181,7 +184,15 @@ class Custodian:
             raise not_frozen_error(key)
         await _accept(self._journal, self._name, await _accepted(self._journal, self._name) | {key})
 
-    async def _see(self, *, present: bool, healthy: bool, others: int | None, card_events: int | None) -> None:
+    async def _see(
+        self,
+        *,
+        present: bool,
+        healthy: bool,
+        others: int | None,
+        card_events: int | None,
+        moved: Reason | None = None,
+    ) -> None:
         moment = self._clocks()
         look = Look(
             moment=moment,
@@ -191,6 +202,7 @@ class Custodian:
             holder=self._holder,
             others=others,
             card_events=card_events,
+            moved=moved,
         )
         former = self._timeline.interval
         closed = self._timeline.saw(look)

@@ -31,6 +31,10 @@ class Reason(StrEnum):
     GAP = "gap"  #: the looks were too far apart
     ABSENT = "absent"  #: the token was not there
     UNHEALTHY = "unhealthy"  #: the token did not answer
+    USB_IMPORTED = "usb-imported"  #: the token is attached over the network
+    USB_PORT = "usb-port"  #: the token is in another port, or behind another hub or host controller
+    CARD_TIMING = "card-timing"  #: the card takes longer to answer than it did
+    NETWORK = "network"  #: the host is in another network
     WORKER = "worker"  #: another process of the agent took the token over
     REINSERTED = "reinserted"  #: the card left its reader and came back
     UNWATCHED = "unwatched"  #: it cannot be seen who else is connected to the token
@@ -62,6 +66,7 @@ class Look:
         holder: Changes with the process that holds the token.
         others: Programs besides the agent's that were connected to pcscd; None if nobody can tell.
         card_events: How often a card came or went in its reader; None if nobody can tell.
+        moved: By what it may be in another place than the one on record; None if nothing says so.
     """
 
     moment: Moment
@@ -71,6 +76,7 @@ class Look:
     holder: int
     others: int | None
     card_events: int | None
+    moved: Reason | None = None
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +96,8 @@ def judge(before: Look, after: Look) -> Reason | None:
     """Why the span between two looks is unproven; None if it is proven."""
     if not (before.hardware and after.hardware):
         return Reason.SOFTWARE
+    if (moved := after.moved or before.moved) is not None:
+        return moved  # also of the time that a token was away or nobody looked, until a person accepts its place
     if (reason := _time(before.moment, after.moment)) is not None:
         return reason
     if not (before.present and after.present):

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from privyseal.agent.climb_pauses import ClimbPauses
 from privyseal.agent.config import TokenTable
 from privyseal.agent.keys import OpenedProfile, ProfileOpener, SeenToken
 from privyseal.agent.ladder import Rung, is_about_pin
@@ -28,8 +29,6 @@ from privyseal.wire.link import TokenHealth
 __all__ = ["TokenKeeper"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.token")
-_FIRST_CLIMB_AGAIN_SECONDS: Final = 300.0
-_MAX_CLIMB_AGAIN_SECONDS: Final = 86_400.0
 _PIN_EVENTS: Final = {
     "token.pin_incorrect": "refused",
     "token.pin_expired": "refused",
@@ -81,8 +80,7 @@ class TokenKeeper:
         self._now = TokenNow(state=TokenState.ABSENT)
         self._is_first_look = True
         self._was_here = False
-        self._climb_again_s = 0.0
-        self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
+        self._pauses: Final = ClimbPauses()
         self._recycled_s = 0.0
         self._recycled_at = 0
         self._frozen: frozenset[str] = frozenset()
@@ -185,11 +183,7 @@ class TokenKeeper:
         """Whether a look may take the steps of the ladder: a token that is simply not there needs none each time."""
         if self._now.state is TokenState.READY or self._is_first_look:
             return True
-        if self._now.state is TokenState.BLOCKED or _now_s() < self._climb_again_s:
-            return False
-        self._climb_again_s = _now_s() + self._climb_pause_seconds
-        self._climb_pause_seconds = min(2 * self._climb_pause_seconds, _MAX_CLIMB_AGAIN_SECONDS)
-        return True
+        return self._now.state is not TokenState.BLOCKED and self._pauses.is_over(_now_s())
 
     async def _failed(self, error: PrivysealError) -> None:
         if error.code == "journal.commit_unknown":
@@ -202,8 +196,7 @@ class TokenKeeper:
         if (state, error.code) == (before.state, before.problem.code if before.problem else ""):
             return
         if before.state is TokenState.READY or self._is_first_look:
-            self._climb_pause_seconds = _FIRST_CLIMB_AGAIN_SECONDS
-            self._climb_again_s = _now_s() + self._climb_pause_seconds
+            self._pauses.begin(_now_s())
         with suppress(UnavailableError):  # what a full disk keeps out of the journal now is told when it is free
             await (self.custody.gone() if state is TokenState.ABSENT else self.custody.ill())
         if state is TokenState.BLOCKED:
@@ -230,19 +223,20 @@ class TokenKeeper:
         before = self._memory.identity
         if before is not None and info.serial not in (before.serial, self._table.serial):
             # Before its keys are asked for: the PIN of the former one is not for it.
-            await self._quarantine("token.other_serial", SeenToken(info=info, keys=()))
+            other = SeenToken(info=info, keys=())
+            await self._quarantine(quarantined(self._table.name, "token.other_serial", other), other)
             return
         seen = SeenToken(info=info, keys=await self.token.keys())
         identity = Identity.of(seen)
         code = "token.other_certificates" if before is not None and before.keys != identity.keys else ""
         if code and self._was_here:
-            await self._quarantine(code, seen)
+            await self._quarantine(quarantined(self._table.name, code, seen), seen)
         else:
             await self._use(seen, identity, "attached", code)
 
-    async def _quarantine(self, code: str, seen: SeenToken) -> None:
-        await self.record.token("quarantined", code)
-        await self._out_of_use(TokenState.QUARANTINED, quarantined(self._table.name, code, seen))
+    async def _quarantine(self, problem: PrivysealError, seen: SeenToken) -> None:
+        await self.record.token("quarantined", problem.code)
+        await self._out_of_use(TokenState.QUARANTINED, problem)
         self._now = replace(self._now, seen=seen)
 
     async def _use(self, seen: SeenToken, identity: Identity, event: str, code: str = "") -> None:
@@ -250,6 +244,9 @@ class TokenKeeper:
         if self._memory.identity != identity:
             await self._remember(Memory(identity=identity))
         await self.custody.came(seen)
+        if (problem := self.custody.place.problem) is not None:
+            await self._quarantine(problem, seen)
+            return
         await self.record.token(event, code)  # last: what fails above is tried again with each look
         self._now = TokenNow(state=TokenState.READY, seen=seen)
         self._frozen = self.custody.frozen
@@ -261,7 +258,9 @@ class TokenKeeper:
         before = self.custody.use
         await self.custody.looked()
         now = self.custody.use
-        if before is not None and now is not None and before.card_events != now.card_events:
+        if (problem := self.custody.place.problem) is not None:
+            await self._quarantine(problem, seen)
+        elif before is not None and now is not None and before.card_events != now.card_events:
             await self.record.token("detached")
             await self._out_of_use(TokenState.ABSENT, away(self._table.name))  # until its counters were read
             await self.token.recycle()  # what it holds is of the card that was there
@@ -309,7 +308,7 @@ class TokenKeeper:
             self._was_here = False
             self._is_first_look = True
             await self.token.recycle()  # a worker keeps to the token that it has known
-            await self.record.token("resumed")
+            await self.record.token("resumed", "token.relocated" if await self.custody.place.accept() else "")
         await self.look()
 
     async def recycle(self) -> None:
@@ -392,7 +391,7 @@ class TokenKeeper:
             seen=self._now.seen,
             serial=self.record.serial,
             token=self.token,
-            counter=self.custody.counter,
+            custody=self.custody,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from privyseal.agent.custody import Custodian, strangers
 from privyseal.agent.keys import SeenToken
 from privyseal.agent.pool import KeptToken
+from privyseal.agent.relocation_watch import RelocationWatch
 from privyseal.agent.turns import Turns
 from privyseal.ports.token import ReaderUse
 
@@ -20,6 +21,7 @@ class TokenCustody:
 
     Attributes:
         use: Who was connected to pcscd at the last look, as this token's worker saw it.
+        place: Whether it may be in another place than the one on record.
         counter: The token's signature counter as it was last read (the highest of several); None if it has none.
     """
 
@@ -31,6 +33,7 @@ class TokenCustody:
         turns: Turns,
         count_seconds: float,
         beside: Callable[[], Iterable[ReaderUse]],
+        place: RelocationWatch,
     ) -> None:
         """Watch a token.
 
@@ -40,6 +43,7 @@ class TokenCustody:
             turns: Of those who sign with it; it is at rest while its counters are read.
             count_seconds: How often its signature counter is read, which costs a login; 0 for never.
             beside: What the workers of the agent's other tokens saw last.
+            place: Says whether it may be in another place.
         """
         self._custodian: Final = custodian
         self._token: Final = token
@@ -47,6 +51,7 @@ class TokenCustody:
         self._count_seconds: Final = count_seconds
         self._counted_s = 0.0
         self._beside: Final = beside
+        self.place: Final = place
         self._starts = 0
         self.use: ReaderUse | None = None
         self.counter: int | None = None
@@ -65,6 +70,7 @@ class TokenCustody:
         self._starts = self._token.starts
         await self._custodian.attached(seen.info, seen.keys)
         self._counted_s = -math.inf
+        self.place.came()
         await self.looked()
 
     async def looked(self) -> None:
@@ -77,8 +83,12 @@ class TokenCustody:
         if self._token.starts != self._starts:  # asked afterwards: a worker may have been replaced for this very look
             self._starts = self._token.starts
             self._custodian.worker_changed()
+        await self.place.looked()
         await self._custodian.looked(
-            healthy=True, others=strangers(use, self._beside()), card_events=use.card_events if use else None
+            healthy=True,
+            others=strangers(use, self._beside()),
+            card_events=use.card_events if use else None,
+            moved=next(iter(self.place.standing), None),
         )
         now_s = asyncio.get_running_loop().time()
         if 0 < self._count_seconds <= now_s - self._counted_s:

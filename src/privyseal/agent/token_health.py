@@ -3,6 +3,7 @@
 
 from privyseal.agent.keys import SeenToken
 from privyseal.agent.pool import KeptToken
+from privyseal.agent.token_custody import TokenCustody
 from privyseal.errors import PrivysealError
 from privyseal.wire.link import TokenHealth
 
@@ -17,7 +18,7 @@ def token_health(
     seen: SeenToken | None,
     serial: str,
     token: KeptToken,
-    counter: int | None,
+    custody: TokenCustody,
 ) -> TokenHealth:
     """What the hub is told of a token.
 
@@ -28,7 +29,7 @@ def token_health(
         seen: What it said of itself last.
         serial: Its serial number, also while it is not there.
         token: Counts what it did.
-        counter: Its own count of signatures.
+        custody: Knows its own count of signatures, and what speaks against its place.
     """
     signing = token.signing
     return TokenHealth(
@@ -48,6 +49,7 @@ def token_health(
         recoveries={rung.value: count for rung, count in signing.steps.items()},
         sign_seconds=signing.seconds,
         sign_counts=tuple(signing.counts),
-        counter=counter,
+        counter=custody.counter,
         trouble=token.trouble,
+        relocation=tuple(signal.value for signal in custody.place.standing),
     )

@@ -25,11 +25,13 @@ from privyseal.agent.keys import OpenedProfile, ProfileOpener
 from privyseal.agent.ladder import OF_HOST, OF_TOKEN, Tally
 from privyseal.agent.link import LinkServices, dialer
 from privyseal.agent.links import HubLinks
+from privyseal.agent.network_place import NetworkFiles
 from privyseal.agent.operations import journal_is_lost
 from privyseal.agent.outbox import Outbox
 from privyseal.agent.pins import TokenPins, TokenWithPin
 from privyseal.agent.pool import KeptToken, TokenPool
 from privyseal.agent.recovery import RecoveringToken
+from privyseal.agent.relocation_watch import RelocationWatch
 from privyseal.agent.tls import hub_tls
 from privyseal.agent.token_commands import TokenCommands
 from privyseal.agent.token_custody import TokenCustody
@@ -85,7 +87,9 @@ class Agent:
             own_witness=witness_key.public_key().public_bytes_raw(),
             several_hubs=len(config.hubs) > 1,
         )
-        self.keepers = {table.name: self._keeper(table, custodians[table.name]) for table in config.token}
+        self.keepers = {
+            table.name: self._keeper(table, custodians[table.name], usb or UsbHost()) for table in config.token
+        }
         self.executor.watch_tokens(lambda token, error: self.keepers[token].failed(error))
         self.links = self._links(trust, witness_key, clock)
         self.lending: Final = self._lending(trust, usb)
@@ -120,7 +124,7 @@ class Agent:
             ),
         )
 
-    def _keeper(self, table: TokenTable, custodian: Custodian) -> TokenKeeper:
+    def _keeper(self, table: TokenTable, custodian: Custodian, usb: UsbHost) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)
         tally = self._tally.sharing(OF_HOST)
         members = tuple(
@@ -153,6 +157,9 @@ class Agent:
                 turns=opener.turns,
                 count_seconds=0.0 if table.counter == "none" else table.count_seconds,
                 beside=lambda: self._uses_beside(table.name),
+                place=RelocationWatch(
+                    table, token, turns=opener.turns, journal=self._journal, usb=usb, network=NetworkFiles().read
+                ),
             ),
             changed=self._tokens_changed,
         )

@@ -86,6 +86,9 @@ def token_lines(tokens: tuple[TokenStatus, ...]) -> Iterator[str]:
             yield f"  {one.token}: {one.problem or one.state}" + (f" [{one.code}]" if one.code else "")
             if one.hint:
                 yield f"    next: {one.hint}"
+        if one.relocation and one.state == "ready":
+            yield f"  {one.token}: may be in another place ({', '.join(one.relocation)}); custody is unproven"
+            yield f"    next: if that is right, on the token's host: privyseal token resume {one.token} --dir DIR"
 
 
 def _times(token: TokenStatus) -> str:

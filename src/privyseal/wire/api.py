@@ -244,6 +244,8 @@ class TokenStatus(_Body, frozen=True):
         code, problem, hint: Why it is not ready, and the next step; empty if it is.
         lease: Which hub process uses it: `here`, `elsewhere` or `free`.
         users: Whose items are at it, or prepared for it; those that are signed first stand first.
+        relocation: By what it may be in another place than the one on record, as in docs/custody.md; empty if nothing
+            says so.
     """
 
     agent: str
@@ -266,6 +268,7 @@ class TokenStatus(_Body, frozen=True):
     hint: str = ""
     lease: str = "free"
     users: tuple[TokenUse, ...] = ()
+    relocation: tuple[str, ...] = ()
 
 
 class CertificateWarning(_Body, frozen=True):

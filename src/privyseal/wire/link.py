@@ -151,6 +151,8 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             longer than the one before; the last one counts the longest.
         counter: The token's own count of signatures; None if it has none.
         trouble: Why it makes no headway now, whatever its state: it hangs, or is being recovered. Empty if it does.
+        relocation: By what it may be in another place than the one on record: `usb-imported`, `usb-port`, `card-timing`
+            or `network`; empty if nothing says so.
     """
 
     name: str
@@ -171,6 +173,7 @@ class TokenHealth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sign_counts: tuple[int, ...] = ()
     counter: int | None = None
     trouble: str = ""
+    relocation: tuple[str, ...] = ()
 
 
 class TokenReport(LinkMessage, frozen=True, tag="tokens"):

@@ -171,6 +171,7 @@ def _token_status(hub: Hub, agent: str, token: TokenHealth, stored: _Stored) -> 
         code=token.code,
         problem=token.problem,
         hint=token.hint,
+        relocation=token.relocation,
     )
 
 

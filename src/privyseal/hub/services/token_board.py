@@ -48,5 +48,5 @@ class TokenBoard:
 
 def _is_bounded(token: TokenHealth) -> bool:
     texts = (token.label, token.serial, token.model, token.code, token.problem, token.hint, token.trouble)
-    characters = sum(map(len, (token.name, token.state, token.pin_state, *texts, *token.recoveries)))
+    characters = sum(map(len, (token.name, token.state, token.pin_state, *texts, *token.recoveries, *token.relocation)))
     return characters <= _MOST_CHARACTERS and len(token.sign_counts) <= len(SIGN_BOUNDS_SECONDS) + 1
