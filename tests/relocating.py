@@ -6,8 +6,7 @@ from pathlib import Path
 
 from privyseal.agent.config import TokenTable
 from privyseal.agent.network_place import SeenNetwork
-from privyseal.agent.pool import KeptToken
-from privyseal.agent.relocation_watch import RelocationWatch
+from privyseal.agent.relocation_watch import Probed, RelocationWatch
 from privyseal.agent.turns import Turns
 from privyseal.ports.journal import AgentJournal
 from privyseal.usb.host import UsbHost
@@ -17,7 +16,7 @@ __all__ = ["place_watch"]
 
 def place_watch(
     table: TokenTable,
-    token: KeptToken,
+    token: Probed,
     *,
     turns: Turns,
     journal: AgentJournal,

@@ -185,11 +185,10 @@ def test_the_record_outlives_a_restart_and_what_sticks_never_goes(sights: list[S
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=ROUND_SAMPLES, max_size=64))
-def test_no_round_that_is_learnt_is_beyond_its_own_bound(trips: list[int]) -> None:
+def test_half_of_what_is_learnt_is_within_the_bound(trips: list[int]) -> None:
     timing = Timing.of(tuple(trips))
 
-    assert timing.low_us <= timing.median_us <= timing.low_us + timing.spread_us
-    assert Timing.of(tuple(trips)).low_us <= timing.bound_us
+    assert timing.low_us <= timing.median_us < timing.bound_us
 
 
 def test_one_slow_round_among_any_four_is_chance() -> None:

@@ -29,7 +29,7 @@ __all__ = [
 #: The weightiest first: custody names one reason.
 SIGNALS: Final = (Reason.USB_IMPORTED, Reason.USB_PORT, Reason.CARD_TIMING, Reason.NETWORK)
 
-#: Round trips that are measured at a time. Their lower quartile is compared: a busy host delays many, a relay all.
+#: Round trips that are measured at a time. The shortest is compared: a busy host delays many, a relay all.
 ROUND_SAMPLES: Final = 16
 _ROUNDS_LEARNT: Final = 4
 #: What a relay must add at least: a full-speed bus has frames of 1 ms, so that ordinary noise is up to that.
@@ -45,24 +45,26 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Round trips of a harmless command, in microseconds.
 
     Attributes:
-        low_us: Their lower quartile.
+        low_us: The shortest.
         median_us: Their median.
-        spread_us: Between their quartiles.
     """
 
     low_us: int
     median_us: int
-    spread_us: int
 
     @classmethod
     def of(cls, round_trips_us: tuple[int, ...]) -> "Timing":
-        """That of at least two round trips."""
-        low, median, high = (round(one) for one in statistics.quantiles(round_trips_us, n=4, method="inclusive"))
-        return cls(low_us=low, median_us=median, spread_us=high - low)
+        """That of at least one round trip."""
+        return cls(low_us=min(round_trips_us), median_us=round(statistics.median(round_trips_us)))
+
+    @property
+    def spread_us(self) -> int:
+        """From the shortest to the median: the upper half says more of the host than of the card."""
+        return self.median_us - self.low_us
 
     @property
     def bound_us(self) -> int:
-        """A round whose lower quartile is above this takes longer than this card does by itself."""
+        """A round whose shortest is above this takes longer than this card does by itself."""
         return self.low_us + max(_LEAST_ADDED_US, _SPREADS * self.spread_us)
 
 

@@ -21,7 +21,7 @@ from privyseal.usb.host import UsbHost
 from privyseal.usb.selector import parse_selector
 from privyseal.usb.topology import UsbPlace
 
-__all__ = ["RelocationWatch"]
+__all__ = ["Probed", "RelocationWatch"]
 
 _LOG: Final = structlog.get_logger("privyseal.agent.token")
 #: Between two measurements of a card that answers as ever: each costs a login.
@@ -31,7 +31,9 @@ _NETWORK_SECONDS: Final = 60.0
 _SALT_BYTES: Final = 32
 
 
-class _Probed(Protocol):
+class Probed(Protocol):
+    """What is wanted of a token."""
+
     async def probe(self, count: int) -> tuple[int, ...] | None:
         """See `Token.probe`."""
         ...
@@ -54,7 +56,7 @@ class RelocationWatch:
     def __init__(
         self,
         table: TokenTable,
-        token: _Probed,
+        token: Probed,
         *,
         turns: Turns,
         journal: AgentJournal,

@@ -16,6 +16,8 @@ __all__ = ["CardSide", "choose_reader"]
 _SLOT_DESCRIPTION_BYTES: Final = 64
 #: GET DATA of tag 0000, which ISO/IEC 7816-4 keeps free: every card refuses it at once, and selects nothing.
 _GET_NO_DATA: Final = bytes.fromhex("00ca000000")
+#: Between two of them: on a busy host commands without a pause all wait for the same other program.
+_PAUSE_SECONDS: Final = 0.005
 
 
 class CardSide:
@@ -86,6 +88,7 @@ class CardSide:
 
 
 def _round_trip_us(card: Card) -> int:
+    time.sleep(_PAUSE_SECONDS)
     since_ns = time.perf_counter_ns()
     card.ask(_GET_NO_DATA)
     return (time.perf_counter_ns() - since_ns) // 1000
