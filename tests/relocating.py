@@ -22,6 +22,9 @@ def place_watch(
     journal: AgentJournal,
     usb: UsbHost | None = None,
     network: Callable[[], SeenNetwork | None] = lambda: None,
+    is_busy: Callable[[], bool] = lambda: False,
 ) -> RelocationWatch:
     nowhere = UsbHost(sysfs=Path("/nonexistent"), nodes=Path("/nonexistent"))
-    return RelocationWatch(table, token, turns=turns, journal=journal, usb=usb or nowhere, network=network)
+    return RelocationWatch(
+        table, token, turns=turns, journal=journal, usb=usb or nowhere, network=network, is_busy=is_busy
+    )

@@ -57,10 +57,10 @@ def _inherited(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _fields(docstring: str | None) -> dict[str, str]:
-    """What the Attributes section says of each field."""
+    """What the Attributes section says of each field, or of several at once: `a, b: …`."""
     section = (docstring or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", section, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    found = re.findall(r"^ {8}(\w+(?:, \w+)*): (.+(?:\n {12}.+)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
 
 
 def schema_text() -> str:

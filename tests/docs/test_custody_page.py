@@ -77,15 +77,16 @@ def test_a_document_says_the_same_for_programs(logs: dict[str, Path]) -> None:
 
 
 def test_the_configuration_is_read() -> None:
-    (example,) = blocks(PAGE, "toml")
+    counted, placed = blocks(PAGE, "toml")
     head = 'name = "token-host"\nhub = "https://hub"\nweb = "https://web"\n'
 
-    (table,) = parse_agent_config(head + example.text, Path("agent.toml")).token
+    (table, other) = parse_agent_config(head + counted.text + placed.text, Path("agent.toml")).token
 
-    assert table.counter == "openpgp"
+    assert (table.counter, table.relocation) == ("openpgp", "record")
+    assert (other.usb, other.relocation) == ("0529:0620", "quarantine")
 
 
 def test_every_reason_is_explained_once() -> None:
-    rows = re.findall(r"^\| `([a-z]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
 
     assert rows == sorted({*(str(reason) for reason in Reason), UNTOLD})

@@ -59,6 +59,7 @@ class Place:
             journal=journal,
             usb=DescribedKernel().host(self.tree),
             network=lambda: self.network,
+            is_busy=lambda: False,
         )
 
 
@@ -134,7 +135,7 @@ async def test_a_port_that_is_named_and_empty_while_the_token_answers_is_a_signa
     assert await looks(watch) == ()
     to_other_port(place.tree)
 
-    assert await looks(watch, 2) == ()
+    assert await looks(watch, 3) == ()
     assert await looks(watch) == (Reason.USB_PORT,)
 
 
@@ -144,7 +145,7 @@ async def test_another_network_is_noticed_and_never_in_clear(place: Place) -> No
     place.network = ELSEWHERE
     assert await looks(watch, 20) == (), "the network is looked at once a minute"
     with capture_logs() as told:
-        assert await looks(watch, 3, anew=True) == (Reason.NETWORK,)
+        assert await looks(watch, 4, anew=True) == (Reason.NETWORK,)
 
     kept = b"".join(path.read_bytes() for path in place.directory.glob("journal.db*"))
     for secret in (OFFICE.gateway, ELSEWHERE.gateway, OFFICE.domain, *OFFICE.subnets):

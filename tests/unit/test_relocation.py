@@ -92,21 +92,21 @@ def test_a_token_that_answers_and_is_not_attached_is_a_signal_if_that_goes_on() 
     hidden = Sight(is_hidden=True)
 
     assert after(hidden, hidden, hidden, hidden).standing == (), "nothing is on record"
-    assert after(at(HOME), hidden, hidden).standing == ()
-    assert after(at(HOME), hidden, hidden, hidden).standing == (Reason.USB_PORT,)
+    assert after(at(HOME), hidden, hidden, hidden).standing == ()
+    assert after(at(HOME), hidden, hidden, hidden, hidden).standing == (Reason.USB_PORT,)
 
 
 @pytest.mark.parametrize(
     "network", [Network(gateway="x", domain="b", subnets="c"), Network(domain="x"), Network(subnets="x")]
 )
-def test_another_network_is_a_signal_if_three_of_four_looks_show_it(network: Network) -> None:
+def test_another_network_is_a_signal_if_four_of_five_looks_show_it(network: Network) -> None:
     there, home = in_network(network), in_network(OFFICE)
 
-    assert after(home, there, there, home, home, there, there).standing == ()
-    away = after(home, there, home, there, there)
+    assert after(home, there, there, there, home, home, there, there, there).standing == ()
+    away = after(home, there, there, home, there, there)
     assert away.standing == (Reason.NETWORK,)
     assert after(home, there, record=away).standing == (Reason.NETWORK,), "it stands until it is as clearly over"
-    assert after(home, home, home, record=away).standing == ()
+    assert after(home, home, home, home, record=away).standing == ()
 
 
 def test_what_is_not_seen_of_a_network_says_nothing() -> None:
@@ -121,7 +121,7 @@ def test_a_relay_s_delay_is_noticed(added_us: int, load: float) -> None:
     for seed in range(50):
         record = after(*rounds(seed, 4))
         assert record.timing is not None
-        assert after(*rounds(seed + 1, 3, added_us=added_us, load=load), record=record).standing == (
+        assert after(*rounds(seed + 1, 4, added_us=added_us, load=load), record=record).standing == (
             Reason.CARD_TIMING,
         )
 
@@ -149,11 +149,12 @@ def test_nothing_is_learnt_while_something_stands() -> None:
 def test_the_card_is_measured_again_until_the_matter_is_decided() -> None:
     record = PlaceRecord()
     settled = []
-    for sight in (*rounds(1, 4), *rounds(2, 1), *rounds(3, 3, added_us=9_000), *rounds(4, 3)):
+    for sight in (*rounds(1, 4), *rounds(2, 1), *rounds(3, 4, added_us=9_000), *rounds(4, 4)):
         record = saw(record, sight, is_sticky=False)
         settled.append(is_settled(record, Reason.CARD_TIMING))
 
-    assert settled == [False, False, False, True, True, False, False, True, False, False, True]
+    learnt, slow, quick = [False, False, False, True], [False, False, False, True], [False, False, False, True]
+    assert settled == [*learnt, True, *slow, *quick]
 
 
 @given(
@@ -181,7 +182,7 @@ def test_the_record_outlives_a_restart_and_what_sticks_never_goes(sights: list[S
         known = ((before.place, record.place), (before.timing, record.timing), (before.network, record.network))
         for one, other in known:
             assert one is None or one == other, "only a person's acceptance changes what is on record"
-        assert all(len(window) <= 4 for window in record.windows.values())
+        assert all(len(window) <= 5 for window in record.windows.values())
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=ROUND_SAMPLES, max_size=64))
@@ -191,9 +192,9 @@ def test_half_of_what_is_learnt_is_within_the_bound(trips: list[int]) -> None:
     assert timing.low_us <= timing.median_us < timing.bound_us
 
 
-def test_one_slow_round_among_any_four_is_chance() -> None:
+def test_three_slow_rounds_among_any_five_are_chance() -> None:
     learnt = after(*rounds(1, 4))
-    for order in itertools.product((0, 9_000), repeat=4):
+    for order in itertools.product((0, 9_000), repeat=5):
         slow = sum(map(bool, order))
         found = after(*(rounds(index, 1, added_us=added)[0] for index, added in enumerate(order)), record=learnt)
-        assert bool(found.standing) == (slow >= 3)
+        assert bool(found.standing) == (slow >= 4)

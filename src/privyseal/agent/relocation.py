@@ -37,8 +37,8 @@ _LEAST_ADDED_US: Final = 1_500
 _SPREADS: Final = 2
 
 #: A signal that one look could show by chance stands when so many of the last looks show it.
-_WINDOW: Final = 4
-_ENOUGH: Final = 3
+_WINDOW: Final = 5
+_ENOUGH: Final = 4
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ class RelocationWatch:
         journal: AgentJournal,
         usb: UsbHost,
         network: Callable[[], SeenNetwork | None],
+        is_busy: Callable[[], bool],
     ) -> None:
         """Watch a token.
 
@@ -72,6 +73,7 @@ class RelocationWatch:
             journal: Where the place is known again after a restart.
             usb: The host's USB devices.
             network: Reads what the host sees of its network.
+            is_busy: Whether the host is so busy that a card's answers may be late for that alone.
         """
         self._table: Final = table
         self._token: Final = token
@@ -79,6 +81,7 @@ class RelocationWatch:
         self._journal: Final = journal
         self._usb: Final = usb
         self._network: Final = network
+        self._is_busy: Final = is_busy
         self._is_on: Final = table.relocation != "off" and table.kind != "software"
         self._is_sticky: Final = table.relocation == "quarantine"
         self._kept: _Memory | None = None
@@ -168,12 +171,14 @@ class RelocationWatch:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._timing_s < _TIMING_SECONDS and is_settled(record, Reason.CARD_TIMING):
             return ()
-        if self._timing_s == math.inf:
+        if self._timing_s == math.inf or self._is_busy():
             return ()
         async with self._turns.rest():
             round_trips_us = await self._token.probe(ROUND_SAMPLES)
         self._timing_s = now_s if round_trips_us else math.inf  # what cannot be measured is not tried with each look
-        return round_trips_us or ()
+        if not round_trips_us or self._is_busy():
+            return ()
+        return round_trips_us
 
     def _seen_network(self, salt: bytes) -> Network | None:
         now_s = asyncio.get_running_loop().time()

@@ -18,6 +18,7 @@ from privyseal.agent.desk import Desk
 from privyseal.agent.device_keeper import OpenedDevice
 from privyseal.agent.device_wiring import DeviceLending
 from privyseal.agent.executor import Executor
+from privyseal.agent.host_load import HostLoad
 from privyseal.agent.host_steps import host_steps
 from privyseal.agent.joining import open_sealing_key
 from privyseal.agent.keeper import TokenKeeper
@@ -158,7 +159,13 @@ class Agent:
                 count_seconds=0.0 if table.counter == "none" else table.count_seconds,
                 beside=lambda: self._uses_beside(table.name),
                 place=RelocationWatch(
-                    table, token, turns=opener.turns, journal=self._journal, usb=usb, network=NetworkFiles().read
+                    table,
+                    token,
+                    turns=opener.turns,
+                    journal=self._journal,
+                    usb=usb,
+                    network=NetworkFiles().read,
+                    is_busy=HostLoad().is_busy,
                 ),
             ),
             changed=self._tokens_changed,

@@ -30,8 +30,9 @@ class TokenEvent(AgentTold, frozen=True, tag="token"):
     """A token came, went, or was taken out of use or back into it.
 
     Attributes:
-        event: `attached`, `detached`, `failed`, `quarantined` (it came back as another one), `drained`, `resumed` or
-            `recycled`.
+        event: `attached`, `detached`, `failed`, `quarantined` (it came back as another one, or may be in another
+            place), `drained`, `resumed` (with the code `token.relocated` if a person has accepted its place with that)
+            or `recycled`.
         code: Why, as in docs/errors; empty if there is nothing to say.
     """
 
