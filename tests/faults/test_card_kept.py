@@ -2,7 +2,8 @@
 """A keeper over the lab's card, behind a real pcscd and OpenSC: a card pulled while it signs, and its own counter."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from msgspec.structs import replace
 from card_calls import RELEASE_ID
 from failing_journal import Faults
 from lab.card_lab import CardLab, card_lab
+from lab.piv.orders import Set
 from log_samples import intent_at
 from privyseal.agent.config import KeyConfig, TokenTable
 from privyseal.agent.custody import Custodian, accept_counter, system_moment
+from privyseal.agent.custody_spans import Moment
 from privyseal.agent.keeper import TokenKeeper
 from privyseal.agent.keys import ProfileOpener
 from privyseal.agent.outbox import Outbox
@@ -98,6 +101,7 @@ async def kept(
     *,
     connect: Connect = sqlite_connect,
     relocation: Literal["off", "record", "quarantine"] = "record",
+    clocks: Callable[[], Moment] = system_moment,
     **table: Any,
 ) -> AsyncIterator[Site]:
     journal = await SqliteJournal.open(directory / "journal.db", origin="hub.example", connect=connect)
@@ -110,7 +114,7 @@ async def kept(
     turns = Turns()
     wanted = (KeyConfig(profile="release", token="card", id=RELEASE_ID.hex(), chain=str(chain)),)
     opener = ProfileOpener(wanted=wanted, token=token, turns=turns, directory=directory)
-    custodian = await Custodian.open(name="card", journal=journal, outbox=outbox, clocks=system_moment)
+    custodian = await Custodian.open(name="card", journal=journal, outbox=outbox, clocks=clocks)
     here = TokenTable(name="card", kind="pkcs11", relocation=relocation)
     custody = TokenCustody(
         custodian,
@@ -251,3 +255,33 @@ async def test_while_the_agent_alone_holds_the_card_its_custody_is_proven(lab: C
 
         assert "proven" in {one.state for one in told}
         assert {one.key for one in told} >= {site.key}
+
+
+async def test_a_card_behind_a_relay_is_quarantined_and_its_custody_says_why(lab: CardLab, tmp_path: Path) -> None:
+    seconds = itertools.count(1_700_000_000, 25)
+
+    def clocks() -> Moment:
+        now_ms = next(seconds) * 1000
+        return Moment(wall_ms=now_ms, awake_ms=now_ms, boot_ms=now_ms)
+
+    async with kept(lab, tmp_path, relocation="quarantine", clocks=clocks) as site:
+        for _ in range(4):
+            await site.keeper.look()
+        assert site.keeper.state.value == "ready"
+    lab.card.turn(Set(delays_ms={0xCA: 20}))
+    async with kept(lab, tmp_path, relocation="quarantine", clocks=clocks) as site:
+        for _ in range(3):
+            await site.keeper.look()
+        assert (site.keeper.state.value, site.problem) == ("quarantined", "token.relocated")
+        await site.keeper.resume()
+
+        assert site.keeper.state.value == "ready"
+        for _ in range(4):
+            await site.keeper.look()
+        assert [(one.event, one.code) for one in await site.entries(TokenEvent)][-3:] == [
+            ("quarantined", "token.relocated"),
+            ("resumed", "token.relocated"),
+            ("attached", ""),
+        ]
+    async with kept(lab, tmp_path) as site:
+        assert "card-timing" in {one.reason for one in await site.entries(Custody)}
