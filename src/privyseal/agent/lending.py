@@ -201,11 +201,7 @@ class DeviceLender:
     async def _export(self, lease: _Lease, holder: Holder, usb: str, device: ExportableDevice) -> LeaseReport:
         loop, order = asyncio.get_running_loop(), lease.borrower.order
         configuration = device.descriptors.configuration(device.listed.device.configuration_value)
-        tap = CardTap(
-            configuration,
-            self._table.rules,
-            told=_log_events(self._table.name, lease.borrower.request),
-        )
+        tap = CardTap(configuration, self._table.rules, told=_log_events(self._table.name, lease.borrower.request))
         async with self._parked():
             await self._fence(device)
             lease.exporter = exporter = Exporter(device, tap=tap)

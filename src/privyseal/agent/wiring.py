@@ -127,19 +127,7 @@ class Agent:
 
     def _keeper(self, table: TokenTable, custodian: Custodian, usb: UsbHost) -> TokenKeeper:
         record = TokenRecord(table.name, self.outbox)
-        tally = self._tally.sharing(OF_HOST)
-        members = tuple(
-            RecoveringToken(
-                open_token(token_config(table, self._files.directory)),
-                told=record.stepped,
-                steps=host_steps(table, self.config.recovery, self._files.directory),
-                tally=tally.sharing(OF_HOST | OF_TOKEN),
-            )
-            for _ in range(table.workers)
-        )
-        for member in members:
-            member.trouble_changed = self._report_now.set
-        token: KeptToken = members[0] if len(members) == 1 else TokenPool(members)
+        token = self._token(table, record)
         opener = ProfileOpener(
             wanted=tuple(key for key in self.config.key if key.token == table.name),
             token=token,
@@ -170,6 +158,21 @@ class Agent:
             ),
             changed=self._tokens_changed,
         )
+
+    def _token(self, table: TokenTable, record: TokenRecord) -> KeptToken:
+        tally = self._tally.sharing(OF_HOST)
+        members = tuple(
+            RecoveringToken(
+                open_token(token_config(table, self._files.directory)),
+                told=record.stepped,
+                steps=host_steps(table, self.config.recovery, self._files.directory),
+                tally=tally.sharing(OF_HOST | OF_TOKEN),
+            )
+            for _ in range(table.workers)
+        )
+        for member in members:
+            member.trouble_changed = self._report_now.set
+        return members[0] if len(members) == 1 else TokenPool(members)
 
     def _take_commands(self, trust: PinnedTrust, clock: Clock) -> Desk:
         """What people do with the tokens: on this host over a socket, and from a desk over the hub."""
