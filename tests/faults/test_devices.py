@@ -300,4 +300,6 @@ async def test_an_agent_that_stops_while_it_waits_for_its_client(site: DeviceSit
         await site.agent.stop()
     borrowing.cancel()
     await asyncio.gather(borrowing, return_exceptions=True)
+    relays = site.hub.hub.relays
+    await site.until(lambda: not relays.waiting and not relays.relays)
     await site.start_agent()
