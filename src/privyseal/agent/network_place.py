@@ -43,8 +43,8 @@ class SeenNetwork:
 class NetworkFiles:
     """Where that is read (IPv4 only)."""
 
-    route: Path = Path("/proc/net/route")
-    arp: Path = Path("/proc/net/arp")
+    route: Path = Path("/proc/self/net/route")
+    arp: Path = Path("/proc/self/net/arp")
     resolver: Path = Path("/etc/resolv.conf")
 
     def read(self) -> SeenNetwork | None:
