@@ -196,18 +196,19 @@ async def bench_answer(message: object) -> None:
     raise AssertionError(message)
 
 
-async def test_an_operation_that_the_token_refused_is_failed(
+async def test_an_operation_that_the_token_could_not_begin_is_failed(
     bench: Bench, ask: Ask, tmp_path: Path, served: Served
 ) -> None:
+    """It has ended here; that the reason is the token's own has the hub queue it again."""
     bench.executor.serve((ServedKey(profile=bench.profile, token=bench.token, key_id=b"\x09"),))
 
     (said,) = await bench.take(bench.hub.job(ask))
 
     assert isinstance(said, ItemRefused)
-    assert (said.branch, said.code, said.unknown) == ("token", "token.key_not_found", False)
+    assert (said.branch, said.code, said.unknown) == ("token", "job.token_unable", False)
     again = await restarted(bench, tmp_path, served)
     outcome = await again.executor.outcome(query(ask))
-    assert (outcome.state, outcome.branch, outcome.code) == ("failed", "token", "token.key_not_found")
+    assert (outcome.state, outcome.branch, outcome.code) == ("failed", "token", "job.token_unable")
     assert outcome.signature == b""
     await again.journal.close()
 
