@@ -6,6 +6,7 @@ again and signs again), unless `lock_login` is set in its configuration. A calle
 signature may stand for two operations, and only with `lock_login` does the card's counter prove anything.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator
 
@@ -15,7 +16,9 @@ from card_calls import Outcome, sign
 from lab.card_lab import CardLab, card_lab
 from lab.piv.apdu import Ins
 from lab.piv.orders import Fault, Set
+from privyseal.errors import TokenError
 from privyseal.tokens.factory import open_token
+from privyseal.tokens.supervisor import WorkerToken
 
 pytestmark = pytest.mark.interop
 
@@ -64,6 +67,7 @@ async def test_two_hundred_calls_under_faults_leave_as_many_operations_as_they_s
         lab.card.turn(Set(faults=(), delays_ms={}))
         if not lab.card.state.is_present:
             lab.insert_card()
+            await until_found(token)
         ran = lab.card.state.operations - before
         if outcome == SIGNED:
             assert ran == 1, kind
@@ -79,6 +83,18 @@ async def test_two_hundred_calls_under_faults_leave_as_many_operations_as_they_s
     assert released > SIGNATURES // 2
     assert unreleased > 0, "some answer was lost"
     assert state.pins_refused == 0
+
+
+async def until_found(token: WorkerToken) -> None:
+    """Wait until the module sees a card that was put in; on a busy machine pcscd takes its time."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await token.info()
+            except TokenError:
+                await asyncio.sleep(0.02)
+            else:
+                return
 
 
 def _break(lab: CardLab, kind: str) -> None:
