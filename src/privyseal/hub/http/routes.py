@@ -157,8 +157,9 @@ def _bound(route: Route, hub: Hub, identify: _Identify) -> Callable[[web.Request
             return _problem(error)
         except web.HTTPException:
             raise
-        except Exception:  # noqa: BLE001 - the request boundary: nothing of what went wrong may leak to the caller
-            _LOG.exception("failed", path=route.path)
+        except Exception as error:  # noqa: BLE001 - the request boundary: nothing of what went wrong may leak to the caller
+            if not isinstance(error, ConnectionError) or request.transport is not None:  # else whoever asked has gone
+                _LOG.exception("failed", path=route.path)
             return _problem(UnavailableError("hub.failed", "the hub failed on this request; its own log says why"))
         return json_response(answer) if isinstance(answer, msgspec.Struct) else answer
 
