@@ -171,8 +171,7 @@ class Hub:
             changed=self.views.changed,
             changed_all=self.views.changed_all,
         )
-        rows = lambda: tuple(row for served in self.dispatch.profiles for row in served.rows)  # noqa: E731
-        self.certificates = CertificateWatch(profiles=rows, clock=clock, told=self.observer.certificate)
+        self.certificates = CertificateWatch(profiles=self.dispatch.rows, clock=clock, told=self.observer.certificate)
         self.dispatch.announced = self._announced
         self.witnesses.published = self.publication.add
         self.witnesses.stored = self.views.changed_all

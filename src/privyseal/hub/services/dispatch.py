@@ -133,6 +133,10 @@ class Dispatch:
         """All key profiles by name."""
         return tuple(one for name in sorted(self._rows) if (one := self.profile(name)))
 
+    def rows(self) -> tuple[ProfileRow, ...]:
+        """How each of them was announced, for each of its tokens."""
+        return tuple(row for served in self.profiles for row in served.rows)
+
     def profile(self, name: str) -> ServedProfile | None:
         """A key profile; None if none of that name is known."""
         line = self._line_now(name)
