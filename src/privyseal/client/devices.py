@@ -135,6 +135,8 @@ class DeviceClient:
         device = found_device(view, wish.device)
         if wish.wait_seconds is not None and wish.wait_seconds <= 0 and device.lent is not None:
             raise in_use(device)
+        if not device.online and device.code.startswith("usb."):  # before anything is asked for that it may need
+            raise UsbError(device.code, device.problem, hint=device.hint)
         request = new_request(
             wish,
             agent=device.agent,
