@@ -229,5 +229,5 @@ def _join_all(site: DeviceSite) -> None:
     asyncio.run(remember_checkpoint(place, member.bundle, member.checkpoint))
     key = open_sealing_key(AgentFiles(place).sealing_key).public_key().public_bytes_raw()
     site.desk().change_trust(agents={AGENT: key})
-    for name, profile in (("client", "*"), ("other", DEVICE), ("stranger", "another")):
+    for name, profile in (("client", DEVICE), ("other", DEVICE), ("stranger", "another")):
         site.add_client(name, profile)

@@ -167,7 +167,7 @@ async def running_devices(
     (directory / "usb").mkdir()
     tree = UsbTree(directory / "usb")
     tree.attach("1-1", ids="0529:0620", serial="VT0001")
-    async with running_pool(directory, {}, "") as pool:
+    async with running_pool(directory, {}, "", ("*", DEVICE)) as pool:
         await pool.add_agent(AGENT)
         lines = "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in table.items())
         device = f'\n[[device]]\nname = "{DEVICE}"\nusb = "0529:0620"\ntoken = "software"\n{lines}'

@@ -232,7 +232,9 @@ def view_of(reply: Reply) -> RequestView:
 
 
 @asynccontextmanager
-async def running_pool(directory: Path, agents: Mapping[str, Sequence[str]], pool: str) -> AsyncIterator[PoolSite]:
+async def running_pool(
+    directory: Path, agents: Mapping[str, Sequence[str]], pool: str, keys: tuple[str, ...] = ("*",)
+) -> AsyncIterator[PoolSite]:
     """A hub with these pools, and agents with software tokens of these names, all of them able to sign."""
     port = free_port()
     config = HubConfig(
@@ -248,7 +250,7 @@ async def running_pool(directory: Path, agents: Mapping[str, Sequence[str]], poo
     await site.start_hub(pool)
     try:
         member = await asyncio.to_thread(
-            lambda: join(site.desk().invite("client", "client", ("*",)), "client", directory / "client")
+            lambda: join(site.desk().invite("client", "client", keys), "client", directory / "client")
         )
         text = client_config_text(name="client", hubs=member.mtls_urls, web=member.web_url, identity="client")
         (directory / "client.toml").write_text(text)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an agent remembers (fences, used requests, its checkpoint), and what only authority keys may allow."""
 
+import dataclasses
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,13 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from lied_to_agent import Bench, Served, make_format, open_bench, resent, with_part
-from lying_hub import HOUR_MS, NOW_MS, Ask, Trust, make_trust, pe_preimage, sha256
+from lying_hub import HOUR_MS, NOW_MS, PROFILE, Ask, Trust, make_trust, pe_preimage, sha256
+from privyseal.agent.check import _JobCheck
 from privyseal.agent.served import ServedKey
-from privyseal.errors import MalformedInputError
+from privyseal.errors import DeniedError, MalformedInputError
 from privyseal.formats.model import Artifact, Binding, Preimage
 from privyseal.formats.opaque.digest import digest_preimage
 from privyseal.formats.registry import FORMATS
 from privyseal.identity.authority import Invitation, seal_authority
+from privyseal.tlog.checkpoint import open_checkpoint
 from privyseal.tlog.tree import EMPTY_ROOT
 from privyseal.wire.dsse import seal
 from privyseal.wire.jobs import Answers, ItemDone, ItemRefused, OutcomeQuery, OutcomeReply
@@ -356,3 +359,32 @@ async def test_jobs_that_come_together_are_each_signed_once(bench: Bench) -> Non
 
     assert [type(one) for message in said for one in message.items] == [ItemDone] * 3
     assert len(bench.token.signed) == 3
+
+
+@pytest.mark.parametrize(
+    ("profiles", "code"), [((PROFILE,), ""), (("*", PROFILE), ""), (("*",), "job.client"), (("other",), "job.client")]
+)
+async def test_a_device_goes_only_to_who_is_enrolled_for_it_by_name(
+    bench: Bench, profiles: tuple[str, ...], code: str
+) -> None:
+    """`*` in an enrolment stands for key profiles: a hub cannot make a lease of it."""
+    ask = bench.hub.ask(bench.hub.enrol(profiles=profiles))
+    job = bench.hub.job(ask)
+    bundle = bench.trust.bundle
+    checkpoint = open_checkpoint(job.checkpoint, origin=bundle.origin, verifiers=(bundle.log_key,))
+    check = _JobCheck(
+        checkpoint,
+        profile=dataclasses.replace(bench.profile, spki=b""),
+        bundle=bench.trust.bundle,
+        agent="",
+        now_ms=NOW_MS,
+        fence=1,
+        formats=FORMATS,
+    )
+    (part,) = job.parts
+    if not code:
+        assert check._client(part.membership, ask.statement) == part.membership.index
+        return
+    with pytest.raises(DeniedError) as caught:
+        check._client(part.membership, ask.statement)
+    assert caught.value.code == code

@@ -152,3 +152,22 @@ def test_a_reason_names_whom_and_what() -> None:
     assert "'build-1'" in reason.message
     assert "'release'" in reason.message
     assert reason.hint
+
+
+@pytest.mark.parametrize(
+    ("allowed", "codes"),
+    [(("ev-usb",), []), (("*", "ev-usb"), []), (("*",), ["policy.profile"]), (("release",), ["policy.profile"])],
+)
+def test_a_device_is_lent_to_who_is_allowed_it_by_name(allowed: tuple[str, ...], codes: list[str]) -> None:
+    """To hand a whole token over is a permission of its own: `*` stands for key profiles."""
+    device = replace(SOUND, profile="ev-usb", format="usb-lease", is_device=True, opaque_formats=("usb-lease",))
+    decision = decide(replace(device, opaque_format=True, allowed_profiles=allowed))
+
+    assert [reason.code for reason in decision.reasons] == codes
+
+
+@pytest.mark.parametrize(("is_device", "format_name"), [(True, "authenticode-pe"), (False, "usb-lease")])
+def test_a_device_signs_nothing_and_a_key_is_not_lent(*, is_device: bool, format_name: str) -> None:
+    decision = decide(replace(SOUND, is_device=is_device, format=format_name))
+
+    assert [reason.code for reason in decision.reasons] == ["policy.device"]

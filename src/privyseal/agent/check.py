@@ -284,7 +284,8 @@ class _JobCheck:
             or entry.key != hashlib.sha256(member.request_key).hexdigest()
         ):
             raise DeniedError("job.client", "the log has no enrolment of the request key that signed the statement")
-        if "*" not in entry.profiles and name not in entry.profiles:
+        covers_all = "*" in entry.profiles and bool(self._profile.spki)  # key profiles, and no device
+        if not covers_all and name not in entry.profiles:
             raise DeniedError("job.client", f"the client's enrolment does not name key profile {name!r}")
         if self._profile.level != "pinned":
             return member.index

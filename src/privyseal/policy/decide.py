@@ -75,15 +75,8 @@ def _lists(names: tuple[str, ...], name: str) -> bool:
 def decide(facts: Facts) -> Decision:
     """Judge a request."""
     reasons: list[Reason] = []
-    if not _lists(facts.allowed_profiles, facts.profile):
-        reasons.append(
-            Reason(
-                code="policy.profile",
-                message=f"client {facts.caller!r} may not use key profile {facts.profile!r}",
-                hint="ask an administrator for an invitation that names this key profile",
-            )
-        )
     reasons.extend(_kind(facts))
+    reasons.extend(_permission(facts))
     if facts.level == "pinned" and not _lists(facts.granted_formats or (), facts.format):
         reasons.append(
             Reason(
@@ -111,6 +104,27 @@ def decide(facts: Facts) -> Decision:
         )
     reasons.extend(_dates(facts))
     return Decision(reasons=tuple(reasons))
+
+
+def _permission(facts: Facts) -> list[Reason]:
+    """`*` stands for all key profiles, and for no device: to hand a token over is a permission of its own."""
+    if facts.is_device and facts.profile not in facts.allowed_profiles:
+        return [
+            Reason(
+                code="policy.profile",
+                message=f"client {facts.caller!r} may not borrow device {facts.profile!r}",
+                hint="ask an administrator for an invitation that names this device: `*` stands for key profiles alone",
+            )
+        ]
+    if not facts.is_device and not _lists(facts.allowed_profiles, facts.profile):
+        return [
+            Reason(
+                code="policy.profile",
+                message=f"client {facts.caller!r} may not use key profile {facts.profile!r}",
+                hint="ask an administrator for an invitation that names this key profile",
+            )
+        ]
+    return []
 
 
 def _kind(facts: Facts) -> list[Reason]:
