@@ -27,7 +27,7 @@ from privyseal.usb.catalogue import Catalogue
 from privyseal.usb.exporter import EndedBy, Exporter
 from privyseal.usb.host import UsbHost
 from privyseal.usb.ports import ExportableDevice
-from privyseal.usb.streams import ByteStream
+from privyseal.usb.streams import ByteStream, KeptStream
 from privyseal.usb.usbdevfs import kernel_device
 from privyseal.usbip.card_events import CardEvent
 from privyseal.wire.leases import LeaseReport, encode_report
@@ -213,7 +213,7 @@ class DeviceLender:
             since_s = loop.time()
             try:
                 await _tell(holder, _READY, device.listed.device.bus_id)
-                session = await exporter.serve(_Kept(holder))
+                session = await exporter.serve(KeptStream(holder))
             finally:
                 timer.cancel()
             if session.was_reset or not session.was_imported or session.ended_by is EndedBy.DEVICE_GONE:
@@ -259,22 +259,6 @@ class DeviceLender:
     @property
     def _mark(self) -> str:
         return f"device {self._table.name}"
-
-
-class _Kept:
-    """A holder's stream that stays open behind the export: there is a last word to be said."""
-
-    def __init__(self, holder: Holder) -> None:
-        self._holder: Final = holder
-
-    async def read(self) -> bytes:
-        return await self._holder.read()
-
-    async def write(self, data: bytes) -> None:
-        await self._holder.write(data)
-
-    def close(self) -> None:
-        """Nothing: `DeviceLender` does."""
 
 
 async def _tell(holder: Holder, code: str, text: str) -> None:

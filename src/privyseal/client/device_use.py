@@ -10,7 +10,7 @@ from privyseal.client.devices import HeldLease
 from privyseal.errors import UsbError
 from privyseal.usb.attach import Attachment, attach, import_device
 from privyseal.usb.loopback import LoopbackPort
-from privyseal.usb.streams import ByteStream, carry
+from privyseal.usb.streams import ByteStream, KeptStream, carry
 from privyseal.usb.vhci import Origin, Vhci
 from privyseal.usbip.wire import DeviceRecord
 
@@ -32,22 +32,6 @@ class DeviceUse(Protocol):
     async def detach(self) -> None:
         """End it from here, and wait until nothing of it is left here."""
         ...
-
-
-class _Kept:
-    """A channel that stays open behind the use: there is a last word to be heard."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream: Final = stream
-
-    async def read(self) -> bytes:
-        return await self._stream.read()
-
-    async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
-
-    def close(self) -> None:
-        """Nothing: `HeldLease.finish` does."""
 
 
 class AttachedUse:
@@ -89,7 +73,7 @@ class LoopbackUse:
 
     def __init__(self, port: int, lease: HeldLease, stream: ByteStream) -> None:
         self._port: Final = port
-        self._carrying: Final = asyncio.create_task(_carried(_Kept(lease.channel), stream))
+        self._carrying: Final = asyncio.create_task(_carried(KeptStream(lease.channel), stream))
 
     @property
     def where(self) -> str:
@@ -118,7 +102,7 @@ async def attach_here(lease: HeldLease, *, vhci: Vhci | None = None) -> Attached
         UnavailableError: `usb.no_exporter`.
     """
     controller = vhci or Vhci()
-    stream = _Kept(lease.channel)
+    stream = KeptStream(lease.channel)
     device = await import_device(stream, lease.bus_id)
     origin = Origin(host="privyseal", service=lease.request_id[:16], bus_id=lease.bus_id)
     return AttachedUse(await attach(stream, device, origin=origin, vhci=controller))

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from privyseal.formats.usb import LEASE
 from privyseal.ports.queue import Job, Lease, Queue, QueuedRequest, Request, RequestUse, Standing
 
 __all__ = [
@@ -104,7 +105,7 @@ class ProfileRow:
     @property
     def is_device(self) -> bool:
         """Whether it is a USB device that is lent, and no key."""
-        return not self.chain and self.opaque == ("usb-lease",)
+        return not self.chain and self.opaque == (LEASE.name,)
 
     @property
     def place(self) -> str:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from privyseal.errors import PrivysealError
 
-__all__ = ["ByteStream", "CarryEnd", "Filter", "SocketStream", "carry"]
+__all__ = ["ByteStream", "CarryEnd", "Filter", "KeptStream", "SocketStream", "carry"]
 
 _READ_BYTES: Final = 65_536
 #: How much may wait to be sent before a writer waits.
@@ -36,6 +36,24 @@ class ByteStream(Protocol):
 
     def close(self) -> None:
         """End both ways, soon; what was written is sent if that goes without waiting for the other side."""
+
+
+class KeptStream:
+    """A stream that its user cannot end: something is to be said over it afterwards."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream: Final = stream
+
+    async def read(self) -> bytes:
+        """What comes next; empty at the end."""
+        return await self._stream.read()
+
+    async def write(self, data: bytes) -> None:
+        """Send; it returns when there is room for more."""
+        await self._stream.write(data)
+
+    def close(self) -> None:
+        """Nothing: whoever has the stream ends it."""
 
 
 class SocketStream:
