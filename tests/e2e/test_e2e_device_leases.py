@@ -69,7 +69,6 @@ async def test_a_lease_and_signatures_share_one_queue_and_one_log(run: Run) -> N
         intents = [one for one in entries if isinstance(one, Intent)]
         leases = [one for one in intents if one.format == "usb-lease"]
         assert {(one.key, one.mechanism, one.profile) for one in leases} == {("", "", DEVICE)}
-        assert len({one.fence for one in intents}) >= 1
         (told,) = (one for one in entries if isinstance(one, Lease) and one.request == lent.request_id)
         assert (told.pins, told.operations, told.clean, told.unproven) == (1, 0, True, ())
         results = {one.request: one for one in entries if isinstance(one, Result)}
@@ -113,7 +112,7 @@ async def test_a_client_that_is_gone_frees_the_device(run: Run) -> None:
         lent = await site.borrow()
         await lent.opened()
         lent.channel._pipe.close()
-        assert (await site.report(lent.request_id)).ended_by in ("lost", "holder")
+        assert (await site.report(lent.request_id)).ended_by == "lost"
         await site.pool.signed()
 
 
